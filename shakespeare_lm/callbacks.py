@@ -1,0 +1,168 @@
+"""What happens beside the training: sample texts, throughput, and stopping at the right moment.
+
+Enters: the Trainer's events. Leaves: lines in the console, curves and texts in TensorBoard.
+"""
+
+import math
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich import get_console
+from rich.text import Text
+
+from shakespeare_lm.chunks import Batch
+from shakespeare_lm.completion import Completer
+from shakespeare_lm.errors import UserError
+
+
+class SampleText(Callback):
+    """Completes a fixed prompt after each validation, for the console and for TensorBoard.
+
+    Args:
+        prompt: what to complete; characters that the model does not know are left out.
+        max_new_tokens: how many characters to make; 0 makes no sample.
+        temperature: below 1 is bolder, above 1 is wilder, 0 always takes the most likely character.
+    """
+
+    def __init__(
+        self, prompt: str = "\n", max_new_tokens: int = 200, temperature: float = 0.8
+    ) -> None:
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        _print_losses(trainer)
+        if self.max_new_tokens < 1:
+            return
+        # A seed of its own: samples differ because the model does, and the training's randomness is untouched.
+        text = self._completer(pl_module).complete(
+            self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
+        )
+        get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            # Indented by four: TensorBoard shows Markdown, and this keeps the line breaks.
+            block = "    " + (self.prompt + text).replace("\n", "\n    ")
+            trainer.logger.experiment.add_text("sample", block, trainer.global_step)
+
+    @staticmethod
+    def _completer(module: LightningModule) -> Completer:
+        return Completer(module.transformer, module.tokenizer, module.hparams["context_length"])
+
+
+def _print_losses(trainer: Trainer) -> None:
+    metrics = trainer.callback_metrics
+    names = ("train_loss", "train_eval_loss", "val_loss", "val_bpc")
+    losses = [f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics]
+    line = f"\nstep {trainer.global_step:,}   " + "   ".join(losses)
+    get_console().print(Text(line, style="bold"))
+
+
+class Throughput(Callback):
+    """Logs `tokens_per_second`: characters trained on, in a second of training alone, on this process."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.characters += batch.inputs.numel()
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            elapsed = time.perf_counter() - self.started
+            pl_module.log("tokens_per_second", self.characters / elapsed, batch_size=1)
+            self._restart()
+
+    def _restart(self) -> None:
+        self.characters, self.started = 0, time.perf_counter()
+
+
+class FinalValidation(Callback):
+    """Validates, and so saves, after the last of `max_steps`, wherever the last validation was."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.global_step >= trainer.max_steps > 0:
+            trainer.should_stop = True  # Lightning validates once more before it stops
+
+
+class StopOnInterrupt(Callback):
+    """Lets Ctrl-C finish the step, validate and save; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        get_console().print("\nStopping after this step; press Ctrl-C again to stop at once.")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        # One process that was interrupted stops them all, or the others would wait for it for ever.
+        if trainer.world_size > 1:
+            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        if self.interrupted:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+
+class StopOnDivergence(Callback):
+    """Ends a run whose loss is no number any more, before a checkpoint of it is written."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        # Looking at a number on a GPU waits for it, so there only now and then.
+        due = pl_module.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0
+        if due and not torch.isfinite(outputs["loss"]):
+            self._stop("train_loss", float(outputs["loss"]), trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = float(trainer.callback_metrics.get("val_loss", 0.0))
+        if not math.isfinite(loss):
+            self._stop("val_loss", loss, trainer)
+
+    def _stop(self, name: str, loss: float, trainer: Trainer) -> None:
+        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise UserError(
+            f"{name} is {loss} at step {trainer.global_step} (learning rate {learning_rate:.2g}): the "
+            "training diverged; try a lower --model.learning_rate, more --model.warmup_steps, or "
+            "--gradient_clip_val 1.0; checkpoints from before are kept"
+        )
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar, but without a number of epochs where the run is counted in steps."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
+            return super()._get_train_description(current_epoch)
+        return f"{f'Epoch {current_epoch}':{len(self.validation_description)}}"
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the folder's number is no metric
+        return metrics

@@ -1,0 +1,237 @@
+"""The command line of training: Lightning's own, with short names, links and a summary.
+
+Enters: arguments. Leaves: a trained model in `lightning_logs/version_N/`, and what to type next.
+"""
+
+import inspect
+import logging
+import math
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from shakespeare_lm.callbacks import (
+    FinalValidation,
+    ProgressBar,
+    SampleText,
+    StopOnDivergence,
+    StopOnInterrupt,
+    Throughput,
+)
+from shakespeare_lm.completion import newest_checkpoint, read_checkpoint
+from shakespeare_lm.datamodule import ShakespeareDataModule
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.module import ShakespeareLM
+
+LOG_FOLDER = "lightning_logs"
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+
+_DESCRIPTION = (
+    "Train a character-level transformer. Trainer options have short names too: --max_steps 500 is "
+    "--trainer.max_steps 500, --accelerator gpu is --trainer.accelerator gpu."
+)
+_TRAINER_DEFAULTS = {
+    "max_steps": 2000,
+    "val_check_interval": 250,
+    "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
+    "log_every_n_steps": 20,
+    "num_sanity_val_steps": 0,
+    "gradient_clip_val": 1.0,
+}
+_TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
+
+
+def expand_short_names(arguments: list[str]) -> list[str]:
+    """Spell out Trainer options: `--max_steps 5` and `--max_steps=5` become `--trainer.max_steps ...`."""
+    full = {f"--{name}": f"--trainer.{name}" for name in _TRAINER_OPTIONS}
+    full["--seed"] = "--seed_everything"
+    expanded = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        expanded.append(full.get(name, name) + equals + value)
+    return expanded
+
+
+class ShakespeareCLI(LightningCLI):
+    """LightningCLI with this project's classes and defaults.
+
+    Args:
+        arguments: as typed; `sys.argv` if not given.
+        default_config: YAML file used when no `--config` is given.
+    """
+
+    def __init__(self, arguments: list[str] | None = None, default_config: Path | None = None) -> None:
+        self._arguments = sys.argv[1:] if arguments is None else arguments
+        self._default_config = default_config
+        self.stop_on_interrupt = StopOnInterrupt()
+        self.resumed_from: Path | None = None
+        super().__init__(
+            ShakespeareLM,
+            ShakespeareDataModule,
+            run=False,
+            seed_everything_default=1337,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": self._callbacks(), **_TRAINER_DEFAULTS},
+            parser_kwargs={"description": _DESCRIPTION},
+        )
+
+    def _callbacks(self) -> list[Any]:
+        saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
+        return [
+            Throughput(),
+            FinalValidation(),
+            StopOnDivergence(),
+            self.stop_on_interrupt,
+            ModelCheckpoint(filename="best", monitor="val_loss", **saving),
+            # Not `save_last`: since Lightning 2.6 that saves only when the best improves.
+            ModelCheckpoint(filename="last", **saving),
+        ]
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="go on from this checkpoint: a path, or last (of the newest run)",
+        )
+        parser.add_lightning_class_args(SampleText, "sample")
+        parser.link_arguments("data.context_length", "model.context_length")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        arguments = expand_short_names(self._arguments)
+        configured = any(argument.partition("=")[0] == "--config" for argument in arguments)
+        if self._default_config is not None and not configured:
+            arguments = ["--config", str(self._default_config), *arguments]
+        self.config = parser.parse_args(arguments)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init["trainer"]
+        root = Path(config["default_root_dir"] or ".")
+        self.resumed_from = resolve_checkpoint(self.config["ckpt_path"], root / LOG_FOLDER)
+        if config["logger"] in (None, True):
+            kwargs["logger"] = _logger(root, self.resumed_from)
+        if config["enable_progress_bar"] is not False:
+            self.trainer_defaults["callbacks"].append(ProgressBar())
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+            asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
+            reason = " ".join(str(error).split())
+            raise UserError(f"no Trainer can be built with these options ({asked}): {reason}") from error
+
+
+def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
+    """Return the checkpoint to go on from: "last" is that of the newest run under `logs`.
+
+    Raises:
+        UserError: if there is none, or it cannot be read.
+    """
+    if ckpt_path is None:
+        return None
+    path = newest_checkpoint("last", logs) if ckpt_path == "last" else Path(ckpt_path)
+    read_checkpoint(path)
+    return path
+
+
+def _logger(root: Path, resumed_from: Path | None) -> TensorBoardLogger:
+    """Log to a new version's folder, or, for a resumed run of this root, go on in its own."""
+    version, purge_step = None, None
+    if resumed_from is not None:
+        folder = resumed_from.resolve().parent.parent
+        match = re.fullmatch(r"version_(\d+)", folder.name)
+        if match and folder.parent == (root / LOG_FOLDER).resolve():
+            version = int(match[1])
+            # What the first run still logged after this checkpoint, the resumed run will log again.
+            purge_step = read_checkpoint(resumed_from)["global_step"]
+    return TensorBoardLogger(
+        root, LOG_FOLDER, version=version, default_hp_metric=False, purge_step=purge_step
+    )
+
+
+def fit(arguments: list[str] | None = None, default_config: Path | None = None) -> ShakespeareCLI:
+    """Train as the arguments say; return the command line with its trainer, model and data module.
+
+    Raises:
+        UserError: for what the user can put right.
+    """
+    _silence()
+    cli = ShakespeareCLI(arguments, default_config)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True)
+    if cli.trainer.is_global_zero:
+        _print_summary(cli)
+    if cli.datamodule.test_fraction > 0 and not cli.stop_on_interrupt.interrupted:
+        cli.trainer.test(ckpt_path=_best(cli.trainer) or None, weights_only=True, datamodule=cli.datamodule)
+    return cli
+
+
+def main(default_config: Path | None = None) -> int:
+    """Run `fit` as a program: return the exit code, with one line on stderr for what went wrong."""
+    try:
+        cli = fit(default_config=default_config)
+    except (UserError, MisconfigurationException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT_CODE
+    return INTERRUPTED_EXIT_CODE if cli.stop_on_interrupt.interrupted else 0
+
+
+def _best(trainer: Trainer) -> str:
+    callbacks = trainer.checkpoint_callbacks
+    return next((c.best_model_path for c in callbacks if getattr(c, "monitor", None)), "")
+
+
+def _print_summary(cli: ShakespeareCLI) -> None:
+    trainer, best = cli.trainer, _best(cli.trainer)
+    if not best:
+        return
+    folder = Path(best).parent.parent
+    best, config = shlex.quote(_short(Path(best))), shlex.quote(_short(folder / "config.yaml"))
+    print()
+    if cli.stop_on_interrupt.interrupted:
+        last = shlex.quote(_short(folder / "checkpoints" / "last.ckpt"))
+        print(f"Stopped at step {trainer.global_step:,}. To go on from there:")
+        print(f"  python scripts/fit.py --config {config} --ckpt_path {last}")
+    loss = float(_best_callback_score(trainer))
+    print(
+        f"best val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per character, "
+        f"perplexity {math.exp(loss):.3f}"
+    )
+    print(f"checkpoint    {best}")
+    print("Next:")
+    print(f"  tensorboard --logdir {shlex.quote(_short(folder.parent))}")
+    print(f'  python scripts/complete.py --ckpt {best} --prompt "ROMEO:"')
+
+
+def _best_callback_score(trainer: Trainer) -> float:
+    scores = [c.best_model_score for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
+    return float(scores[0]) if scores[0] is not None else math.nan
+
+
+def _short(path: Path) -> str:
+    """Return the path as one would type it here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _silence() -> None:
+    """Keep adverts, and warnings that a user can do nothing about, off the console."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

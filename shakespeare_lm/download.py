@@ -1,0 +1,149 @@
+"""Fetches one file from the internet: whole and verified, or not at all.
+
+Enters: an address, the SHA-256 of what must come, a path. Leaves: that file, under that path.
+"""
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import requests
+from filelock import FileLock
+from requests.adapters import HTTPAdapter
+from rich.console import Console
+from rich.progress import Progress
+from urllib3.util import Retry
+
+from shakespeare_lm.errors import UserError
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+READ_TIMEOUT_SECONDS = 20.0
+# Pauses before the second, third and fourth attempt.
+PAUSES_SECONDS = (1.0, 2.0, 4.0)
+_LARGE_BYTES = 1_000_000
+_BLOCK_BYTES = 1 << 16
+# Errors of a server that may pass; urllib3 waits as long as a Retry-After header asks.
+_PASSING_STATUS = (429, 500, 502, 503, 504)
+
+
+class DownloadError(UserError):
+    """The file could not be fetched. Nothing is left behind."""
+
+
+def download(
+    url: str, sha256: str, path: Path, patience_seconds: float | None = None
+) -> None:
+    """Fetch `url` to `path`, unless another process has just done so.
+
+    The bytes go to a temporary file beside `path`, which takes its place only after the SHA-256 matched.
+
+    Args:
+        url: what to fetch.
+        sha256: the hexadecimal digest that the file must have.
+        path: where it goes; missing folders are made.
+        patience_seconds: how long to wait for the server's first answer in all, retries included.
+
+    Raises:
+        DownloadError: no network, an HTTP error, or other bytes than expected.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                _fetch(url, sha256, path, patience_seconds)
+    except OSError as error:
+        if isinstance(error, requests.RequestException):
+            raise DownloadError(f"cannot download {url}: {_reason(error)}") from None
+        raise DownloadError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _fetch(url: str, sha256: str, path: Path, patience_seconds: float | None) -> None:
+    for pause in (*PAUSES_SECONDS, None):
+        response = _open(url, patience_seconds)  # has retries of its own
+        try:
+            with response:
+                return _save(response, sha256, path)
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            if pause is None:
+                raise
+            time.sleep(pause)  # the connection broke in the middle
+
+
+def _open(url: str, patience_seconds: float | None) -> requests.Response:
+    """Return the response, or raise what came instead, within `patience_seconds`.
+
+    The request runs in a thread, because looking up a host's name has no timeout of its own.
+    """
+    outcome: list[requests.Response | Exception] = []
+
+    def request() -> None:
+        try:
+            outcome.append(_get(url))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(patience_seconds)
+    result = outcome[0] if outcome else requests.ConnectTimeout("no answer in time")
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _get(url: str) -> requests.Response:
+    retry = Retry(total=len(PAUSES_SECONDS), backoff_factor=1.0, status_forcelist=_PASSING_STATUS)
+    session = requests.Session()
+    session.mount("http", HTTPAdapter(max_retries=retry))
+    response = session.get(
+        url, stream=True, timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+    )
+    response.raise_for_status()
+    return response
+
+
+def _save(response: requests.Response, sha256: str, path: Path) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            digest, size = _copy(response, file.fileno())
+        if digest != sha256:
+            raise DownloadError(
+                f"{response.url} sent another file ({size:,} bytes, SHA-256 {digest}); "
+                f"accepted is only SHA-256 {sha256}"
+            )
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _copy(response: requests.Response, descriptor: int) -> tuple[str, int]:
+    """Copy the body, with a progress bar on stderr if it is large; return its SHA-256 and size."""
+    digest, size = hashlib.sha256(), 0
+    announced = int(response.headers.get("Content-Length") or 0)
+    with Progress(
+        console=Console(stderr=True), transient=True, disable=announced < _LARGE_BYTES
+    ) as progress:
+        task = progress.add_task(f"Downloading {response.url}", total=announced or None)
+        for block in response.iter_content(_BLOCK_BYTES):
+            os.write(descriptor, block)
+            digest.update(block)
+            size += len(block)
+            progress.update(task, completed=size)
+    return digest.hexdigest(), size
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.RetryError):
+        return "the server kept failing"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke before the file was whole"
+    return "no connection to the server (is there a network?)"

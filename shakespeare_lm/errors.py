@@ -1,0 +1,8 @@
+"""What a user can put right: one exception, whose message is one clear line.
+
+The scripts print it without a traceback and exit with code 1; everything else is a bug.
+"""
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave. The message names the thing, the value and what is accepted."""

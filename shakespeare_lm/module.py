@@ -1,0 +1,223 @@
+"""Where network meets loss, metrics, optimizer and hyperparameters: what the Lightning Trainer trains.
+
+Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a checkpoint that is whole.
+"""
+
+import math
+import random
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.text import Perplexity
+
+from shakespeare_lm.chunks import Batch
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.loss import masked_cross_entropy
+from shakespeare_lm.network import NETWORK_OPTIONS, build_network
+from shakespeare_lm.optim import OptimizerName, Schedule, build_optimizer, learning_rate_factor
+from shakespeare_lm.tokenizer import CharTokenizer
+from shakespeare_lm.transformer import Activation, Norm, Positions
+
+Network = Literal["transformer", "bigram"]
+
+
+class ShakespeareLM(LightningModule):
+    """A character-level language model under training.
+
+    All arguments are plain builtins and are stored in the checkpoint, the vocabulary included: a checkpoint
+    needs no other file, and loads with `weights_only=True`.
+
+    Args:
+        vocabulary: all characters, in the order of their ids.
+        context_length: characters that the model sees at once.
+        network: transformer, or bigram (the baseline, a table that sees one character).
+        num_layers: blocks one after the other.
+        num_heads: attention heads per block; must divide d_model.
+        d_model: width of the residual stream.
+        d_feedforward: inner width of the feed-forward layers; 4 * d_model if not given.
+        positions: sinusoidal, learned or rotary.
+        norm: layer norms before (pre) or after (post) each sub-layer.
+        activation: gelu or relu.
+        bias: whether linear layers and norms have biases.
+        qkv_bias: the same for the projection to queries, keys and values.
+        tied_head: whether the head uses the embedding's weights.
+        scale_embedding: whether embeddings are multiplied by sqrt(d_model).
+        dropout: fraction of embeddings and sub-layer outputs zeroed in training.
+        attention_dropout: fraction of attention weights zeroed in training; slow on a CPU.
+        optimizer: adamw, or sgd (plain, without momentum).
+        learning_rate: its highest value.
+        weight_decay: of matrices; biases and norms have none.
+        beta2: AdamW's decay of the squared gradients.
+        schedule: of the learning rate after the warm-up: cosine or linear to zero, or constant.
+        warmup_steps: steps over which the learning rate grows from zero.
+        decay_steps: the step at which cosine and linear reach zero; the Trainer's max_steps if not given.
+        seed: decides the dropout, step by step; --seed_everything sets it.
+
+    Raises:
+        UserError: for values that make no model or no training.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str,
+        context_length: int = 64,
+        network: Network = "transformer",
+        num_layers: int = 4,
+        num_heads: int = 4,
+        d_model: int = 128,
+        d_feedforward: int | None = None,
+        positions: Positions = "sinusoidal",
+        norm: Norm = "pre",
+        activation: Activation = "gelu",
+        bias: bool = False,
+        qkv_bias: bool = False,
+        tied_head: bool = False,
+        scale_embedding: bool = True,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        optimizer: OptimizerName = "adamw",
+        learning_rate: float = 4e-3,
+        weight_decay: float = 0.1,
+        beta2: float = 0.99,
+        schedule: Schedule = "cosine",
+        warmup_steps: int = 100,
+        decay_steps: int | None = None,
+        seed: int = 1337,
+    ) -> None:
+        own = ("self", "__class__")
+        arguments = {name: value for name, value in locals().items() if name not in own}
+        super().__init__()
+        _check_training_options(learning_rate, weight_decay, beta2, warmup_steps, decay_steps)
+        # Given as a dict, so that Lightning stores these builtins alone and no hooks to its command line.
+        self.save_hyperparameters(arguments)
+        self.tokenizer = CharTokenizer(vocabulary)
+        self.transformer = build_network(arguments)
+        self.val_perplexity = Perplexity(ignore_index=-100)
+        self.test_perplexity = Perplexity(ignore_index=-100)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
+        logits: Tensor = self.transformer(ids)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Padding is on the right, so the causal triangle hides it: no attention_mask is needed here.
+        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
+        loss = nats / count.clamp(min=1)
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score the validation part (loader 0), or the fixed sample of the training part (loader 1)."""
+        if dataloader_idx == 0:
+            self._evaluate("val", batch, self.val_perplexity, progress_bar=True)
+        else:
+            nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
+            self._log_mean("train_eval_loss", nats, count)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch, self.test_perplexity, progress_bar=False)
+
+    def _evaluate(
+        self, part: str, batch: Batch, perplexity: Perplexity, progress_bar: bool
+    ) -> None:
+        logits = self(batch.inputs)
+        nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
+        self._log_mean(f"{part}_loss", nats, count, progress_bar)
+        self._log_mean(f"{part}_bpc", nats / math.log(2), count)
+        perplexity.update(logits.float(), batch.targets.masked_fill(~batch.target_mask, -100))
+        self.log(f"{part}_perplexity", perplexity, add_dataloader_idx=False, batch_size=1)
+
+    def _log_mean(
+        self, name: str, total: Tensor, count: Tensor, progress_bar: bool = False
+    ) -> None:
+        """Log total / count such that the epoch's mean weighs every character the same."""
+        self.log(
+            name,
+            total / count.clamp(min=1),
+            batch_size=int(count),
+            prog_bar=progress_bar,
+            sync_dist=True,
+            add_dataloader_idx=False,
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Give each step's dropout a seed of its own, so that a resumed run repeats what would have been.
+
+        Checkpoints hold no state of the random generator, and with this they need none.
+        """
+        place = f"dropout {self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
+        torch.manual_seed(random.Random(place).getrandbits(63))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the length of the gradient before clipping, and the learning rate."""
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("gradient_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
+            self.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        options = self.hparams
+        optimizer = build_optimizer(
+            options["optimizer"],
+            self.transformer,
+            options["learning_rate"],
+            options["weight_decay"],
+            options["beta2"],
+        )
+        total_steps = self._total_steps()
+        scheduler = LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(
+                step, options["schedule"], options["warmup_steps"], total_steps
+            ),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        # Not trainer.estimated_stepping_batches: in Lightning 2.6.6, reading it here makes a resumed run
+        # forget its place in the data.
+        total_steps = self.hparams["decay_steps"] or self.trainer.max_steps
+        if total_steps < 1 and self.hparams["schedule"] != "constant":
+            raise UserError(
+                f"schedule is {self.hparams['schedule']}, which ends at a step, but none is known: give "
+                "--max_steps or --model.decay_steps, or use --model.schedule constant"
+            )
+        return int(total_steps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another network or another vocabulary.
+
+        Raises:
+            UserError: naming the first difference.
+        """
+        stored = checkpoint.get("hyper_parameters", {})
+        for name in NETWORK_OPTIONS:
+            if stored.get(name) != self.hparams[name]:
+                raise UserError(
+                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
+                    f"{self.hparams[name]!r}: resume with the options of the first run (its config.yaml)"
+                )
+
+
+def _check_training_options(
+    learning_rate: float,
+    weight_decay: float,
+    beta2: float,
+    warmup_steps: int,
+    decay_steps: int | None,
+) -> None:
+    accepted = {
+        f"learning_rate is {learning_rate}: accepted is more than 0": 0.0 < learning_rate < math.inf,
+        f"weight_decay is {weight_decay}: accepted is 0 or more": 0.0 <= weight_decay < math.inf,
+        f"beta2 is {beta2}: accepted is 0 or more and less than 1": 0.0 <= beta2 < 1.0,
+        f"warmup_steps is {warmup_steps}: accepted is 0 or more": warmup_steps >= 0,
+        f"decay_steps is {decay_steps}: accepted is 1 or more": decay_steps is None or decay_steps > 0,
+    }
+    for message, holds in accepted.items():
+        if not holds:
+            raise UserError(message)

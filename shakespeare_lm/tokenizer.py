@@ -1,0 +1,96 @@
+"""text -> tokenizer: characters become ids, ids become characters again.
+
+Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch is needed here, and the
+whole state is one string, the vocabulary, which a checkpoint can carry.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from shakespeare_lm.errors import UserError
+
+Unknown = Literal["error", "skip"]
+
+
+class CharTokenizer:
+    """Maps each character of a vocabulary to an id, and back.
+
+    Character number i of `vocabulary` has id i. The padding symbol is no character: it has the id after
+    the last one, `padding_id`, and `vocab_size` counts it.
+
+    Args:
+        vocabulary: all known characters, each exactly once.
+
+    Raises:
+        UserError: if the vocabulary is empty or repeats a character.
+    """
+
+    def __init__(self, vocabulary: str) -> None:
+        if not vocabulary:
+            raise UserError("the vocabulary is empty: at least one character is needed")
+        self.vocabulary = vocabulary
+        self._id_of = {character: number for number, character in enumerate(vocabulary)}
+        if len(self._id_of) != len(vocabulary):
+            raise UserError(f"the vocabulary repeats a character: {vocabulary!r}")
+
+    @classmethod
+    def from_text(cls, *texts: str) -> "CharTokenizer":
+        """Build the tokenizer whose vocabulary is every character of the texts, in code point order."""
+        return cls("".join(sorted(set().union(*texts))))
+
+    @property
+    def padding_id(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids: every character, and the padding symbol."""
+        return len(self.vocabulary) + 1
+
+    def encode(self, text: str, unknown: Unknown = "error") -> list[int]:
+        """Return one id per character; `unknown="skip"` leaves characters outside the vocabulary out.
+
+        Raises:
+            UserError: for a character outside the vocabulary, named with its position.
+        """
+        ids = [self._id_of.get(character, -1) for character in text]
+        if -1 in ids and unknown == "error":
+            position = ids.index(-1)
+            character = text[position]
+            raise UserError(
+                f"the character {character!r} (U+{ord(character):04X}) at position {position} is not among "
+                f"the {len(self.vocabulary)} characters that the model knows; leave it out, or skip unknown "
+                "characters (--unknown skip)"
+            )
+        return [number for number in ids if number != -1]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of the ids; padding stands for no character and is dropped.
+
+        Raises:
+            UserError: for an id outside `0 .. padding_id`.
+        """
+        characters = []
+        for number in ids:
+            if not 0 <= number <= self.padding_id:
+                raise UserError(f"the id {number} is outside the accepted range 0..{self.padding_id}")
+            if number != self.padding_id:
+                characters.append(self.vocabulary[number])
+        return "".join(characters)
+
+    def batch_encode(
+        self, texts: Sequence[str], unknown: Unknown = "error"
+    ) -> tuple[list[list[int]], list[list[bool]]]:
+        """Return ids and mask, both `[batch, time]`, padded on the right to the longest text.
+
+        The mask is True where there is a real character. `torch.tensor` takes both as they are.
+        """
+        rows = [self.encode(text, unknown) for text in texts]
+        time = max(map(len, rows), default=0)
+        ids = [row + [self.padding_id] * (time - len(row)) for row in rows]
+        mask = [[True] * len(row) + [False] * (time - len(row)) for row in rows]
+        return ids, mask
+
+    def batch_decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
+        """Return the text of each row; padding is dropped, so it undoes `batch_encode` exactly."""
+        return [self.decode(row) for row in batch]
