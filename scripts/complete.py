@@ -20,12 +20,28 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--prompt", default="", help="the text to continue (default: a new line)")
     add("--max_new_tokens", type=int, default=500, metavar="N", help="characters to make (500)")
     add("--greedy", action="store_true", help="always take the most likely character")
-    add("--temperature", type=float, default=0.8, metavar="T", help="below 1 bolder, above wilder (0.8)")
+    add(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="below 1 bolder, above wilder (0.8)",
+    )
     add("--top_k", type=int, metavar="K", help="choose among the K most likely characters only")
-    add("--top_p", type=float, metavar="P", help="choose among the likeliest that have probability P")
+    add(
+        "--top_p",
+        type=float,
+        metavar="P",
+        help="choose among the likeliest that have probability P",
+    )
     add("--seed", type=int, help="makes the result repeatable")
     add("--num_samples", type=int, default=1, metavar="N", help="how many completions (1)")
-    add("--unknown", choices=("error", "skip"), default="error", help="characters never seen in training")
+    add(
+        "--unknown",
+        choices=("error", "skip"),
+        default="error",
+        help="characters never seen in training",
+    )
     add("--output", metavar="FILE", help="write to FILE instead of stdout")
     return parser.parse_args(argv)
 
@@ -48,7 +64,9 @@ def complete(arguments: argparse.Namespace) -> None:
     names = ("max_new_tokens", "greedy", "temperature", "top_k", "top_p", "unknown")
     options = {name: getattr(arguments, name) for name in names}
     # All options are checked before the output file is opened, so a mistake leaves no empty file.
-    seeds = [None if arguments.seed is None else arguments.seed + i for i in range(arguments.num_samples)]
+    seeds = [
+        None if arguments.seed is None else arguments.seed + i for i in range(arguments.num_samples)
+    ]
     streams = [completer.stream(arguments.prompt, seed=seed, **options) for seed in seeds]
     with opened(arguments.output) as output:
         for number, stream in enumerate(streams):

@@ -2,7 +2,8 @@
 
     text -> tokenizer -> chunks -> batches -> transformer -> loss -> checkpoint -> completion
 
-The names below are imported on first use, so that completing a text never pays for importing Lightning.
+The names below are imported on first use, so that completing a text never pays for importing
+Lightning.
 """
 
 from importlib import import_module
@@ -17,7 +18,7 @@ _HOME_OF = {
     "UserError": "errors",
 }
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from rich.text import Text
 from shakespeare_lm.chunks import Batch
 from shakespeare_lm.completion import Completer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.module import ShakespeareLM
 
 
 class SampleText(Callback):
@@ -43,8 +44,12 @@ class SampleText(Callback):
         _print_losses(trainer)
         if self.max_new_tokens < 1:
             return
-        # A seed of its own: samples differ because the model does, and the training's randomness is untouched.
-        text = self._completer(pl_module).complete(
+        assert isinstance(pl_module, ShakespeareLM)
+        completer = Completer(
+            pl_module.transformer, pl_module.tokenizer, pl_module.hparams["context_length"]
+        )
+        # A seed of its own: training then draws as it would have without samples.
+        text = completer.complete(
             self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
         )
         get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
@@ -53,21 +58,19 @@ class SampleText(Callback):
             block = "    " + (self.prompt + text).replace("\n", "\n    ")
             trainer.logger.experiment.add_text("sample", block, trainer.global_step)
 
-    @staticmethod
-    def _completer(module: LightningModule) -> Completer:
-        return Completer(module.transformer, module.tokenizer, module.hparams["context_length"])
-
 
 def _print_losses(trainer: Trainer) -> None:
     metrics = trainer.callback_metrics
     names = ("train_loss", "train_eval_loss", "val_loss", "val_bpc")
     losses = [f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics]
     line = f"\nstep {trainer.global_step:,}   " + "   ".join(losses)
-    get_console().print(Text(line, style="bold"))
+    get_console().print(Text(line, style="bold"), soft_wrap=True)
 
 
 class Throughput(Callback):
-    """Logs `tokens_per_second`: characters trained on, in a second of training alone, on this process."""
+    """Logs `tokens_per_second`: characters trained on, in a second of training alone, on this
+    process.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
@@ -76,10 +79,16 @@ class Throughput(Callback):
         self._restart()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.characters += batch.inputs.numel()
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % every == 0:
             elapsed = time.perf_counter() - self.started
             pl_module.log("tokens_per_second", self.characters / elapsed, batch_size=1)
             self._restart()
@@ -92,7 +101,12 @@ class FinalValidation(Callback):
     """Validates, and so saves, after the last of `max_steps`, wherever the last validation was."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         if trainer.global_step >= trainer.max_steps > 0:
             trainer.should_stop = True  # Lightning validates once more before it stops
@@ -115,7 +129,12 @@ class StopOnInterrupt(Callback):
         get_console().print("\nStopping after this step; press Ctrl-C again to stop at once.")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         # One process that was interrupted stops them all, or the others would wait for it for ever.
         if trainer.world_size > 1:
@@ -133,10 +152,16 @@ class StopOnDivergence(Callback):
     """Ends a run whose loss is no number any more, before a checkpoint of it is written."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         # Looking at a number on a GPU waits for it, so there only now and then.
-        due = pl_module.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = pl_module.device.type == "cpu" or trainer.global_step % every == 0
         if due and not torch.isfinite(outputs["loss"]):
             self._stop("train_loss", float(outputs["loss"]), trainer)
 
@@ -148,9 +173,9 @@ class StopOnDivergence(Callback):
     def _stop(self, name: str, loss: float, trainer: Trainer) -> None:
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         raise UserError(
-            f"{name} is {loss} at step {trainer.global_step} (learning rate {learning_rate:.2g}): the "
-            "training diverged; try a lower --model.learning_rate, more --model.warmup_steps, or "
-            "--gradient_clip_val 1.0; checkpoints from before are kept"
+            f"{name} is {loss} at step {trainer.global_step} (learning rate {learning_rate:.2g}): "
+            "the training diverged; try a lower --model.learning_rate, more --model.warmup_steps, "
+            "or --gradient_clip_val 1.0; checkpoints from before are kept"
         )
 
 

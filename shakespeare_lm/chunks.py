@@ -1,8 +1,9 @@
 """tokenizer -> chunks -> batches: documents become windows of ids, windows become padded batches.
 
-A window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the first.
-Neighbouring windows share one id, so that each character of a document but its first is a target exactly
-once per epoch. Short windows (the last of a document, or the first after a shift) are padded on the right.
+A window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the
+first. Neighbouring windows share one id, so that each character of a document but its first is a
+target exactly once per epoch. Short windows (the last of a document, or the first after a shift)
+are padded on the right.
 """
 
 import random
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from shakespeare_lm.tokenizer import CharTokenizer
 
-Sampling = Literal["grid", "shifted", "random"]
+Sampling = Literal["sequential", "grid", "shifted", "random"]
 
 # Encoding needs 12 passing bytes a character: in slices of this many, that never shows in memory.
 _CHARACTERS_PER_SLICE = 1 << 20
-# So many windows are gathered at once: the fixed cost of a tensor operation is paid once for all of them.
+# So many windows are gathered at once: the fixed cost of a tensor operation is paid once for all of
+# them.
 _WINDOWS_PER_GATHER = 4096
 
 
@@ -38,8 +40,8 @@ class Batch(NamedTuple):
 class Documents(NamedTuple):
     """Encoded documents, one after the other.
 
-    `ids` is `[characters]`, in the smallest integer type that holds them (one byte up to 256 symbols);
-    `lengths` is `[documents]`, in characters.
+    `ids` is `[characters]`, in the smallest integer type that holds them (one byte up to 256
+    symbols); `lengths` is `[documents]`, in characters.
     """
 
     ids: Tensor
@@ -56,7 +58,8 @@ class Windows(NamedTuple):
 def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Documents:
     """Encode whole documents by one table look-up instead of one Python step per character.
 
-    Every character must be in the vocabulary, as it is when the vocabulary was built from these documents.
+    Every character must be in the vocabulary, as it is when the vocabulary was built from these
+    documents.
     """
     code_points = torch.tensor([ord(character) for character in tokenizer.vocabulary])
     small = torch.uint8 if len(code_points) <= 256 else torch.int32
@@ -79,8 +82,8 @@ def _code_points(text: str) -> Tensor:
 def grid_windows(lengths: Tensor, context_length: int, offset: int = 0) -> Windows:
     """Cut every document into windows of up to `context_length` targets, beside each other.
 
-    With an `offset` (0 <= offset < context_length) the first window of each document has only that many
-    targets, and the grid lies that much later.
+    With an `offset` (0 <= offset < context_length) the first window of each document has only that
+    many targets, and the grid lies that much later.
     """
     targets = (lengths - 1).clamp(min=0)
     counts = 1 + (targets - offset).clamp(min=0).add(context_length - 1) // context_length
@@ -112,7 +115,8 @@ def random_windows(
 
 
 def collate(ids: Tensor, windows: Windows, context_length: int, padding_id: int) -> Batch:
-    """Gather windows into a batch `[windows, context_length]`: the one place where targets are shifted.
+    """Gather windows into a batch `[windows, context_length]`: the one place where targets are
+    shifted.
 
     A window of size 0 becomes a row of padding alone, which no loss counts.
     """
@@ -126,23 +130,25 @@ def collate(ids: Tensor, windows: Windows, context_length: int, padding_id: int)
 class WindowLoader:
     """Yields the batches of one epoch per iteration, all of shape `[batch_size, context_length]`.
 
-    Which windows, and in which order, depends on (seed, epoch) alone. They are spread evenly over the
-    epoch's batches, and over the processes of a distributed run; rows that stay free hold padding alone.
-    Batched look-up in a corpus that lies in memory takes microseconds, so no worker processes are needed,
-    and the place in the epoch is two numbers: `state_dict` and `load_state_dict`, which Lightning calls,
-    let a resumed run go on with the very next batch.
+    Which windows, and in which order, depends on (seed, epoch) alone. They are spread evenly over
+    the epoch's batches, and over the processes of a distributed run; rows that stay free hold
+    padding alone. Batched look-up in a corpus that lies in memory takes microseconds, so no worker
+    processes are needed, and the place in the epoch is two numbers: `state_dict` and
+    `load_state_dict`, which Lightning calls, let a resumed run go on with the very next batch.
 
     Args:
         documents: the encoded text.
         context_length: targets per full window.
         batch_size: windows per batch and process.
         padding_id: the id that fills up short windows.
-        sampling: "grid" cuts at the same places each epoch, "shifted" moves the grid by a fresh offset each
-            epoch, "random" draws as many windows at random places (some characters twice, some not at all).
-        shuffle: whether the order of the windows is drawn anew each epoch.
+        sampling: "sequential" takes windows beside each other in the order of the text, "grid"
+            takes the same windows in a new order each epoch, "shifted" also moves them by a fresh
+            offset each epoch, "random" draws as many windows at random places (some characters
+            twice, some not at all).
         seed: decides, with the epoch's number, all of the above.
         rank: the number of this process.
-        world_size: the number of processes, each of which gets its own share of each step's windows.
+        world_size: the number of processes, each of which gets its own share of each step's
+            windows.
     """
 
     def __init__(
@@ -152,8 +158,7 @@ class WindowLoader:
         context_length: int,
         batch_size: int,
         padding_id: int,
-        sampling: Sampling = "grid",
-        shuffle: bool = False,
+        sampling: Sampling = "sequential",
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -163,20 +168,19 @@ class WindowLoader:
         self.batch_size = batch_size
         self.padding_id = padding_id
         self.sampling = sampling
-        self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self._grid_size = len(grid_windows(documents.lengths, context_length).starts)
+        # The same in every epoch: a shifted grid can have one window more per document.
+        more = int((documents.lengths > 1).sum()) if sampling == "shifted" else 0
+        self._num_batches = -(-(self._grid_size + more) // (batch_size * world_size))
         self._epoch = -1
         self._next_batch = 0
         self._resuming = False
 
     def __len__(self) -> int:
-        """The number of batches, the same in every epoch: a shifted grid can have one window more."""
-        num_documents = int((self.documents.lengths > 1).sum())
-        most = self._grid_size + (num_documents if self.sampling == "shifted" else 0)
-        return -(-most // (self.batch_size * self.world_size))
+        return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resuming:
@@ -201,25 +205,24 @@ class WindowLoader:
         shifted = self.sampling == "shifted"
         offset = int(torch.randint(time, (), generator=generator)) if shifted else 0
         windows = grid_windows(lengths, time, offset)
-        if not self.shuffle:
+        if self.sampling == "sequential":
             return windows
         order = torch.randperm(len(windows.starts), generator=generator)
         return Windows(windows.starts[order], windows.sizes[order])
 
     def _gather(self, windows: Windows, batches: range) -> Iterator[Batch]:
-        rows = torch.stack([self._rows(len(windows.starts), index) for index in batches]).flatten()
-        free = rows < 0
+        """Collate several batches at once; each process takes its share of each."""
+        share = torch.tensor(batches) * self.world_size + self.rank
+        shares, count = len(self) * self.world_size, len(windows.starts)
+        first, end = share * count // shares, (share + 1) * count // shares
+        rows = first[:, None] + torch.arange(self.batch_size)
+        free = rows >= end[:, None]
+        rows = rows.clamp(max=count - 1)
         chosen = Windows(windows.starts[rows], windows.sizes[rows].masked_fill(free, 0))
-        big = collate(self.documents.ids, chosen, self.context_length, self.padding_id)
-        return (Batch(*parts) for parts in zip(*(t.split(self.batch_size) for t in big), strict=True))
-
-    def _rows(self, num_windows: int, index: int) -> Tensor:
-        """Return the numbers of this process's windows in batch `index`, -1 for rows that stay free."""
-        share, shares = index * self.world_size + self.rank, len(self) * self.world_size
-        first, end = share * num_windows // shares, (share + 1) * num_windows // shares
-        rows = torch.full((self.batch_size,), -1)
-        rows[: end - first] = torch.arange(first, end)
-        return rows
+        flat = Windows(chosen.starts.flatten(), chosen.sizes.flatten())
+        gathered = collate(self.documents.ids, flat, self.context_length, self.padding_id)
+        parts = (tensor.split(self.batch_size) for tensor in gathered)
+        return (Batch(*batch) for batch in zip(*parts, strict=True))
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the data: the epoch, and the batch that comes next."""

@@ -51,7 +51,9 @@ _TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
 
 
 def expand_short_names(arguments: list[str]) -> list[str]:
-    """Spell out Trainer options: `--max_steps 5` and `--max_steps=5` become `--trainer.max_steps ...`."""
+    """Spell out Trainer options: `--max_steps 5` and `--max_steps=5` become `--trainer.max_steps
+    ...`.
+    """
     full = {f"--{name}": f"--trainer.{name}" for name in _TRAINER_OPTIONS}
     full["--seed"] = "--seed_everything"
     expanded = []
@@ -69,10 +71,16 @@ class ShakespeareCLI(LightningCLI):
         default_config: YAML file used when no `--config` is given.
     """
 
-    def __init__(self, arguments: list[str] | None = None, default_config: Path | None = None) -> None:
+    def __init__(
+        self, arguments: list[str] | None = None, default_config: Path | None = None
+    ) -> None:
         self._arguments = sys.argv[1:] if arguments is None else arguments
         self._default_config = default_config
         self.stop_on_interrupt = StopOnInterrupt()
+        saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
+        self.best = ModelCheckpoint(filename="best", monitor="val_loss", **saving)
+        # Not `save_last`: since Lightning 2.6 that saves only when the best improves.
+        self.last = ModelCheckpoint(filename="last", **saving)
         self.resumed_from: Path | None = None
         super().__init__(
             ShakespeareLM,
@@ -80,21 +88,25 @@ class ShakespeareCLI(LightningCLI):
             run=False,
             seed_everything_default=1337,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": self._callbacks(), **_TRAINER_DEFAULTS},
-            parser_kwargs={"description": _DESCRIPTION},
+            trainer_defaults={"callbacks": self._callbacks()},
+            parser_kwargs={
+                "description": _DESCRIPTION,
+                "usage": "fit.py [--config FILE] [options]",
+            },
+            auto_configure_optimizers=False,
         )
 
     def _callbacks(self) -> list[Any]:
-        saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-        return [
-            Throughput(),
-            FinalValidation(),
-            StopOnDivergence(),
-            self.stop_on_interrupt,
-            ModelCheckpoint(filename="best", monitor="val_loss", **saving),
-            # Not `save_last`: since Lightning 2.6 that saves only when the best improves.
-            ModelCheckpoint(filename="last", **saving),
-        ]
+        stopping = [FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
+        return [Throughput(), *stopping, self.best, self.last]
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add this project's own options first: the help then starts with them."""
+        parser.add_lightning_class_args(ShakespeareLM, "model")
+        parser.add_lightning_class_args(ShakespeareDataModule, "data")
+        parser.add_lightning_class_args(SampleText, "sample")
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -103,7 +115,6 @@ class ShakespeareCLI(LightningCLI):
             default=None,
             help="go on from this checkpoint: a path, or last (of the newest run)",
         )
-        parser.add_lightning_class_args(SampleText, "sample")
         parser.link_arguments("data.context_length", "model.context_length")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
@@ -129,7 +140,9 @@ class ShakespeareCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
             asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
             reason = " ".join(str(error).split())
-            raise UserError(f"no Trainer can be built with these options ({asked}): {reason}") from error
+            raise UserError(
+                f"no Trainer can be built with these options ({asked}): {reason}"
+            ) from error
 
 
 def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
@@ -168,11 +181,15 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     """
     _silence()
     cli = ShakespeareCLI(arguments, default_config)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True)
+    cli.trainer.fit(
+        cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True
+    )
     if cli.trainer.is_global_zero:
         _print_summary(cli)
     if cli.datamodule.test_fraction > 0 and not cli.stop_on_interrupt.interrupted:
-        cli.trainer.test(ckpt_path=_best(cli.trainer) or None, weights_only=True, datamodule=cli.datamodule)
+        cli.trainer.test(
+            ckpt_path=cli.best.best_model_path or None, weights_only=True, datamodule=cli.datamodule
+        )
     return cli
 
 
@@ -188,14 +205,9 @@ def main(default_config: Path | None = None) -> int:
     return INTERRUPTED_EXIT_CODE if cli.stop_on_interrupt.interrupted else 0
 
 
-def _best(trainer: Trainer) -> str:
-    callbacks = trainer.checkpoint_callbacks
-    return next((c.best_model_path for c in callbacks if getattr(c, "monitor", None)), "")
-
-
 def _print_summary(cli: ShakespeareCLI) -> None:
-    trainer, best = cli.trainer, _best(cli.trainer)
-    if not best:
+    trainer, best = cli.trainer, cli.best.best_model_path
+    if not best or cli.best.best_model_score is None:
         return
     folder = Path(best).parent.parent
     best, config = shlex.quote(_short(Path(best))), shlex.quote(_short(folder / "config.yaml"))
@@ -204,20 +216,15 @@ def _print_summary(cli: ShakespeareCLI) -> None:
         last = shlex.quote(_short(folder / "checkpoints" / "last.ckpt"))
         print(f"Stopped at step {trainer.global_step:,}. To go on from there:")
         print(f"  python scripts/fit.py --config {config} --ckpt_path {last}")
-    loss = float(_best_callback_score(trainer))
+    loss = float(cli.best.best_model_score)
     print(
-        f"best val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per character, "
-        f"perplexity {math.exp(loss):.3f}"
+        f"best val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per "
+        f"character, perplexity {math.exp(loss):.3f}"
     )
     print(f"checkpoint    {best}")
     print("Next:")
     print(f"  tensorboard --logdir {shlex.quote(_short(folder.parent))}")
     print(f'  python scripts/complete.py --ckpt {best} --prompt "ROMEO:"')
-
-
-def _best_callback_score(trainer: Trainer) -> float:
-    scores = [c.best_model_score for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
-    return float(scores[0]) if scores[0] is not None else math.nan
 
 
 def _short(path: Path) -> str:

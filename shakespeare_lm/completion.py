@@ -1,6 +1,7 @@
 """checkpoint -> completion: a `.ckpt` and a prompt become text.
 
-Enters: the path of a checkpoint. Leaves: a `Completer`. Needs torch but not Lightning, so it starts fast.
+Enters: the path of a checkpoint. Leaves: a `Completer`. Needs torch but not Lightning, so it starts
+    fast.
 """
 
 import pickle
@@ -32,14 +33,17 @@ class Completer:
         context_length: how many of the last characters it looks at.
     """
 
-    def __init__(self, transformer: nn.Module, tokenizer: CharTokenizer, context_length: int) -> None:
+    def __init__(
+        self, transformer: nn.Module, tokenizer: CharTokenizer, context_length: int
+    ) -> None:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.context_length = context_length
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> "Completer":
-        """Load a checkpoint that training wrote; nothing in it is executed, no other file is needed.
+        """Load a checkpoint that training wrote; nothing in it is executed, no other file is
+        needed.
 
         Raises:
             UserError: if the file is missing, damaged, or no checkpoint of this program.
@@ -76,7 +80,8 @@ class Completer:
         unknown: Unknown = "error",
         **decoding: Any,
     ) -> str | list[str]:
-        """Return what comes after the prompt, `max_new_tokens` characters, without the prompt itself.
+        """Return what comes after the prompt, `max_new_tokens` characters, without the prompt
+        itself.
 
         Args:
             prompt: one text, or several; each of several gets the text that it would get alone.
@@ -173,8 +178,8 @@ def newest_checkpoint(name: str, root: str | Path = "lightning_logs") -> Path:
     ]
     if not found:
         raise UserError(
-            f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python scripts/fit.py), "
-            "or give the path of a checkpoint"
+            f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
+            "scripts/fit.py), or give the path of a checkpoint"
         )
     return max(found)[1]
 
@@ -194,15 +199,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     `weights_only=True` lets the file hold tensors and plain builtins, and nothing that runs.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: accepted is a .ckpt file that training wrote")
+        raise UserError(
+            f"there is no checkpoint {path}: accepted is a .ckpt file that training wrote"
+        )
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is damaged or no checkpoint: accepted is a .ckpt file that training wrote")
+        raise UserError(
+            f"{path} is damaged or no checkpoint: accepted is a .ckpt file that training wrote"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} holds more than tensors and plain values, perhaps code: it was not loaded, and only "
-            "checkpoints that this program wrote are accepted"
+            f"{path} holds more than tensors and plain values, perhaps code: it was not loaded, "
+            "and only checkpoints that this program wrote are accepted"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

@@ -1,6 +1,7 @@
 """text: where it comes from, and which part of it is for training.
 
-Enters: the name of a corpus, or files. Leaves: documents, one string each, whole and verified; then the
+Enters: the name of a corpus, or files. Leaves: documents, one string each, whole and verified; then
+    the
 same documents as train, validation and test parts that share no character to be predicted.
 """
 
@@ -61,10 +62,11 @@ def load_corpus(corpus: str | Sequence[str], data_dir: str | Path | None = None)
     """Return the documents of a corpus, downloading a named one if it is not at hand.
 
     Args:
-        corpus: "tinyshakespeare", "complete", "sample", "auto", or files or globs, each file a document.
-            "auto" is tiny Shakespeare if it is at hand or can be downloaded; else, with a warning, the
-            bundled sample.
-        data_dir: where downloads live; by default the environment variable SHAKESPEARE_LM_DATA, or `data`.
+        corpus: "tinyshakespeare", "complete", "sample", "auto", or files or globs, each file a
+            document. "auto" is tiny Shakespeare if it is at hand or can be downloaded; else, with a
+            warning, the bundled sample.
+        data_dir: where downloads live; by default the environment variable SHAKESPEARE_LM_DATA, or
+            `data`.
 
     Raises:
         UserError: if the text cannot be had, or is not what it should be.
@@ -89,16 +91,14 @@ def _load_auto(folder: Path) -> list[str]:
         return [_load_named(named, folder, patience_seconds=AUTO_PATIENCE_SECONDS)]
     except DownloadError as error:
         warnings.warn(
-            f"training on the bundled sample, because tiny Shakespeare is not at hand: {error}. Losses on "
-            f"the sample do not compare with losses on tiny Shakespeare",
+            f"training on the bundled sample, because tiny Shakespeare is not at hand: {error}. "
+            "Losses on the sample do not compare with losses on tiny Shakespeare",
             stacklevel=2,
         )
         return [_read_sample()]
 
 
-def _load_named(
-    named: NamedCorpus, folder: Path, patience_seconds: float | None = None
-) -> str:
+def _load_named(named: NamedCorpus, folder: Path, patience_seconds: float | None = None) -> str:
     path = folder / named.file_name
     if not path.exists():
         download(named.url, named.sha256, path, patience_seconds)
@@ -106,8 +106,9 @@ def _load_named(
     digest = hashlib.sha256(data).hexdigest()
     if digest != named.sha256:
         raise UserError(
-            f"{path} is not the expected text: its SHA-256 is {digest}, accepted is {named.sha256}; "
-            "delete it to have it downloaded again, or rename it to use it as a text of your own"
+            f"{path} is not the expected text: its SHA-256 is {digest}, accepted is "
+            f"{named.sha256}; delete it to have it downloaded again, or rename it to use it as a "
+            "text of your own"
         )
     return _decode(data, path)
 
@@ -139,8 +140,8 @@ def _decode(data: bytes, path: Path) -> str:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at offset {error.start} fits nowhere; "
-            "accepted is text encoded as UTF-8"
+            f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at offset {error.start} fits "
+            "nowhere; accepted is text encoded as UTF-8"
         ) from None
     if not text:
         raise UserError(f"{path} is empty: accepted is a file with text in it")
@@ -178,11 +179,12 @@ def split_random_chunks(
     context_length: int,
     seed: int,
 ) -> Parts:
-    """Cut every document into chunks of `context_length` predicted characters and deal them out at random.
+    """Cut every document into chunks of `context_length` predicted characters and deal them out at
+    random.
 
-    Each chunk is a document of its own and starts with the last character of the one before it, as context.
-    Neighbouring chunks of one scene fall on both sides, so a loss on this split is far too good: it does
-    not compare with a loss on the contiguous split.
+    Each chunk is a document of its own and starts with the last character of the one before it, as
+    context. Neighbouring chunks of one scene fall on both sides, so a loss on this split is far too
+    good: it does not compare with a loss on the contiguous split.
     """
     chunks = [
         document[start : start + context_length + 1]
@@ -190,7 +192,9 @@ def split_random_chunks(
         for start in range(0, len(document) - 1, context_length)
     ]
     random.Random(seed).shuffle(chunks)
-    num_test, num_val = (round(len(chunks) * fraction) for fraction in (test_fraction, val_fraction))
+    num_test, num_val = (
+        round(len(chunks) * fraction) for fraction in (test_fraction, val_fraction)
+    )
     return Parts(
         train=chunks[num_test + num_val :],
         val=chunks[num_test : num_test + num_val],

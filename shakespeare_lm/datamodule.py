@@ -24,12 +24,15 @@ class ShakespeareDataModule(LightningDataModule):
     """Padded chunks of a text, with attention masks.
 
     Args:
-        corpus: tinyshakespeare, complete, sample, auto, or text files or globs (each file is a document).
-        data_dir: folder of downloaded texts; the environment variable SHAKESPEARE_LM_DATA, or data, if not
-            given.
+        corpus: tinyshakespeare, complete, sample, auto, or text files or globs (each file is a
+            document).
+        data_dir: folder of downloaded texts; the environment variable SHAKESPEARE_LM_DATA, or data,
+            if not given.
         context_length: characters that the model sees at once.
         batch_size: windows per training step and process.
-        sampling: where training windows lie: on a grid, on a grid shifted anew each epoch, or at random.
+        sampling: training windows in the text's order (sequential), the same in a new order each
+            epoch (grid), moved by a fresh offset each epoch as well (shifted), or at random places
+            (random).
         split: contiguous (by position), or random_chunks (neighbours leak: losses look too good).
         val_fraction: part of the text for validation.
         test_fraction: part of the text for a test after training.
@@ -82,12 +85,16 @@ class ShakespeareDataModule(LightningDataModule):
             parts = split_contiguous(self.documents, self.val_fraction, self.test_fraction)
         else:
             warnings.warn(
-                "split is random_chunks: neighbours of the validation chunks are trained on, so its losses "
-                "are too good and compare with no loss on a contiguous split",
+                "split is random_chunks: neighbours of the validation chunks are trained on, so "
+                "its losses are too good and compare with no loss on a contiguous split",
                 stacklevel=2,
             )
             parts = split_random_chunks(
-                self.documents, self.val_fraction, self.test_fraction, self.context_length, self.seed
+                self.documents,
+                self.val_fraction,
+                self.test_fraction,
+                self.context_length,
+                self.seed,
             )
         self._check_long_enough(parts)
         return parts
@@ -109,28 +116,26 @@ class ShakespeareDataModule(LightningDataModule):
         vars(self).pop("documents", None)
 
     def train_dataloader(self) -> WindowLoader:
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
-        return self._loader(
-            self.encoded["train"],
-            self.batch_size,
-            sampling="grid" if overfitting else self.sampling,
-            shuffle=not overfitting,
-        )
+        overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
+        # Overfitting on purpose needs the same batches each epoch.
+        sampling = "sequential" if overfitting else self.sampling
+        return self._loader(self.encoded["train"], self.batch_size, sampling)
 
     def val_dataloader(self) -> list[WindowLoader]:
         """The whole validation part, and a fixed sample of the training part to hold against it."""
-        return [self._evaluation_loader(self.encoded["val"]), self._evaluation_loader(self._train_sample())]
+        return [
+            self._evaluation_loader(self.encoded["val"]),
+            self._evaluation_loader(self._train_sample()),
+        ]
 
     def test_dataloader(self) -> WindowLoader:
         return self._evaluation_loader(self.encoded["test"])
 
     def _evaluation_loader(self, documents: Documents) -> WindowLoader:
         batch_size = max(1, _EVALUATION_CHARACTERS // self.context_length)
-        return self._loader(documents, batch_size, sampling="grid", shuffle=False)
+        return self._loader(documents, batch_size, "sequential")
 
-    def _loader(
-        self, documents: Documents, batch_size: int, sampling: Sampling, shuffle: bool
-    ) -> WindowLoader:
+    def _loader(self, documents: Documents, batch_size: int, sampling: Sampling) -> WindowLoader:
         trainer = self.trainer
         return WindowLoader(
             documents,
@@ -138,7 +143,6 @@ class ShakespeareDataModule(LightningDataModule):
             batch_size=batch_size,
             padding_id=self.tokenizer.padding_id,
             sampling=sampling,
-            shuffle=shuffle,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
@@ -161,8 +165,8 @@ class ShakespeareDataModule(LightningDataModule):
                 total = sum(map(len, self.documents))
                 raise UserError(
                     f"the text has {total} characters, too few for a split with val_fraction "
-                    f"{self.val_fraction} and test_fraction {self.test_fraction}: every part needs at "
-                    "least 2"
+                    f"{self.val_fraction} and test_fraction {self.test_fraction}: every part "
+                    "needs at least 2"
                 )
 
 
@@ -177,10 +181,11 @@ def _check_parts(val_fraction: float, test_fraction: float) -> None:
         if not 0.0 <= fraction < 1.0:
             raise UserError(f"{name} is {fraction}: accepted is 0 or more and less than 1")
     if val_fraction == 0.0:
-        raise UserError("val_fraction is 0.0: checkpoints are chosen by val_loss, so more than 0 is needed")
+        raise UserError(
+            "val_fraction is 0.0: checkpoints are chosen by val_loss, so more than 0 is needed"
+        )
     if val_fraction + test_fraction >= 1.0:
         raise UserError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on: "
-            "their sum must be less than 1"
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to "
+            "train on: their sum must be less than 1"
         )
-

@@ -33,12 +33,11 @@ class DownloadError(UserError):
     """The file could not be fetched. Nothing is left behind."""
 
 
-def download(
-    url: str, sha256: str, path: Path, patience_seconds: float | None = None
-) -> None:
+def download(url: str, sha256: str, path: Path, patience_seconds: float | None = None) -> None:
     """Fetch `url` to `path`, unless another process has just done so.
 
-    The bytes go to a temporary file beside `path`, which takes its place only after the SHA-256 matched.
+    The bytes go to a temporary file beside `path`, which takes its place only after the SHA-256
+    matched.
 
     Args:
         url: what to fetch.
@@ -142,7 +141,7 @@ def _reason(error: requests.RequestException) -> str:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    if isinstance(error, requests.RetryError):
+    if isinstance(error, requests.exceptions.RetryError):
         return "the server kept failing"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke before the file was whole"

@@ -5,4 +5,6 @@ The scripts print it without a traceback and exit with code 1; everything else i
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The message names the thing, the value and what is accepted."""
+    """A mistake in what the user gave. The message names the thing, the value and what is
+    accepted.
+    """

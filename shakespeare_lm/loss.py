@@ -1,6 +1,7 @@
 """transformer -> loss: logits and targets become nats.
 
-Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count, which the
+Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count,
+    which the
 caller divides once, so that no mean of means can creep in.
 """
 
@@ -8,12 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def masked_cross_entropy(logits: Tensor, targets: Tensor, target_mask: Tensor) -> tuple[Tensor, Tensor]:
+def masked_cross_entropy(
+    logits: Tensor, targets: Tensor, target_mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy summed over the real targets, in nats, and their number.
 
     Args:
         logits: `[batch, time, vocab]`; computed on in float32 at least.
-        targets: `[batch, time]` ids. What stands under the mask has no influence, not even on gradients.
+        targets: `[batch, time]` ids. What stands under the mask has no influence, not even on
+            gradients.
         target_mask: `[batch, time]`, True for a real target.
 
     Returns:

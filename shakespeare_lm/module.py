@@ -1,6 +1,8 @@
-"""Where network meets loss, metrics, optimizer and hyperparameters: what the Lightning Trainer trains.
+"""Where network meets loss, metrics, optimizer and hyperparameters: what the Lightning Trainer
+trains.
 
-Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a checkpoint that is whole.
+Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a checkpoint that is
+    whole.
 """
 
 import math
@@ -28,8 +30,8 @@ Network = Literal["transformer", "bigram"]
 class ShakespeareLM(LightningModule):
     """A character-level language model under training.
 
-    All arguments are plain builtins and are stored in the checkpoint, the vocabulary included: a checkpoint
-    needs no other file, and loads with `weights_only=True`.
+    All arguments are plain builtins and are stored in the checkpoint, the vocabulary included: a
+    checkpoint needs no other file, and loads with `weights_only=True`.
 
     Args:
         vocabulary: all characters, in the order of their ids.
@@ -54,7 +56,8 @@ class ShakespeareLM(LightningModule):
         beta2: AdamW's decay of the squared gradients.
         schedule: of the learning rate after the warm-up: cosine or linear to zero, or constant.
         warmup_steps: steps over which the learning rate grows from zero.
-        decay_steps: the step at which cosine and linear reach zero; the Trainer's max_steps if not given.
+        decay_steps: the step at which cosine and linear reach zero; the Trainer's max_steps if not
+            given.
         seed: decides the dropout, step by step; --seed_everything sets it.
 
     Raises:
@@ -92,7 +95,8 @@ class ShakespeareLM(LightningModule):
         arguments = {name: value for name, value in locals().items() if name not in own}
         super().__init__()
         _check_training_options(learning_rate, weight_decay, beta2, warmup_steps, decay_steps)
-        # Given as a dict, so that Lightning stores these builtins alone and no hooks to its command line.
+        # Given as a dict, so that Lightning stores these builtins alone and no hooks to its command
+        # line.
         self.save_hyperparameters(arguments)
         self.tokenizer = CharTokenizer(vocabulary)
         self.transformer = build_network(arguments)
@@ -105,14 +109,17 @@ class ShakespeareLM(LightningModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Padding is on the right, so the causal triangle hides it: no attention_mask is needed here.
+        # Padding is on the right, so the causal triangle hides it: no attention_mask is needed
+        # here.
         nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score the validation part (loader 0), or the fixed sample of the training part (loader 1)."""
+        """Score the validation part (loader 0), or the fixed sample of the training part (loader
+        1).
+        """
         if dataloader_idx == 0:
             self._evaluate("val", batch, self.val_perplexity, progress_bar=True)
         else:
@@ -146,16 +153,20 @@ class ShakespeareLM(LightningModule):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Give each step's dropout a seed of its own, so that a resumed run repeats what would have been.
+        """Give each step's dropout a seed of its own, so that a resumed run repeats what would have
+        been.
 
         Checkpoints hold no state of the random generator, and with this they need none.
         """
-        place = f"dropout {self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
+        place = (
+            f"dropout {self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
+        )
         torch.manual_seed(random.Random(place).getrandbits(63))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before clipping, and the learning rate."""
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % every == 0:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
             self.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
@@ -176,16 +187,19 @@ class ShakespeareLM(LightningModule):
                 step, options["schedule"], options["warmup_steps"], total_steps
             ),
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def _total_steps(self) -> int:
-        # Not trainer.estimated_stepping_batches: in Lightning 2.6.6, reading it here makes a resumed run
-        # forget its place in the data.
+        # Not trainer.estimated_stepping_batches: in Lightning 2.6.6, reading it here makes a
+        # resumed run forget its place in the data.
         total_steps = self.hparams["decay_steps"] or self.trainer.max_steps
         if total_steps < 1 and self.hparams["schedule"] != "constant":
             raise UserError(
-                f"schedule is {self.hparams['schedule']}, which ends at a step, but none is known: give "
-                "--max_steps or --model.decay_steps, or use --model.schedule constant"
+                f"schedule is {self.hparams['schedule']}, which ends at a step, but none is "
+                "known: give --max_steps or --model.decay_steps, or use --model.schedule constant"
             )
         return int(total_steps)
 
@@ -199,8 +213,9 @@ class ShakespeareLM(LightningModule):
         for name in NETWORK_OPTIONS:
             if stored.get(name) != self.hparams[name]:
                 raise UserError(
-                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
-                    f"{self.hparams[name]!r}: resume with the options of the first run (its config.yaml)"
+                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run "
+                    f"has {self.hparams[name]!r}: resume with the options of the first run (its "
+                    "config.yaml)"
                 )
 
 
@@ -212,11 +227,14 @@ def _check_training_options(
     decay_steps: int | None,
 ) -> None:
     accepted = {
-        f"learning_rate is {learning_rate}: accepted is more than 0": 0.0 < learning_rate < math.inf,
+        f"learning_rate is {learning_rate}: accepted is more than 0": 0.0
+        < learning_rate
+        < math.inf,
         f"weight_decay is {weight_decay}: accepted is 0 or more": 0.0 <= weight_decay < math.inf,
         f"beta2 is {beta2}: accepted is 0 or more and less than 1": 0.0 <= beta2 < 1.0,
         f"warmup_steps is {warmup_steps}: accepted is 0 or more": warmup_steps >= 0,
-        f"decay_steps is {decay_steps}: accepted is 1 or more": decay_steps is None or decay_steps > 0,
+        f"decay_steps is {decay_steps}: accepted is 1 or more": decay_steps is None
+        or decay_steps > 0,
     }
     for message, holds in accepted.items():
         if not holds:

@@ -1,6 +1,7 @@
 """hyperparameters -> network: the one place that decides between transformer and bigram table.
 
-Training and completion both come through here, so a checkpoint always yields the network that was trained.
+Training and completion both come through here, so a checkpoint always yields the network that was
+trained.
 """
 
 import inspect
@@ -12,8 +13,10 @@ from shakespeare_lm.tokenizer import CharTokenizer
 from shakespeare_lm.transformer import CausalTransformer
 
 # Everything that shapes the weights, as named in the hyperparameters.
-NETWORK_OPTIONS = ("network", "vocabulary") + tuple(
-    name for name in inspect.signature(CausalTransformer).parameters if name != "vocab_size"
+NETWORK_OPTIONS = (
+    "network",
+    "vocabulary",
+    *(name for name in inspect.signature(CausalTransformer).parameters if name != "vocab_size"),
 )
 
 

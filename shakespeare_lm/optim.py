@@ -1,6 +1,7 @@
 """loss -> better weights: parameter groups, the optimizer, and the learning rate of each step.
 
-Enters: a network. Leaves: an optimizer whose groups name every parameter once, and a factor per step.
+Enters: a network. Leaves: an optimizer whose groups name every parameter once, and a factor per
+    step.
 """
 
 import math
@@ -16,8 +17,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Return two groups: matrices, which decay, and biases and norms, which do not.
 
-    A matrix multiplies, so making it smaller makes the function simpler; for a bias or a gain of one that
-    argument does not hold. Shared parameters appear once.
+    A matrix multiplies, so making it smaller makes the function simpler; for a bias or a gain of
+    one that argument does not hold. Shared parameters appear once.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return [
@@ -48,8 +49,8 @@ def learning_rate_factor(
 ) -> float:
     """Return what the learning rate is multiplied with at `step` (0 is the first).
 
-    It grows linearly over the first `warmup_steps`, and reaches 1 at their end; from there "cosine" and
-    "linear" fall to 0 at `total_steps`, and "constant" stays.
+    It grows linearly over the first `warmup_steps`, and reaches 1 at their end; from there "cosine"
+    and "linear" fall to 0 at `total_steps`, and "constant" stays.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,8 +1,9 @@
 """Inside the transformer: tells each character where in its window it stands.
 
 Enters: a length. Leaves: a table with one row per position. Sinusoids are added to the embeddings
-(Vaswani et al. 2017, "Attention Is All You Need", section 3.5); rotations turn queries and keys instead
-(Su et al. 2021, "RoFormer", equation 34). Learned positions are an ordinary parameter of the transformer.
+(Vaswani et al. 2017, "Attention Is All You Need", section 3.5); rotations turn queries and keys
+instead (Su et al. 2021, "RoFormer", equation 34). Learned positions are an ordinary parameter of
+the transformer.
 """
 
 import torch
@@ -36,9 +37,7 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
         UserError: for an odd `head_dim`, which cannot be split into pairs.
     """
     if head_dim % 2:
-        raise UserError(
-            f"d_model / num_heads is {head_dim}: rotary positions need an even number"
-        )
+        raise UserError(f"d_model / num_heads is {head_dim}: rotary positions need an even number")
     angles = _angles(length, head_dim)
     return torch.stack((angles.cos(), angles.sin())).float()
 
@@ -46,8 +45,8 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn queries or keys `[batch, heads, time, head_dim]` by their position's angles.
 
-    Pair i is made of column i of the first half and column i of the second. The product of a turned query
-    and a turned key depends on the distance of their positions alone.
+    Pair i is made of column i of the first half and column i of the second. The product of a turned
+    query and a turned key depends on the distance of their positions alone.
     """
     cos, sin = table[:, : x.shape[-2]].to(x.dtype)
     first, second = x.chunk(2, dim=-1)

@@ -1,6 +1,7 @@
 """logits -> next id: greedy, or drawn at random.
 
-Enters: the logits of one next character, `[vocab]`. Leaves: its id. The randomness is passed in, and the
+Enters: the logits of one next character, `[vocab]`. Leaves: its id. The randomness is passed in,
+    and the
 logits are never changed. Order of the filters: temperature, then top-k, then top-p.
 """
 
@@ -54,9 +55,12 @@ def next_id(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> i
 
 
 def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
-    """Return the distribution `[vocab]`, in double precision on the CPU, that `next_id` draws from."""
+    """Return the distribution `[vocab]`, in double precision on the CPU, that `next_id` draws
+    from.
+    """
     logits = logits.detach().double().cpu()
-    # The largest becomes 0 first: a tiny temperature then leaves one character instead of infinities.
+    # The largest becomes 0 first: a tiny temperature then leaves one character instead of
+    # infinities.
     scaled = (logits - logits.max()) / decoding.temperature
     ordered, order = scaled.sort(descending=True, stable=True)
     kept = torch.ones_like(ordered, dtype=torch.bool)

@@ -1,6 +1,7 @@
 """text -> tokenizer: characters become ids, ids become characters again.
 
-Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch is needed here, and the
+Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch is needed here, and
+    the
 whole state is one string, the vocabulary, which a checkpoint can carry.
 """
 
@@ -15,8 +16,8 @@ Unknown = Literal["error", "skip"]
 class CharTokenizer:
     """Maps each character of a vocabulary to an id, and back.
 
-    Character number i of `vocabulary` has id i. The padding symbol is no character: it has the id after
-    the last one, `padding_id`, and `vocab_size` counts it.
+    Character number i of `vocabulary` has id i. The padding symbol is no character: it has the id
+    after the last one, `padding_id`, and `vocab_size` counts it.
 
     Args:
         vocabulary: all known characters, each exactly once.
@@ -35,7 +36,9 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, *texts: str) -> "CharTokenizer":
-        """Build the tokenizer whose vocabulary is every character of the texts, in code point order."""
+        """Build the tokenizer whose vocabulary is every character of the texts, in code point
+        order.
+        """
         return cls("".join(sorted(set().union(*texts))))
 
     @property
@@ -48,7 +51,8 @@ class CharTokenizer:
         return len(self.vocabulary) + 1
 
     def encode(self, text: str, unknown: Unknown = "error") -> list[int]:
-        """Return one id per character; `unknown="skip"` leaves characters outside the vocabulary out.
+        """Return one id per character; `unknown="skip"` leaves characters outside the vocabulary
+        out.
 
         Raises:
             UserError: for a character outside the vocabulary, named with its position.
@@ -58,9 +62,9 @@ class CharTokenizer:
             position = ids.index(-1)
             character = text[position]
             raise UserError(
-                f"the character {character!r} (U+{ord(character):04X}) at position {position} is not among "
-                f"the {len(self.vocabulary)} characters that the model knows; leave it out, or skip unknown "
-                "characters (--unknown skip)"
+                f"the character {character!r} (U+{ord(character):04X}) at position {position} is "
+                f"not among the {len(self.vocabulary)} characters that the model knows; leave it "
+                "out, or skip unknown characters (--unknown skip)"
             )
         return [number for number in ids if number != -1]
 
@@ -73,7 +77,9 @@ class CharTokenizer:
         characters = []
         for number in ids:
             if not 0 <= number <= self.padding_id:
-                raise UserError(f"the id {number} is outside the accepted range 0..{self.padding_id}")
+                raise UserError(
+                    f"the id {number} is outside the accepted range 0..{self.padding_id}"
+                )
             if number != self.padding_id:
                 characters.append(self.vocabulary[number])
         return "".join(characters)

@@ -1,7 +1,9 @@
 """batches -> transformer: ids become logits.
 
-Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`, those at position t computed from the
-ids up to t alone. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al. 2019).
+Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`, those at position t computed
+    from the
+ids up to t alone. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al.
+2019).
 """
 
 import math
@@ -36,8 +38,8 @@ class CausalSelfAttention(nn.Module):
     ) -> Tensor:
         """Map `[batch, time, d_model]` to the same shape.
 
-        `rotation` is `rotary_table`'s; `mask` is True where a position (row) may look at another (column),
-        and None is the causal triangle.
+        `rotation` is `rotary_table`'s; `mask` is True where a position (row) may look at another
+        (column), and None is the causal triangle.
         """
         # [batch, time, 3 * d_model] -> three of [batch, heads, time, head_dim]
         heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
@@ -55,7 +57,9 @@ class CausalSelfAttention(nn.Module):
 class FeedForward(nn.Sequential):
     """Every position thinks by itself: out to `d_feedforward` and back."""
 
-    def __init__(self, d_model: int, d_feedforward: int, activation: Activation, bias: bool) -> None:
+    def __init__(
+        self, d_model: int, d_feedforward: int, activation: Activation, bias: bool
+    ) -> None:
         super().__init__(
             nn.Linear(d_model, d_feedforward, bias=bias),
             nn.GELU() if activation == "gelu" else nn.ReLU(),
@@ -104,15 +108,16 @@ class CausalTransformer(nn.Module):
         d_model: width of the residual stream.
         d_feedforward: inner width of the feed-forward layers; 4 * d_model if not given.
         positions: how it knows where a character stands.
-        norm: layer norms before ("pre", with one more before the head) or after ("post") each sub-layer.
+        norm: layer norms before ("pre", with one more before the head) or after ("post") each
+            sub-layer.
         activation: of the feed-forward layers.
         bias: whether linear layers and norms have biases.
         qkv_bias: the same for the projection to queries, keys and values.
         tied_head: whether the head uses the embedding's weights.
         scale_embedding: whether embeddings are multiplied by sqrt(d_model).
         dropout: fraction of the embeddings, and of each sub-layer's output, zeroed in training.
-        attention_dropout: fraction of the attention weights zeroed in training. On a CPU this leaves the
-            fast attention kernel and costs several times the time.
+        attention_dropout: fraction of the attention weights zeroed in training. On a CPU this
+            leaves the fast attention kernel and costs several times the time.
 
     Raises:
         UserError: for sizes or fractions that make no transformer.
@@ -140,7 +145,10 @@ class CausalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(
-            context_length=context_length, num_layers=num_layers, num_heads=num_heads, d_model=d_model
+            context_length=context_length,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            d_model=d_model,
         )
         _check_heads(d_model, num_heads)
         _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
@@ -195,14 +203,16 @@ class CausalTransformer(nn.Module):
         """Map ids `[batch, time]`, `time <= context_length`, to logits `[batch, time, vocab]`.
 
         Args:
-            ids: padded on the right, or not at all, and nothing more is needed: the causal triangle alone
-                keeps every real position from seeing padding, on the fastest attention path.
-            attention_mask: `[batch, time]`, True for a real character: for padding anywhere else. Logits at
-                masked positions mean nothing.
+            ids: padded on the right, or not at all, and nothing more is needed: the causal triangle
+                alone keeps every real position from seeing padding, on the fastest attention path.
+            attention_mask: `[batch, time]`, True for a real character: for padding anywhere else.
+                Logits at masked positions mean nothing.
         """
         time = ids.shape[1]
         if time > self.context_length:
-            raise UserError(f"{time} characters are more than the context_length, {self.context_length}")
+            raise UserError(
+                f"{time} characters are more than the context_length, {self.context_length}"
+            )
         x = self.embedding(ids) * self.embedding_scale
         rotation = None
         if self.positions == "rotary":
@@ -220,7 +230,8 @@ class CausalTransformer(nn.Module):
 
 
 def _causal_and_real(attention_mask: Tensor) -> Tensor:
-    """Return `[batch, 1, time, time]`: a position looks at real ones up to itself, and at itself always.
+    """Return `[batch, 1, time, time]`: a position looks at real ones up to itself, and at itself
+    always.
 
     The latter keeps the softmax of a row without any real position from being 0 / 0.
     """
@@ -239,7 +250,8 @@ def _check_sizes(**sizes: int) -> None:
 def _check_heads(d_model: int, num_heads: int) -> None:
     if d_model % num_heads:
         raise UserError(
-            f"d_model is {d_model} and num_heads {num_heads}: d_model must be a multiple of num_heads"
+            f"d_model is {d_model} and num_heads {num_heads}: d_model must be a multiple of "
+            "num_heads"
         )
 
 
