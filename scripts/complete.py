@@ -1,6 +1,7 @@
 """Continue a prompt with a trained model: python scripts/complete.py --prompt "ROMEO:"."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shakespeare_lm.completion import Completer, newest_checkpoint
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, one_line
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -85,9 +86,10 @@ def main() -> int:
         complete(parse_arguments())
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError):
-            sys.stderr.close()
+            # The reader has gone, as `head` does: nothing more is to be written, nor said.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

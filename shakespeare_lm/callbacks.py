@@ -18,8 +18,25 @@ from rich.text import Text
 
 from shakespeare_lm.chunks import Batch
 from shakespeare_lm.completion import Completer
+from shakespeare_lm.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
+
+
+class Opening(Callback):
+    """Says in a line what is trained on what, before the first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        line = f"{parameters:,} parameters on {pl_module.device.type}"
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, ShakespeareDataModule):
+            sizes = {name: len(part.ids) for name, part in data.encoded.items() if len(part.ids)}
+            characters = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+            line += f"; characters: {characters}, {len(data.vocabulary)} different"
+        get_console().print(Text(line), soft_wrap=True)
 
 
 class SampleText(Callback):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -21,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.callbacks import (
     FinalValidation,
+    Opening,
     ProgressBar,
     SampleText,
     StopOnDivergence,
@@ -29,7 +31,7 @@ from shakespeare_lm.callbacks import (
 )
 from shakespeare_lm.completion import newest_checkpoint, read_checkpoint
 from shakespeare_lm.datamodule import ShakespeareDataModule
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.module import ShakespeareLM
 
 LOG_FOLDER = "lightning_logs"
@@ -46,6 +48,7 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 20,
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
+    "enable_model_summary": False,  # `Opening` says it in a line
 }
 _TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
 
@@ -98,7 +101,7 @@ class ShakespeareCLI(LightningCLI):
 
     def _callbacks(self) -> list[Any]:
         stopping = [FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
-        return [Throughput(), *stopping, self.best, self.last]
+        return [Opening(), Throughput(), *stopping, self.best, self.last]
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's own options first: the help then starts with them."""
@@ -139,9 +142,9 @@ class ShakespeareCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
             asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
-            reason = " ".join(str(error).split())
             raise UserError(
-                f"no Trainer can be built with these options ({asked}): {reason}"
+                f"no Trainer can be built with {asked}: {one_line(error)} This machine has: "
+                f"{', '.join(_available_accelerators())}"
             ) from error
 
 
@@ -153,9 +156,9 @@ def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
     """
     if ckpt_path is None:
         return None
-    path = newest_checkpoint("last", logs) if ckpt_path == "last" else Path(ckpt_path)
+    path = newest_checkpoint("last", logs) if ckpt_path == "last" else ckpt_path
     read_checkpoint(path)
-    return path
+    return Path(path)
 
 
 def _logger(root: Path, resumed_from: Path | None) -> TensorBoardLogger:
@@ -179,26 +182,29 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     Raises:
         UserError: for what the user can put right.
     """
-    _silence()
     cli = ShakespeareCLI(arguments, default_config)
-    cli.trainer.fit(
-        cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True
-    )
-    if cli.trainer.is_global_zero:
+    trainer, data = cli.trainer, cli.datamodule
+    # What can be wrong with the text and the schedule shows here, before a run's folder is made.
+    data.setup()
+    cli.model.total_steps(trainer.max_steps)
+    with warnings.catch_warnings():
+        # A resumed run goes on in the folder of the first, and that is as it should be.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        trainer.fit(cli.model, datamodule=data, ckpt_path=cli.resumed_from, weights_only=True)
+    if trainer.is_global_zero:
         _print_summary(cli)
-    if cli.datamodule.test_fraction > 0 and not cli.stop_on_interrupt.interrupted:
-        cli.trainer.test(
-            ckpt_path=cli.best.best_model_path or None, weights_only=True, datamodule=cli.datamodule
-        )
+    if data.test_fraction > 0 and not cli.stop_on_interrupt.interrupted:
+        trainer.test(ckpt_path=cli.best.best_model_path or None, weights_only=True, datamodule=data)
     return cli
 
 
 def main(default_config: Path | None = None) -> int:
     """Run `fit` as a program: return the exit code, with one line on stderr for what went wrong."""
+    _silence()
     try:
         cli = fit(default_config=default_config)
     except (UserError, MisconfigurationException, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
@@ -233,6 +239,11 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def _available_accelerators() -> list[str]:
+    registered = ((name, AcceleratorRegistry[name]["accelerator"]) for name in AcceleratorRegistry)
+    return [name for name, accelerator in registered if accelerator.is_available()]
+
+
 def _silence() -> None:
     """Keep adverts, and warnings that a user can do nothing about, off the console."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -241,4 +252,5 @@ def _silence() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

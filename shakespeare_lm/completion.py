@@ -48,7 +48,7 @@ class Completer:
         Raises:
             UserError: if the file is missing, damaged, or no checkpoint of this program.
         """
-        checkpoint = read_checkpoint(Path(path))
+        checkpoint = read_checkpoint(path)
         hyperparameters = checkpoint["hyper_parameters"]
         weights = {
             name.removeprefix(_WEIGHTS_PREFIX): tensor
@@ -193,12 +193,15 @@ def _generator(seed: int | None) -> torch.Generator:
     return generator
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return the content of a checkpoint of this program, with tensors on the CPU.
 
     `weights_only=True` lets the file hold tensors and plain builtins, and nothing that runs.
+
+    Raises:
+        UserError: if the file is missing, damaged, or not of this program.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(
             f"there is no checkpoint {path}: accepted is a .ckpt file that training wrote"
         )
@@ -221,7 +224,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return result
 
 
-def _check_is_ours(checkpoint: object, path: Path) -> None:
+def _check_is_ours(checkpoint: object, path: str | Path) -> None:
     hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     complete = (
         isinstance(hyperparameters, dict)

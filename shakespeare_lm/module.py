@@ -180,7 +180,7 @@ class ShakespeareLM(LightningModule):
             options["weight_decay"],
             options["beta2"],
         )
-        total_steps = self._total_steps()
+        total_steps = self.total_steps(self.trainer.max_steps)
         scheduler = LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(
@@ -192,14 +192,20 @@ class ShakespeareLM(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _total_steps(self) -> int:
-        # Not trainer.estimated_stepping_batches: in Lightning 2.6.6, reading it here makes a
-        # resumed run forget its place in the data.
-        total_steps = self.hparams["decay_steps"] or self.trainer.max_steps
+    def total_steps(self, max_steps: int) -> int:
+        """Return the step at which the schedule ends, for a Trainer with this `max_steps`.
+
+        Not `trainer.estimated_stepping_batches`: in Lightning 2.6.6, reading that where optimizers
+        are configured makes a resumed run forget its place in the data.
+
+        Raises:
+            UserError: if the schedule needs an end and there is none.
+        """
+        total_steps = self.hparams["decay_steps"] or max_steps
         if total_steps < 1 and self.hparams["schedule"] != "constant":
             raise UserError(
-                f"schedule is {self.hparams['schedule']}, which ends at a step, but none is "
-                "known: give --max_steps or --model.decay_steps, or use --model.schedule constant"
+                f"schedule is {self.hparams['schedule']}, which ends at a step, but none is known: "
+                "give --max_steps or --model.decay_steps, or use --model.schedule constant"
             )
         return int(total_steps)
 

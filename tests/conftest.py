@@ -1,0 +1,55 @@
+"""What several tests share: tiny sizes, and runs of the command line inside the test's process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from shakespeare_lm.cli import ShakespeareCLI, fit
+from shakespeare_lm.transformer import CausalTransformer
+
+TINY = [
+    "--data.corpus=sample",
+    "--data.context_length=16",
+    "--data.batch_size=64",
+    "--model.num_layers=1",
+    "--model.num_heads=2",
+    "--model.d_model=16",
+    "--model.warmup_steps=2",
+    "--accelerator=cpu",
+    "--enable_progress_bar=false",
+    "--sample.max_new_tokens=10",
+    "--log_every_n_steps=1",
+]
+
+Fit = Callable[..., ShakespeareCLI]
+
+
+# Tensors this small gain nothing from a second thread, and lose a lot if something else runs.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    """Return `fit` for a tiny model in an empty folder; later options win over `TINY`."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: fit([*TINY, *options])
+
+
+@pytest.fixture
+def transformer() -> CausalTransformer:
+    """Return a small transformer in evaluation mode whose logits depend on every character."""
+    torch.manual_seed(0)
+    network = CausalTransformer(11, 8, num_layers=2, num_heads=2, d_model=8)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return network.eval()
+
+
+def logged(run_folder: Path, name: str) -> dict[int, float]:
+    """Return a curve as TensorBoard shows it: step -> value."""
+    events = EventAccumulator(str(run_folder))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(name)}

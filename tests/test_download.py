@@ -1,0 +1,290 @@
+"""A file from the internet arrives whole and verified, or not at all: against a local server."""
+
+import gc
+import hashlib
+import resource
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from urllib3.util import Retry
+
+from shakespeare_lm.download import PAUSES_SECONDS, DownloadError, download
+
+# Longer than one block of the copy loop, shorter than what gets a progress bar.
+BODY = b"To be, or not to be, that is the question.\n" * 5000
+SHA256 = hashlib.sha256(BODY).hexdigest()
+ATTEMPTS = 1 + len(PAUSES_SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def fast_and_direct(monkeypatch):
+    """No pauses between attempts, and no proxy between the test and its server."""
+    monkeypatch.setattr("shakespeare_lm.download.PAUSES_SECONDS", (0.0,) * len(PAUSES_SECONDS))
+    monkeypatch.setattr(Retry, "get_backoff_time", lambda self: 0.0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def serve():
+    """Start a server that gives these answers, one per request, and repeats the last one.
+
+    Returns its address and the list of the paths that were asked for, which grows.
+    """
+    servers = []
+
+    def start(*answers):
+        asked = []
+
+        def do_get(handler):
+            asked.append(handler.path)
+            answers[min(len(asked), len(answers)) - 1](handler)
+
+        members = {"do_GET": do_get, "log_message": lambda *_: None}
+        handler = type("Handler", (BaseHTTPRequestHandler,), members)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.stopping = threading.Event()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/text", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+        server.stopping.set()
+
+
+def send(body, announced=None):
+    """Answer with a body, of which perhaps more was announced than comes."""
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(announced or len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def fail(status):
+    def answer(handler):
+        handler.send_error(status)
+
+    return answer
+
+
+def redirect(handler):
+    handler.send_response(302)
+    handler.send_header("Location", "/moved")
+    handler.end_headers()
+
+
+def stay_silent(handler):
+    handler.server.stopping.wait(30)
+
+
+def send_half_and_stall(handler):
+    send(BODY[:100_000], announced=len(BODY))(handler)
+    stay_silent(handler)
+
+
+whole = send(BODY)
+cut = send(BODY[:100_000], announced=len(BODY))
+
+
+def left_in(folder):
+    """Return the names of all files but the lock, which may stay."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".tiny.txt.lock")
+
+
+def refused(url, path, **options):
+    """Return the message of the download that must fail."""
+    with pytest.raises(DownloadError) as caught:
+        download(url, SHA256, path, **options)
+    message = str(caught.value)
+    del caught
+    gc.collect()  # a connection left open warns now, and a warning fails the test
+    return message
+
+
+def test_a_download_leaves_exactly_the_file(serve, tmp_path):
+    url, asked = serve(whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+    assert left_in(tmp_path) == ["tiny.txt"]
+    assert asked == ["/text"]
+
+
+def test_everybody_may_read_a_downloaded_file(serve, tmp_path):
+    url, _ = serve(whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_missing_folders_are_made(serve, tmp_path):
+    url, _ = serve(whole)
+    download(url, SHA256, tmp_path / "not" / "yet" / "tiny.txt")
+    assert left_in(tmp_path / "not" / "yet") == ["tiny.txt"]
+
+
+def test_a_file_that_is_there_is_not_fetched_again(serve, tmp_path):
+    url, asked = serve(whole)
+    (tmp_path / "tiny.txt").write_text("mine")
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_text() == "mine"
+    assert asked == []
+
+
+def test_a_redirect_is_followed(serve, tmp_path):
+    url, asked = serve(redirect, whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+    assert asked == ["/text", "/moved"]
+
+
+def test_a_large_download_shows_its_progress_on_stderr_only(serve, tmp_path, capsys):
+    large = b"x" * 1_500_000
+    url, _ = serve(send(large))
+    download(url, hashlib.sha256(large).hexdigest(), tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == large
+    assert capsys.readouterr().out == ""
+
+
+def test_an_altered_download_is_refused_and_leaves_nothing(serve, tmp_path):
+    altered = BODY.replace(b"not", b"NOT", 1)
+    url, asked = serve(send(altered))
+    message = refused(url, tmp_path / "tiny.txt")
+    assert hashlib.sha256(altered).hexdigest() in message
+    assert SHA256 in message
+    assert url in message
+    assert left_in(tmp_path) == []
+    assert asked == ["/text"]
+
+
+def test_a_missing_page_is_an_error_at_once(serve, tmp_path):
+    url, asked = serve(fail(404))
+    message = refused(url, tmp_path / "tiny.txt")
+    assert message == f"cannot download {url}: the server answered 404 Not Found"
+    assert left_in(tmp_path) == []
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_that_keeps_failing_is_asked_several_times(status, serve, tmp_path):
+    url, asked = serve(fail(status))
+    assert f"cannot download {url}: the server " in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+    assert len(asked) == ATTEMPTS
+
+
+def test_a_server_that_was_busy_once_is_asked_again(serve, tmp_path):
+    url, asked = serve(fail(503), whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == ["tiny.txt"]
+    assert len(asked) == 2
+
+
+def test_a_connection_that_breaks_before_the_answer_is_tried_again(serve, tmp_path):
+    url, asked = serve(lambda handler: None, whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == ["tiny.txt"]
+    assert len(asked) == 2
+
+
+def test_a_connection_that_breaks_once_is_tried_again(serve, tmp_path):
+    url, asked = serve(cut, whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+    assert left_in(tmp_path) == ["tiny.txt"]
+    assert len(asked) == 2
+
+
+def test_a_connection_that_always_breaks_is_an_error_and_leaves_nothing(serve, tmp_path):
+    url, asked = serve(cut)
+    message = refused(url, tmp_path / "tiny.txt")
+    assert message.endswith("the connection broke before the file was whole")
+    assert left_in(tmp_path) == []
+    assert len(asked) == ATTEMPTS
+
+
+def test_a_server_that_stalls_in_the_middle_is_an_error_and_leaves_nothing(
+    serve, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("shakespeare_lm.download.READ_TIMEOUT_SECONDS", 0.1)
+    url, asked = serve(send_half_and_stall)
+    assert f"cannot download {url}" in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+    assert len(asked) == ATTEMPTS
+
+
+def test_no_server_at_the_address_is_an_error(tmp_path):
+    with socket.socket() as unheard:  # bound, so that nobody else gets the port, yet not listening
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}/text"
+        message = refused(url, tmp_path / "tiny.txt")
+    assert message.startswith(f"cannot download {url}: no connection to the server")
+    assert left_in(tmp_path) == []
+
+
+def test_a_silent_server_is_given_up_when_patience_ends(serve, tmp_path):
+    url, _ = serve(stay_silent)
+    start = time.monotonic()
+    message = refused(url, tmp_path / "tiny.txt", patience_seconds=0.5)
+    assert 0.5 <= time.monotonic() - start < 2.0
+    assert message == f"cannot download {url}: no answer in time"
+    assert left_in(tmp_path) == []
+
+
+def test_patience_does_not_end_a_download_under_way(serve, tmp_path):
+    def trickle(handler):
+        send(BODY[:100_000], announced=len(BODY))(handler)
+        time.sleep(0.4)
+        handler.wfile.write(BODY[100_000:])
+
+    url, _ = serve(trickle)
+    download(url, SHA256, tmp_path / "tiny.txt", patience_seconds=0.3)
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+
+
+def test_two_downloads_of_one_file_at_once_ask_the_server_once(serve, tmp_path):
+    def answer_late(handler):
+        time.sleep(0.2)
+        whole(handler)
+
+    url, asked = serve(answer_late)
+    together = threading.Barrier(2)
+
+    def fetch(path):
+        together.wait(5)
+        download(url, SHA256, path)
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fetch, [tmp_path / "tiny.txt"] * 2)) == [BODY, BODY]
+    assert asked == ["/text"]
+    assert left_in(tmp_path) == ["tiny.txt"]
+
+
+def test_a_data_directory_that_cannot_be_made_is_an_error(serve, tmp_path):
+    url, asked = serve(whole)
+    (tmp_path / "file").write_text("I am no folder")
+    for path in [tmp_path / "file" / "tiny.txt", tmp_path / "file" / "deep" / "tiny.txt"]:
+        assert f"cannot write {path}: " in refused(url, path)
+    assert asked == []
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(serve, tmp_path):
+    url, _ = serve(whole)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) - 1, hard))  # as if the disk were full
+    try:
+        message = refused(url, tmp_path / "tiny.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert message.startswith(f"cannot write {tmp_path / 'tiny.txt'}: ")
+    assert left_in(tmp_path) == []
