@@ -62,7 +62,9 @@ def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Docu
     documents.
     """
     code_points = torch.tensor([ord(character) for character in tokenizer.vocabulary])
-    small = torch.uint8 if len(code_points) <= 256 else torch.int32
+    small = torch.uint8 if len(code_points) <= 256 else torch.int16
+    if len(code_points) > 1 << 15:
+        small = torch.int32
     id_of_code_point = torch.zeros(int(code_points.max()) + 1, dtype=small)
     id_of_code_point[code_points] = torch.arange(len(code_points)).to(small)
     slices = [

@@ -25,6 +25,7 @@ from shakespeare_lm.callbacks import (
     Opening,
     ProgressBar,
     SampleText,
+    StepAxis,
     StopOnDivergence,
     StopOnInterrupt,
     Throughput,
@@ -100,7 +101,7 @@ class ShakespeareCLI(LightningCLI):
         )
 
     def _callbacks(self) -> list[Any]:
-        stopping = [FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
+        stopping = [StepAxis(), FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
         return [Opening(), Throughput(), *stopping, self.best, self.last]
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

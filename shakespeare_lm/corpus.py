@@ -71,7 +71,9 @@ def load_corpus(corpus: str | Sequence[str], data_dir: str | Path | None = None)
     Raises:
         UserError: if the text cannot be had, or is not what it should be.
     """
-    folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data")
+    folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
+    if not isinstance(corpus, str) and len(corpus) == 1:
+        corpus = corpus[0]
     if corpus == "auto":
         return _load_auto(folder)
     if corpus == "sample":
@@ -93,7 +95,7 @@ def _load_auto(folder: Path) -> list[str]:
         warnings.warn(
             f"training on the bundled sample, because tiny Shakespeare is not at hand: {error}. "
             "Losses on the sample do not compare with losses on tiny Shakespeare",
-            stacklevel=2,
+            stacklevel=3,
         )
         return [_read_sample()]
 
@@ -116,15 +118,17 @@ def _load_named(named: NamedCorpus, folder: Path, patience_seconds: float | None
 def _load_files(patterns: list[str]) -> list[str]:
     paths: list[Path] = []
     for pattern in patterns:
-        found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        name = os.path.expanduser(pattern)
+        found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         if not found:
             names = ", ".join(["auto", *NAMED_CORPORA, "sample"])
             raise UserError(
                 f"the corpus {pattern!r} is no existing file and no known name; "
                 f"accepted are {names}, or files or globs"
             )
-        paths += map(Path, found)
-    return [_decode(_read_bytes(path), path) for path in paths]
+        paths += [path for path in map(Path, found) if len(found) == 1 or path.is_file()]
+    # A file that two patterns match is still one document.
+    return [_decode(_read_bytes(path), path) for path in dict.fromkeys(paths)]
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -156,7 +160,8 @@ def split_contiguous(
     The document that a cut falls into continues in the next part as a document of its own.
     """
     total = sum(map(len, documents))
-    test_start = int(total * (1.0 - test_fraction))
+    # 1e-6: a product that should be whole, like 100 * (1 - 0.1 - 0.34), can come out just below.
+    test_start = int(total * (1.0 - test_fraction) + 1e-6)
     val_start = int(total * (1.0 - test_fraction - val_fraction) + 1e-6)
     bounds = [(0, val_start), (val_start, test_start), (test_start, total)]
     return Parts(*(_slice(documents, start, end) for start, end in bounds))

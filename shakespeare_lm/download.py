@@ -9,12 +9,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.progress import Progress
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from shakespeare_lm.errors import UserError
@@ -96,11 +98,16 @@ def _open(url: str, patience_seconds: float | None) -> requests.Response:
 def _get(url: str) -> requests.Response:
     retry = Retry(total=len(PAUSES_SECONDS), backoff_factor=1.0, status_forcelist=_PASSING_STATUS)
     session = requests.Session()
-    session.mount("http", HTTPAdapter(max_retries=retry))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
     response = session.get(
         url, stream=True, timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     )
-    response.raise_for_status()
+    try:
+        response.raise_for_status()
+    except requests.HTTPError:
+        response.close()
+        raise
     return response
 
 
@@ -108,7 +115,7 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            digest, size = _copy(response, file.fileno())
+            digest, size = _copy(response, file)
         if digest != sha256:
             raise DownloadError(
                 f"{response.url} sent another file ({size:,} bytes, SHA-256 {digest}); "
@@ -120,7 +127,7 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _copy(response: requests.Response, descriptor: int) -> tuple[str, int]:
+def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
     """Copy the body, with a progress bar on stderr if it is large; return its SHA-256 and size."""
     digest, size = hashlib.sha256(), 0
     announced = int(response.headers.get("Content-Length") or 0)
@@ -129,7 +136,7 @@ def _copy(response: requests.Response, descriptor: int) -> tuple[str, int]:
     ) as progress:
         task = progress.add_task(f"Downloading {response.url}", total=announced or None)
         for block in response.iter_content(_BLOCK_BYTES):
-            os.write(descriptor, block)
+            file.write(block)
             digest.update(block)
             size += len(block)
             progress.update(task, completed=size)
@@ -139,7 +146,10 @@ def _copy(response: requests.Response, descriptor: int) -> tuple[str, int]:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
+    # requests wraps a read timeout in a ConnectionError: in the body, and after the last retry.
+    cause = error.args[0] if error.args else None
+    timed_out = isinstance(getattr(cause, "reason", cause), ReadTimeoutError)
+    if timed_out or isinstance(error, requests.Timeout):
         return "no answer in time"
     if isinstance(error, requests.exceptions.RetryError):
         return "the server kept failing"

@@ -91,8 +91,9 @@ class ShakespeareLM(LightningModule):
         decay_steps: int | None = None,
         seed: int = 1337,
     ) -> None:
-        own = ("self", "__class__")
-        arguments = {name: value for name, value in locals().items() if name not in own}
+        arguments = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
         super().__init__()
         _check_training_options(learning_rate, weight_decay, beta2, warmup_steps, decay_steps)
         # Given as a dict, so that Lightning stores these builtins alone and no hooks to its command

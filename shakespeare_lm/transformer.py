@@ -144,15 +144,16 @@ class CausalTransformer(nn.Module):
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        d_feedforward = 4 * d_model if d_feedforward is None else d_feedforward
         _check_sizes(
             context_length=context_length,
             num_layers=num_layers,
             num_heads=num_heads,
             d_model=d_model,
+            d_feedforward=d_feedforward,
         )
         _check_heads(d_model, num_heads)
         _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
-        d_feedforward = d_feedforward or 4 * d_model
         self.context_length = context_length
         self.positions = positions
         self.embedding_scale = math.sqrt(d_model) if scale_embedding else 1.0

@@ -44,7 +44,7 @@ def transformer() -> CausalTransformer:
     torch.manual_seed(0)
     network = CausalTransformer(11, 8, num_layers=2, num_heads=2, d_model=8)
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter)
     return network.eval()
 
 

@@ -7,21 +7,20 @@ import torch
 
 from shakespeare_lm.callbacks import Throughput
 from shakespeare_lm.cli import ShakespeareCLI
-from shakespeare_lm.errors import UserError
 from tests.conftest import Fit, logged
 
-# One epoch is 34 steps: 40 steps and a validation every 6 cross its end, and 34 is no multiple of 6.
+# One epoch has 34 steps: 40 steps, validated every 6, cross its end.
 OPTIONS = ["--max_steps=40", "--val_check_interval=6", "--model.dropout=0.2"]
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818
     """Stands for whatever ends a process in the middle of a step."""
 
 
 def kill_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Throughput.on_train_batch_end
 
-    def on_train_batch_end(self: Throughput, trainer, *arguments) -> None:  # noqa: ANN001, ANN002
+    def on_train_batch_end(self: Throughput, trainer, *arguments) -> None:
         if trainer.global_step == step:
             raise Killed
         original(self, trainer, *arguments)

@@ -1,0 +1,289 @@
+"""`scripts/fit.py` as its users meet it: options, recipes, what a run leaves, how it ends."""
+
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from shakespeare_lm import cli as cli_module
+from shakespeare_lm.callbacks import Throughput
+from shakespeare_lm.cli import ShakespeareCLI, expand_short_names, fit, main
+from shakespeare_lm.completion import Completer
+from shakespeare_lm.errors import UserError
+from tests.conftest import TINY, Fit, logged
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RUN = Path("lightning_logs/version_0")
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """Run the program inside this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, *options])
+    monkeypatch.setattr(cli_module, "_silence", lambda: None)
+    return main()
+
+
+def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
+    typed = [
+        "--max_steps=5",
+        "--devices",
+        "2",
+        "--seed",
+        "7",
+        "--model.d_model=8",
+        "--nonsense",
+        "-x",
+    ]
+    assert expand_short_names(typed) == [
+        "--trainer.max_steps=5", "--trainer.devices", "2", "--seed_everything", "7",
+        "--model.d_model=8", "--nonsense", "-x",
+    ]  # fmt: skip
+
+
+def test_both_spellings_of_an_option_are_the_same(tiny_fit: Fit) -> None:
+    for spelling in ("--max_steps=7", "--trainer.max_steps=7"):
+        assert ShakespeareCLI([*TINY, spelling]).trainer.max_steps == 7
+
+
+def test_the_command_line_wins_over_the_config_file(tiny_fit: Fit) -> None:
+    Path("own.yaml").write_text("trainer: {max_steps: 9}\nmodel: {d_model: 8, num_heads: 2}\n")
+    cli = ShakespeareCLI(["--config=own.yaml", "--data.corpus=sample", "--model.d_model=12"])
+    assert cli.trainer.max_steps == 9
+    assert cli.model.hparams["d_model"] == 12
+
+
+def test_a_run_leaves_config_events_and_checkpoints(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=5", "--val_check_interval=2")
+    files = {path.name for path in RUN.rglob("*") if path.is_file()}
+    assert {"config.yaml", "best.ckpt", "last.ckpt", "hparams.yaml"} <= files
+    # Steps count from 0: validations after 2, 4 and 5 steps stand at 1, 3 and 4.
+    assert set(logged(RUN, "val_loss")) == {1, 3, 4}
+    for name in ("train_loss", "learning_rate", "gradient_norm", "tokens_per_second"):
+        assert set(logged(RUN, name)) == {0, 1, 2, 3, 4}, name
+    for name in ("val_bpc", "val_perplexity", "train_eval_loss"):
+        assert set(logged(RUN, name)) == {1, 3, 4}, name
+    last = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 5
+    best = torch.load(cli.best.best_model_path, weights_only=True)
+    assert logged(RUN, "val_loss")[best["global_step"] - 1] == min(logged(RUN, "val_loss").values())
+
+
+def test_the_resolved_config_repeats_the_run(tiny_fit: Fit) -> None:
+    first = tiny_fit("--max_steps=3", "--model.dropout=0.3")
+    again = fit(["--config", str(RUN / "config.yaml"), "--default_root_dir=again"])
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_a_rerun_into_the_same_folder_makes_a_new_version(tiny_fit: Fit) -> None:
+    for _ in range(2):
+        tiny_fit("--max_steps=2")
+    assert (RUN / "checkpoints" / "best.ckpt").is_file()
+    assert Path("lightning_logs/version_1/checkpoints/best.ckpt").is_file()
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_fit: Fit) -> None:
+    losses = [
+        float(
+            tiny_fit("--max_steps=3", "--model.dropout=0.2", f"--seed={seed}").best.best_model_score
+        )
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_samples_leave_the_training_untouched(tiny_fit: Fit) -> None:
+    options = ("--max_steps=6", "--val_check_interval=2", "--model.dropout=0.2")
+    runs = [tiny_fit(*options, f"--sample.max_new_tokens={number}") for number in (0, 50)]
+    states = [run.model.state_dict() for run in runs]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_end_says_loss_bits_perplexity_and_what_to_type_next(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = float(tiny_fit("--max_steps=3").best.best_model_score)
+    output = capsys.readouterr().out
+    assert f"best val_loss {loss:.4f} nats per character" in output
+    assert f"{loss / math.log(2):.4f} bits per character, perplexity {math.exp(loss):.3f}" in output
+    assert "tensorboard --logdir lightning_logs" in output
+    assert f"python scripts/complete.py --ckpt {RUN / 'checkpoints' / 'best.ckpt'}" in output
+
+
+def test_a_checkpoint_alone_gives_the_same_logits_elsewhere(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=3")
+    completer = Completer.from_checkpoint(RUN / "checkpoints" / "last.ckpt")
+    ids = torch.randint(len(completer.tokenizer.vocabulary), (2, 16))
+    with torch.no_grad():
+        assert torch.equal(completer.transformer(ids), cli.model.transformer.eval()(ids))
+
+
+def test_a_part_held_back_is_tested_with_the_best_checkpoint(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=3", "--data.test_fraction=0.1")
+    assert 3.0 < float(cli.trainer.callback_metrics["test_loss"]) < 5.0
+
+
+def test_a_run_of_one_batch_learns_that_batch(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=80", "--overfit_batches=1", "--model.learning_rate=3e-2",
+                   "--data.batch_size=1", "--model.schedule=constant")  # fmt: skip
+    assert float(cli.trainer.callback_metrics["train_loss"]) < 0.5
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_recipe_trains_checkpoints_and_completes(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    monkeypatch.setattr("shakespeare_lm.datamodule._EVALUATION_CHARACTERS", 16)
+    monkeypatch.setattr("shakespeare_lm.datamodule._TRAIN_SAMPLE_CHARACTERS", 16)
+    short = [
+        "--data.corpus=sample",
+        "--data.context_length=8",
+        "--data.batch_size=2",
+        "--max_steps=2",
+        "--limit_val_batches=2",
+        "--enable_progress_bar=false",
+        "--accelerator=cpu",
+    ]
+    config = yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text())
+    if config["data"].get("split") == "random_chunks":
+        with pytest.warns(UserWarning, match="neighbours"):
+            cli = fit([f"--config={CONFIGS / recipe}.yaml", *short])
+    else:
+        cli = fit([f"--config={CONFIGS / recipe}.yaml", *short])
+    completer = Completer.from_checkpoint(cli.best.best_model_path)
+    assert len(completer.complete("To be", 5, seed=0)) == 5
+
+
+def test_the_default_recipe_is_what_the_classes_default_to(tiny_fit: Fit) -> None:
+    config = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+    with_file = ShakespeareCLI(
+        ["--data.corpus=sample"], default_config=CONFIGS / "default.yaml"
+    ).config
+    without = ShakespeareCLI(["--data.corpus=sample"]).config
+    assert config
+    assert with_file["model"] == without["model"]
+    assert with_file["data"] == without["data"]
+    assert with_file["trainer"] == without["trainer"]
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--max_steps=12", "--val_check_interval=5", "--model.dropout=0.2")
+    whole = tiny_fit(*options, "--default_root_dir=whole")
+    original = Throughput.on_train_batch_end
+
+    def interrupt(self: Throughput, trainer, *arguments) -> None:
+        original(self, trainer, *arguments)
+        if trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Throughput, "on_train_batch_end", interrupt)
+        assert run_main(monkeypatch, *options) == 130
+    output = capsys.readouterr().out
+    assert "Stopped at step 7" in output
+    assert (
+        f"--config {RUN / 'config.yaml'} --ckpt_path {RUN / 'checkpoints' / 'last.ckpt'}" in output
+    )
+
+    resumed = tiny_fit(*options, "--ckpt_path=last")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    folder = Path("whole/lightning_logs/version_0")
+    assert logged(RUN, "train_loss") == logged(folder, "train_loss")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpoint(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = cli_module.ShakespeareLM.training_step
+
+    def training_step(self, batch, batch_idx: int) -> torch.Tensor:
+        return original(self, batch, batch_idx) * (math.nan if self.global_step == 5 else 1.0)
+
+    monkeypatch.setattr(cli_module.ShakespeareLM, "training_step", training_step)
+    assert run_main(monkeypatch, "--max_steps=9", "--val_check_interval=2") == 1
+    error = capsys.readouterr().err
+    assert "error: train_loss is nan at step 6" in error
+    assert "lower --model.learning_rate" in error
+    assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.dropout=1.5"], "dropout is 1.5"),
+        (["--model.d_model=9", "--model.num_heads=3"], "d_model is 9: sinusoidal"),
+        (["--model.d_model=10", "--model.num_heads=3"], "d_model is 10 and num_heads 3"),
+        (["--data.corpus=no/such.txt"], "'no/such.txt' is no existing file and no known name"),
+        (["--ckpt_path=none.ckpt"], "there is no checkpoint none.ckpt"),
+        (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
+        (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
+        (["--max_steps=-1", "--max_epochs=1"], "schedule is cosine"),
+        (["--accelerator=banana"], "--accelerator banana"),
+        pytest.param(
+            ["--accelerator=gpu"],
+            "--accelerator gpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_exit_code_1_and_leaves_no_run_behind(
+    tiny_fit: Fit,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    assert run_main(monkeypatch, *options) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["--nonsense=1"], ["--max_steps=many"], ["--config=none.yaml"]]
+)
+def test_wrong_usage_is_exit_code_2(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, *options)
+    assert caught.value.code == 2
+
+
+def test_resuming_with_another_network_is_refused_by_name(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=2")
+    with pytest.raises(UserError, match="num_layers 1, but this run has 2"):
+        tiny_fit("--max_steps=4", "--model.num_layers=2", "--ckpt_path=last")
+
+
+def test_print_config_shows_every_option(tiny_fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ShakespeareCLI([*TINY, "--max_steps=7", "--print_config"])
+    assert caught.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["trainer"]["max_steps"] == 7
+    assert config["data"]["context_length"] == 16
+    assert config["model"]["positions"] == "sinusoidal"
+
+
+def test_help_names_this_projects_options_before_lightnings(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ShakespeareCLI(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    places = [
+        text.index(f"\n  --{name} ")
+        for name in ("model.d_model", "data.corpus", "trainer.max_steps")
+    ]
+    assert places == sorted(places)
