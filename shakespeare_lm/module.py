@@ -7,24 +7,27 @@ Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a chec
 
 import math
 import random
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.text import Perplexity
 
 from shakespeare_lm.chunks import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.loss import masked_cross_entropy
+from shakespeare_lm.metric import MeanPerCharacter
 from shakespeare_lm.network import NETWORK_OPTIONS, build_network
 from shakespeare_lm.optim import OptimizerName, Schedule, build_optimizer, learning_rate_factor
 from shakespeare_lm.tokenizer import CharTokenizer
 from shakespeare_lm.transformer import Activation, Norm, Positions
 
 Network = Literal["transformer", "bigram"]
+
+_MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
 
 class ShakespeareLM(LightningModule):
@@ -101,6 +104,7 @@ class ShakespeareLM(LightningModule):
         self.save_hyperparameters(arguments)
         self.tokenizer = CharTokenizer(vocabulary)
         self.transformer = build_network(arguments)
+        self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Perplexity(ignore_index=-100)
         self.test_perplexity = Perplexity(ignore_index=-100)
 
@@ -144,14 +148,9 @@ class ShakespeareLM(LightningModule):
         self, name: str, total: Tensor, count: Tensor, progress_bar: bool = False
     ) -> None:
         """Log total / count such that the epoch's mean weighs every character the same."""
-        self.log(
-            name,
-            total / count.clamp(min=1),
-            batch_size=int(count),
-            prog_bar=progress_bar,
-            sync_dist=True,
-            add_dataloader_idx=False,
-        )
+        mean = cast(MeanPerCharacter, self.means[name])
+        mean.update(total, count)
+        self.log(name, mean, prog_bar=progress_bar, add_dataloader_idx=False, batch_size=1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give each step's dropout a seed of its own, so that a resumed run repeats what would have

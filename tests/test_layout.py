@@ -8,7 +8,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "shakespeare_lm"
 LEVELS = [
     {"errors"},
-    {"corpus", "download", "tokenizer", "chunks", "positions", "loss", "optim", "sampling"},
+    {
+        "corpus",
+        "download",
+        "tokenizer",
+        "chunks",
+        "positions",
+        "loss",
+        "metric",
+        "optim",
+        "sampling",
+    },
     {"datamodule", "transformer", "bigram"},
     {"network"},
     {"module", "completion"},

@@ -1,0 +1,352 @@
+"""Checks count once they have been seen to fail: each classic mistake turns a named one red.
+
+Each mistake is patched, as text, into a copy of the repository, where pytest runs the named check
+in a process of its own. Text that is no longer there fails loudly, so no mistake goes stale.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("shakespeare_lm", "tests", "configs", "scripts", "pyproject.toml")
+# What an assertion's failure says in pytest's summary; a mere crash would prove nothing.
+ASSERTION = r"(assert |AssertionError|Failed: DID NOT RAISE)"
+# The installed package is the original: a copy that finds itself testing that refuses to run.
+GUARD = """\
+from pathlib import Path
+
+import shakespeare_lm
+
+assert Path(shakespeare_lm.__file__).parents[1] == Path(__file__).parent
+"""
+
+CHUNKS = "tests/test_chunks.py::"
+COMPLETION = "tests/test_completion.py::"
+LOSS = "tests/test_loss.py::"
+MODULE = "tests/test_module.py::"
+OPTIM = "tests/test_optim.py::"
+RESUME = (
+    "tests/system/test_resume.py::"
+    "test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit[9-shifted]"
+)
+SAMPLING = "tests/test_sampling.py::"
+TOKENIZER = "tests/test_tokenizer.py::"
+TRANSFORMER = "tests/test_transformer.py::"
+
+
+class Mistake(NamedTuple):
+    """`right`, which stands once in a file of the package, becomes `wrong`; `check` goes red."""
+
+    file: str
+    right: str
+    wrong: str
+    check: str
+    symptom: str = ASSERTION
+
+
+MISTAKES = {
+    "one_position_row_for_all": Mistake(
+        "transformer.py",
+        "x = x + table[:time]",
+        "x = x + table[0]",
+        f"{TRANSFORMER}test_the_order_of_the_past_matters[sinusoidal]",
+    ),
+    "causal_mask_not_passed": Mistake(
+        "transformer.py",
+        "is_causal=mask is None",
+        "is_causal=False",
+        f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
+    ),
+    "padding_mask_built_but_not_passed": Mistake(
+        "transformer.py",
+        "attn_mask=mask, dropout_p=dropout, is_causal=mask is None",
+        "attn_mask=None, dropout_p=dropout, is_causal=True",
+        f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side[left]",
+    ),
+    "padding_mask_without_causal_triangle": Mistake(
+        "transformer.py",
+        "((triangle & attention_mask[:, None, :]) | itself)",
+        "(attention_mask[:, None, :] | itself)",
+        f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side[right]",
+    ),
+    "attention_scaled_by_the_root_of_d_model": Mistake(
+        "transformer.py",
+        "is_causal=mask is None",
+        "is_causal=mask is None, scale=x.shape[-1] ** -0.5",
+        f"{TRANSFORMER}test_attention_equals_a_loop_over_its_definition",
+    ),
+    "targets_unshifted": Mistake(
+        "chunks.py",
+        "window[:, 1:], real[:, :-1]",
+        "window[:, :-1], real[:, :-1]",
+        f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
+    ),
+    "targets_shifted_again_in_the_loss": Mistake(
+        "loss.py",
+        '"""\n    nats =',
+        '"""\n    logits, targets, target_mask = logits[:, :-1], targets[:, 1:], target_mask[:, 1:]\n'
+        "    nats =",
+        f"{LOSS}test_the_sum_and_the_count_equal_a_loop_in_double_precision",
+    ),
+    "targets_shifted_again_in_training": Mistake(
+        "module.py",
+        "# here.\n"
+        "        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, "
+        "batch.target_mask)",
+        "# here.\n"
+        "        nats, count = masked_cross_entropy(self(batch.inputs)[:, :-1], "
+        "batch.targets[:, 1:], batch.target_mask[:, 1:])",
+        f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
+    ),
+    "targets_shifted_again_in_validation": Mistake(
+        "module.py",
+        "masked_cross_entropy(logits, batch.targets, batch.target_mask)",
+        "masked_cross_entropy(logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])",
+        f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
+    ),
+    "val_loss_a_mean_of_batch_means": Mistake(
+        "module.py",
+        "batch_size=int(count)",
+        "batch_size=1",
+        f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
+    ),
+    "padding_scored_in_the_loss": Mistake(
+        "loss.py",
+        "targets.masked_fill(~target_mask, -100).flatten()",
+        "targets.flatten()",
+        f"{LOSS}test_what_lies_under_the_mask_changes_neither_loss_nor_gradient",
+    ),
+    "padding_counted_in_the_loss": Mistake(
+        "loss.py",
+        "return nats, target_mask.sum()",
+        "return nats, target_mask.sum() * 0 + target_mask.numel()",
+        f"{LOSS}test_the_sum_and_the_count_equal_a_loop_in_double_precision",
+    ),
+    "padding_counted_in_training": Mistake(
+        "module.py",
+        "loss = nats / count.clamp(min=1)",
+        "loss = nats / batch.targets.numel()",
+        f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
+    ),
+    "padding_counted_in_the_perplexity": Mistake(
+        "module.py",
+        "perplexity.update(logits.float(), batch.targets.masked_fill(~batch.target_mask, -100))",
+        "perplexity.update(logits.float(), batch.targets)",
+        f"{MODULE}test_bits_and_perplexity_follow_from_the_loss",
+    ),
+    "padding_a_target": Mistake(
+        "chunks.py",
+        "real[:, :-1], real[:, 1:]",
+        "real[:, :-1], real[:, :-1]",
+        f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
+    ),
+    "attention_dropout_active_in_evaluation": Mistake(
+        "transformer.py",
+        "dropout = self.dropout if self.training else 0.0",
+        "dropout = self.dropout",
+        f"{TRANSFORMER}test_dropout_acts_in_training_and_never_in_evaluation",
+    ),
+    "dropout_active_in_validation": Mistake(
+        "transformer.py",
+        "x = self.dropout(x)",
+        "x = F.dropout(x, self.dropout.p)",
+        f"{MODULE}test_dropout_is_off_in_validation",
+    ),
+    "dropout_active_in_completion": Mistake(
+        "completion.py",
+        "self.transformer.eval()\n        try:",
+        "try:",
+        f"{COMPLETION}test_completing_is_the_same_in_either_mode",
+    ),
+    "evaluation_mode_left_on_after_completion": Mistake(
+        "completion.py",
+        "self.transformer.train(training)",
+        "pass",
+        f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
+    ),
+    "scheduler_state_lost_on_resume": Mistake(
+        "module.py",
+        'stored = checkpoint.get("hyper_parameters", {})',
+        'stored = checkpoint.get("hyper_parameters", {})\n        checkpoint["lr_schedulers"] = []',
+        RESUME,
+    ),
+    "dropout_not_repeated_on_resume": Mistake(
+        "module.py",
+        "torch.manual_seed(random.Random(place).getrandbits(63))",
+        "pass",
+        RESUME,
+    ),
+    "resumed_loader_replays_the_first_batches": Mistake(
+        "chunks.py",
+        "range(self._next_batch, len(self), per_gather)",
+        "range(0, len(self), per_gather)",
+        f"{CHUNKS}test_a_loader_resumed_anywhere_goes_on_with_the_very_next_batch",
+    ),
+    "resumed_run_replays_the_first_batches": Mistake(
+        "chunks.py",
+        "range(self._next_batch, len(self), per_gather)",
+        "range(0, len(self), per_gather)",
+        RESUME,
+    ),
+    "vocabulary_in_the_order_of_a_set": Mistake(
+        "tokenizer.py",
+        '"".join(sorted(set().union(*texts)))',
+        '"".join(set().union(*texts))',
+        f"{TOKENIZER}test_a_vocabulary_made_from_texts_is_in_code_point_order",
+    ),
+    "vocabulary_reversed_on_reload": Mistake(
+        "completion.py",
+        'CharTokenizer(hyperparameters["vocabulary"])',
+        'CharTokenizer(hyperparameters["vocabulary"][::-1])',
+        f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
+    ),
+    "vocabulary_sorted_on_reload": Mistake(
+        "completion.py",
+        'CharTokenizer(hyperparameters["vocabulary"])',
+        'CharTokenizer.from_text(hyperparameters["vocabulary"])',
+        f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
+    ),
+    "checkpoint_of_another_vocabulary_accepted": Mistake(
+        "module.py",
+        "if stored.get(name) != self.hparams[name]:",
+        'if name != "vocabulary" and stored.get(name) != self.hparams[name]:',
+        f"{MODULE}test_a_checkpoint_of_another_vocabulary_is_refused",
+    ),
+    "last_short_chunk_dropped": Mistake(
+        "chunks.py",
+        "clamp(min=0).add(context_length - 1) // context_length",
+        "clamp(min=0) // context_length",
+        f"{CHUNKS}test_a_document_is_cut_beside_the_grid_and_keeps_its_short_rest",
+    ),
+    "last_short_batch_dropped": Mistake(
+        "chunks.py",
+        "-(-(self._grid_size + more) // (batch_size * world_size))",
+        "(self._grid_size + more) // (batch_size * world_size)",
+        f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
+    ),
+    "windows_without_their_shared_id": Mistake(
+        "chunks.py",
+        "(end - first + 1)[filled]",
+        "(end - first)[filled]",
+        f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
+    ),
+    "padding_produced": Mistake(
+        "completion.py",
+        "last, : self.tokenizer.padding_id]",
+        "last]",
+        f"{COMPLETION}test_padding_is_never_produced_however_likely",
+        symptom="IndexError: string index out of range",
+    ),
+    "padding_produced_silently": Mistake(
+        "completion.py",
+        "last, : self.tokenizer.padding_id]",
+        "last]",
+        f"{COMPLETION}test_padding_is_never_produced_however_likely",
+        symptom="X",
+    ),
+    "logits_modified_in_place": Mistake(
+        "sampling.py",
+        "logits = logits.detach().double().cpu()",
+        "logits = logits.detach().sub_(logits.max()).double().cpu()",
+        f"{SAMPLING}test_logits_are_not_modified",
+    ),
+    "logits_modified_in_place_double": Mistake(
+        "sampling.py",
+        "scaled = (logits - logits.max()) / decoding.temperature",
+        "scaled = logits.sub_(logits.max()).div_(decoding.temperature)",
+        f"{SAMPLING}test_logits_are_not_modified",
+    ),
+    "top_k_keeps_ties_beyond_k": Mistake(
+        "sampling.py",
+        "kept[decoding.top_k :] = False",
+        "kept &= ordered >= ordered[: decoding.top_k].min()",
+        f"{SAMPLING}test_top_k_keeps_exactly_k_on_ties",
+    ),
+    "samples_drawn_from_the_global_generator": Mistake(
+        "sampling.py",
+        "torch.multinomial(probabilities, 1, generator=generator)",
+        "torch.multinomial(probabilities, 1)",
+        f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
+    ),
+    "samples_drawn_from_the_global_generator_sys": Mistake(
+        "sampling.py",
+        "torch.multinomial(probabilities, 1, generator=generator)",
+        "torch.multinomial(probabilities, 1)",
+        "tests/system/test_fit.py::test_samples_leave_the_training_untouched",
+    ),
+    "biases_in_no_group": Mistake(
+        "optim.py",
+        "if p.ndim < 2]",
+        "if p.ndim < 1]",
+        f"{OPTIM}test_every_parameter_is_in_exactly_one_group",
+    ),
+    "biases_decayed": Mistake(
+        "optim.py",
+        'if p.ndim < 2], "weight_decay": 0.0}',
+        'if p.ndim < 2], "weight_decay": weight_decay}',
+        f"{OPTIM}test_matrices_decay_and_biases_and_norms_do_not",
+    ),
+    "checkpoint_runs_code": Mistake(
+        "completion.py",
+        'torch.load(path, map_location="cpu", weights_only=True)',
+        'torch.load(path, map_location="cpu", weights_only=False)',
+        f"{COMPLETION}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
+    ),
+}
+
+
+def copy_repository(folder: Path) -> Path:
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    (folder / "conftest.py").write_text(GUARD)
+    return folder
+
+
+def run_checks(repository: Path, *checks: str) -> tuple[int, str]:
+    """Return pytest's exit code (1 is a failed test, above that is no verdict) and its output."""
+    changes = {
+        "PYTHONPATH": str(repository),
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_ADDOPTS": "",
+        "COLUMNS": "500",  # so that pytest's summary names test and symptom in full
+    }
+    options = ["-x", "-q", "-m", "", "-p", "no:cacheprovider", f"--basetemp={repository / 'tmp'}"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *checks],
+        cwd=repository,
+        env={**os.environ, **changes},
+        capture_output=True,
+        text=True,
+    )
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def test_every_named_check_is_green_without_a_mistake(tmp_path: Path) -> None:
+    checks = sorted({mistake.check for mistake in MISTAKES.values()})
+    code, output = run_checks(copy_repository(tmp_path), *checks)
+    assert code == 0, output
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_turns_the_named_check_red(tmp_path: Path, mistake: Mistake) -> None:
+    path = copy_repository(tmp_path) / "shakespeare_lm" / mistake.file
+    text = path.read_text()
+    assert text.count(mistake.right) == 1, f"{mistake.file} has changed: {mistake.right!r}"
+    path.write_text(text.replace(mistake.right, mistake.wrong))
+    code, output = run_checks(tmp_path, mistake.check)
+    assert code == 1, output
+    failed = rf"^FAILED {re.escape(mistake.check)}(\[.*\])? - {mistake.symptom}"
+    assert re.search(failed, output, re.MULTILINE), output
