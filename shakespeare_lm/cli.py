@@ -10,10 +10,11 @@ import re
 import shlex
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -92,7 +93,6 @@ class ShakespeareCLI(LightningCLI):
             run=False,
             seed_everything_default=1337,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": self._callbacks()},
             parser_kwargs={
                 "description": _DESCRIPTION,
                 "usage": "fit.py [--config FILE] [options]",
@@ -100,9 +100,15 @@ class ShakespeareCLI(LightningCLI):
             auto_configure_optimizers=False,
         )
 
-    def _callbacks(self) -> list[Any]:
-        stopping = [StepAxis(), FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
-        return [Opening(), Throughput(), *stopping, self.best, self.last]
+    def _callbacks(self, config: Mapping[str, Any]) -> list[Callback]:
+        """Return all but `SampleText`, which Lightning adds because it has options."""
+        callbacks: list[Callback] = [Opening(), StepAxis(), Throughput()]
+        callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(ProgressBar())
+        if config["enable_checkpointing"] is not False:
+            callbacks += [self.best, self.last]
+        return callbacks
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's own options first: the help then starts with them."""
@@ -137,8 +143,7 @@ class ShakespeareCLI(LightningCLI):
         self.resumed_from = resolve_checkpoint(self.config["ckpt_path"], root / LOG_FOLDER)
         if config["logger"] in (None, True):
             kwargs["logger"] = _logger(root, self.resumed_from)
-        if config["enable_progress_bar"] is not False:
-            self.trainer_defaults["callbacks"].append(ProgressBar())
+        self.trainer_defaults["callbacks"] = self._callbacks(config)
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -209,6 +214,9 @@ def main(default_config: Path | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
+    except SystemExit as stopped:
+        # Lightning turns a KeyboardInterrupt, such as the second Ctrl-C, into this.
+        return INTERRUPTED_EXIT_CODE if stopped.code == 1 else stopped.code  # type: ignore[return-value]
     return INTERRUPTED_EXIT_CODE if cli.stop_on_interrupt.interrupted else 0
 
 

@@ -1,8 +1,8 @@
 """loss -> log: sums and counts of many batches, on many processes, become one mean.
 
 Enters: pairs of sum and count. Leaves: their quotient, divided once. Neither Lightning 2.6.6 nor
-torchmetrics 1.9.0 does this exactly: the mean of `self.log` rounds the mean count of several processes
-down, and `MeanMetric` drops NaN, or, when told to keep it, all weights.
+torchmetrics 1.9.0 does this exactly: the mean of `self.log` rounds the mean count of several
+processes down, and `MeanMetric` drops NaN, or, when told to keep it, all weights.
 """
 
 import torch

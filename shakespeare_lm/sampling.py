@@ -58,7 +58,7 @@ def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
     """Return the distribution `[vocab]`, in double precision on the CPU, that `next_id` draws
     from.
     """
-    logits = logits.detach().double().cpu()
+    logits = logits.detach().cpu().double()  # in this order: MPS has no doubles
     # The largest becomes 0 first: a tiny temperature then leaves one character instead of
     # infinities.
     scaled = (logits - logits.max()) / decoding.temperature

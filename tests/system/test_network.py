@@ -1,0 +1,17 @@
+"""What only the internet can show: the pinned addresses still serve the pinned texts."""
+
+from pathlib import Path
+
+import pytest
+
+from shakespeare_lm.corpus import load_corpus
+
+pytestmark = pytest.mark.network
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("tinyshakespeare", 1_115_394), ("complete", 4_573_338)]
+)
+def test_a_named_corpus_can_be_downloaded(tmp_path: Path, name: str, size: int) -> None:
+    (text,) = load_corpus(name, tmp_path)
+    assert len(text) == size

@@ -1,0 +1,39 @@
+"""A checkpoint is the whole artefact: a new process in another folder needs nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.conftest import Fit
+
+CODE = """
+import sys, torch
+from shakespeare_lm import Completer, ShakespeareLM
+torch.set_num_threads(1)
+checkpoint, ids, result = sys.argv[1:]
+ids = torch.load(ids)
+module = ShakespeareLM.load_from_checkpoint(checkpoint, weights_only=True).eval()
+completer = Completer.from_checkpoint(checkpoint)
+assert completer.tokenizer.vocabulary == module.tokenizer.vocabulary
+with torch.no_grad():
+    torch.save([module(ids), completer.transformer(ids)], result)
+"""
+
+
+def test_a_new_process_elsewhere_computes_the_same_logits_bit_for_bit(
+    tiny_fit: Fit, tmp_path: Path, tmp_path_factory
+) -> None:
+    cli = tiny_fit("--max_steps=3", "--model.positions=learned")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    checkpoint = elsewhere / "moved.ckpt"
+    Path(cli.last.best_model_path).rename(checkpoint)
+    ids = torch.randint(50, (2, 16))
+    torch.save(ids, elsewhere / "ids.pt")
+    command = [sys.executable, "-c", CODE, "moved.ckpt", "ids.pt", "logits.pt"]
+    subprocess.run(command, cwd=elsewhere, check=True)
+    with torch.no_grad():
+        expected = cli.model.eval()(ids)
+    for logits in torch.load(elsewhere / "logits.pt"):
+        assert torch.equal(logits, expected)
