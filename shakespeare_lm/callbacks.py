@@ -1,15 +1,11 @@
-"""What happens beside the training: sample texts, throughput, and stopping at the right moment.
+"""What is shown beside the training: what it starts with, sample texts, throughput, progress.
 
 Enters: the Trainer's events. Leaves: lines in the console, curves and texts in TensorBoard.
 """
 
-import math
-import signal
 import time
-from types import FrameType
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -19,7 +15,6 @@ from rich.text import Text
 from shakespeare_lm.chunks import Batch
 from shakespeare_lm.completion import Completer
 from shakespeare_lm.datamodule import ShakespeareDataModule
-from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
 
 _UPDATES_PER_SECOND = 4
@@ -114,101 +109,6 @@ class Throughput(Callback):
 
     def _restart(self) -> None:
         self.characters, self.started = 0, time.perf_counter()
-
-
-class FinalValidation(Callback):
-    """Validates, and so saves, after the last of `max_steps`, wherever the last validation was."""
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step >= trainer.max_steps > 0:
-            trainer.should_stop = True  # Lightning validates once more before it stops
-
-
-class StepAxis(Callback):
-    """Keeps the step that curves are drawn over equal to the number of steps taken.
-
-    Lightning 2.6.6 counts it separately, and is one behind after resuming from a checkpoint of a
-    validation that was not due, such as the one after Ctrl-C.
-    """
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
-
-class StopOnInterrupt(Callback):
-    """Lets Ctrl-C finish the step, validate and save; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        get_console().print("\nStopping after this step; press Ctrl-C again to stop at once.")
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        # One process that was interrupted stops them all, or the others would wait for it for ever.
-        if trainer.world_size > 1:
-            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
-        if self.interrupted:
-            trainer.should_stop = True
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-
-class StopOnDivergence(Callback):
-    """Ends a run whose loss is no number any more, before a checkpoint of it is written."""
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        # Looking at a number on a GPU waits for it, so there only now and then.
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        due = pl_module.device.type == "cpu" or trainer.global_step % every == 0
-        if due and not torch.isfinite(outputs["loss"]):
-            self._stop("train_loss", float(outputs["loss"]), trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(trainer.callback_metrics.get("val_loss", 0.0))
-        if not math.isfinite(loss):
-            self._stop("val_loss", loss, trainer)
-
-    def _stop(self, name: str, loss: float, trainer: Trainer) -> None:
-        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        raise UserError(
-            f"{name} is {loss} at step {trainer.global_step} (learning rate {learning_rate:.2g}): "
-            "the training diverged; try a lower --model.learning_rate, more --model.warmup_steps, "
-            "or --gradient_clip_val 1.0; checkpoints from before are kept"
-        )
 
 
 class ProgressBar(RichProgressBar):

@@ -1,13 +1,10 @@
-"""The command line of training: Lightning's own, with short names, links and a summary.
+"""The command line of training: Lightning's own, with short names, links and defaults.
 
 Enters: arguments. Leaves: a trained model in `lightning_logs/version_N/`, and what to type next.
 """
 
 import inspect
-import logging
-import math
 import re
-import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -21,20 +18,13 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from shakespeare_lm.callbacks import (
-    FinalValidation,
-    Opening,
-    ProgressBar,
-    SampleText,
-    StepAxis,
-    StopOnDivergence,
-    StopOnInterrupt,
-    Throughput,
-)
+from shakespeare_lm.callbacks import Opening, ProgressBar, SampleText, Throughput
 from shakespeare_lm.completion import newest_checkpoint, read_checkpoint
+from shakespeare_lm.console import print_resume_command, print_summary, silence_libraries
 from shakespeare_lm.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.stopping import FinalValidation, StepAxis, StopOnDivergence, StopOnInterrupt
 
 LOG_FOLDER = "lightning_logs"
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -56,9 +46,7 @@ _TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
 
 
 def expand_short_names(arguments: list[str]) -> list[str]:
-    """Spell out Trainer options: `--max_steps 5` and `--max_steps=5` become `--trainer.max_steps
-    ...`.
-    """
+    """Spell out Trainer options: `--max_steps=5` becomes `--trainer.max_steps=5`."""
     full = {f"--{name}": f"--trainer.{name}" for name in _TRAINER_OPTIONS}
     full["--seed"] = "--seed_everything"
     expanded = []
@@ -132,7 +120,7 @@ class ShakespeareCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         arguments = expand_short_names(self._arguments)
-        configured = any(argument.partition("=")[0] == "--config" for argument in arguments)
+        configured = any(argument.partition("=")[0] in ("-c", "--config") for argument in arguments)
         if self._default_config is not None and not configured:
             arguments = ["--config", str(self._default_config), *arguments]
         self.config = parser.parse_args(arguments)
@@ -197,16 +185,19 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
         # A resumed run goes on in the folder of the first, and that is as it should be.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         trainer.fit(cli.model, datamodule=data, ckpt_path=cli.resumed_from, weights_only=True)
+    interrupted = cli.stop_on_interrupt.interrupted
+    if interrupted and trainer.is_global_zero:
+        print_resume_command(cli.last, trainer.global_step)
     if trainer.is_global_zero:
-        _print_summary(cli)
-    if data.test_fraction > 0 and not cli.stop_on_interrupt.interrupted:
+        print_summary(cli.best)
+    if data.test_fraction > 0 and not interrupted:
         trainer.test(ckpt_path=cli.best.best_model_path or None, weights_only=True, datamodule=data)
     return cli
 
 
 def main(default_config: Path | None = None) -> int:
     """Run `fit` as a program: return the exit code, with one line on stderr for what went wrong."""
-    _silence()
+    silence_libraries()
     try:
         cli = fit(default_config=default_config)
     except (UserError, MisconfigurationException, OSError) as error:
@@ -220,46 +211,6 @@ def main(default_config: Path | None = None) -> int:
     return INTERRUPTED_EXIT_CODE if cli.stop_on_interrupt.interrupted else 0
 
 
-def _print_summary(cli: ShakespeareCLI) -> None:
-    trainer, best = cli.trainer, cli.best.best_model_path
-    if not best or cli.best.best_model_score is None:
-        return
-    folder = Path(best).parent.parent
-    best, config = shlex.quote(_short(Path(best))), shlex.quote(_short(folder / "config.yaml"))
-    print()
-    if cli.stop_on_interrupt.interrupted:
-        last = shlex.quote(_short(folder / "checkpoints" / "last.ckpt"))
-        print(f"Stopped at step {trainer.global_step:,}. To go on from there:")
-        print(f"  python scripts/fit.py --config {config} --ckpt_path {last}")
-    loss = float(cli.best.best_model_score)
-    print(
-        f"best val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per "
-        f"character, perplexity {math.exp(loss):.3f}"
-    )
-    print(f"checkpoint    {best}")
-    print("Next:")
-    print(f"  tensorboard --logdir {shlex.quote(_short(folder.parent))}")
-    print(f'  python scripts/complete.py --ckpt {best} --prompt "ROMEO:"')
-
-
-def _short(path: Path) -> str:
-    """Return the path as one would type it here."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
 def _available_accelerators() -> list[str]:
     registered = ((name, AcceleratorRegistry[name]["accelerator"]) for name in AcceleratorRegistry)
     return [name for name, accelerator in registered if accelerator.is_available()]
-
-
-def _silence() -> None:
-    """Keep adverts, and warnings that a user can do nothing about, off the console."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

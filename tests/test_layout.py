@@ -22,7 +22,7 @@ LEVELS = [
     {"datamodule", "transformer", "bigram"},
     {"network"},
     {"module", "completion"},
-    {"callbacks"},
+    {"callbacks", "stopping", "console"},
     {"cli"},
 ]
 

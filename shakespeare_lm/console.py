@@ -1,0 +1,58 @@
+"""What a run of the command line says at its end, and what it keeps quiet about.
+
+Enters: the checkpoints that a run wrote. Leaves: its losses, and the commands to type next.
+"""
+
+import logging
+import math
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+def print_summary(best: ModelCheckpoint) -> None:
+    """Say how good the best checkpoint is, where it lies, and what to do with it."""
+    if best.best_model_score is None:
+        return
+    loss = float(best.best_model_score)
+    path = Path(best.best_model_path)
+    print(
+        f"\nbest val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per "
+        f"character, perplexity {math.exp(loss):.3f}"
+    )
+    print(f"checkpoint    {_typed(path)}")
+    print("Next:")
+    print(f"  tensorboard --logdir {_typed(path.parents[2])}")
+    print(f'  python scripts/complete.py --ckpt {_typed(path)} --prompt "ROMEO:"')
+
+
+def print_resume_command(last: ModelCheckpoint, step: int) -> None:
+    """Say how to go on from the last checkpoint, with the options of this run."""
+    if last.best_model_path:
+        path = Path(last.best_model_path)
+        config = _typed(path.parents[1] / "config.yaml")
+        print(f"\nStopped at step {step:,}. To go on from there:")
+        print(f"  python scripts/fit.py --config {config} --ckpt_path {_typed(path)}")
+
+
+def _typed(path: Path) -> str:
+    """Return the path as one would type it here."""
+    path = path.resolve()
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def silence_libraries() -> None:
+    """Keep adverts, and warnings that a user can do nothing about, off the console."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
