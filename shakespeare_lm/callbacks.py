@@ -15,7 +15,9 @@ from rich.text import Text
 from shakespeare_lm.chunks import Batch
 from shakespeare_lm.completion import Completer
 from shakespeare_lm.datamodule import ShakespeareDataModule
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.sampling import Decoding
 
 _UPDATES_PER_SECOND = 4
 
@@ -43,11 +45,17 @@ class SampleText(Callback):
         prompt: what to complete; characters that the model does not know are left out.
         max_new_tokens: how many characters to make; 0 makes no sample.
         temperature: below 1 is bolder, above 1 is wilder, 0 always takes the most likely character.
+
+    Raises:
+        UserError: for a value out of range, before the training rather than after its first part.
     """
 
     def __init__(
         self, prompt: str = "\n", max_new_tokens: int = 200, temperature: float = 0.8
     ) -> None:
+        if max_new_tokens < 0:
+            raise UserError(f"sample.max_new_tokens is {max_new_tokens}: accepted is 0 or more")
+        Decoding(temperature=temperature)
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

@@ -254,6 +254,8 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpo
         (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
         (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
         (["--max_steps=-1", "--max_epochs=1"], "schedule is cosine"),
+        (["--sample.temperature=-1"], "temperature is -1.0"),
+        (["--sample.max_new_tokens=-1"], "max_new_tokens is -1"),
         (["--accelerator=banana"], "--accelerator banana"),
         pytest.param(
             ["--accelerator=gpu"],
