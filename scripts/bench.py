@@ -9,8 +9,9 @@ import json
 import platform
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def measure(recipe: str, corpus: str, steps: int) -> dict[str, Any]:
     loader = data.train_dataloader()
     epochs: Iterator[Batch] = chain.from_iterable(repeat(loader))
     # A whole epoch: what is prepared once per epoch, or per some batches, is counted in.
-    feed = median_seconds(lambda: [next(epochs) for _ in range(len(loader))], 3, 1) / len(loader)
+    feed = median_seconds(lambda: deque(islice(epochs, len(loader)), maxlen=0), 3, 1) / len(loader)
     step = median_seconds(training_step(module, next(epochs)), steps)
     return {"recipe": recipe, "feed_us": feed * 1e6, "step_ms": step * 1e3, "share": feed / step}
 

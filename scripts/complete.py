@@ -52,7 +52,7 @@ def opened(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    with Path(path).open("w", encoding="utf-8") as file:
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         yield file
 
 
@@ -81,7 +81,7 @@ def complete(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     # Any character of any text can be printed, whatever the terminal's encoding is said to be.
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     try:
         complete(parse_arguments())
     except (UserError, OSError) as error:

@@ -1,8 +1,7 @@
 """The baseline: a table that knows, for each character, how likely each next one is.
 
 Enters: ids. Leaves: logits. It sees one character of context, so whatever a transformer gains over
-    it,
-attention has earned.
+it, attention has earned.
 """
 
 from torch import Tensor, nn

@@ -6,6 +6,7 @@ Enters: the Trainer's events. Leaves: lines in the console, curves and texts in 
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -64,7 +65,8 @@ class SampleText(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         _print_losses(trainer)
-        if self.max_new_tokens < 1:
+        diverged = not torch.isfinite(trainer.callback_metrics["val_loss"])
+        if diverged or self.max_new_tokens < 1:
             return
         assert isinstance(pl_module, ShakespeareLM)
         completer = Completer(
@@ -78,7 +80,8 @@ class SampleText(Callback):
         if isinstance(trainer.logger, TensorBoardLogger):
             # Indented by four: TensorBoard shows Markdown, and this keeps the line breaks.
             block = "    " + (self.prompt + text).replace("\n", "\n    ")
-            trainer.logger.experiment.add_text("sample", block, trainer.global_step)
+            # Curves count steps from 0, and so do the samples.
+            trainer.logger.experiment.add_text("sample", block, trainer.global_step - 1)
 
 
 def _print_losses(trainer: Trainer) -> None:
@@ -90,9 +93,7 @@ def _print_losses(trainer: Trainer) -> None:
 
 
 class Throughput(Callback):
-    """Logs `tokens_per_second`: characters trained on, in a second of training alone, on this
-    process.
-    """
+    """Logs `tokens_per_second`: real characters trained on by this process, validation aside."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
@@ -108,15 +109,18 @@ class Throughput(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        self.characters += batch.inputs.numel()
+        self.characters = self.characters + batch.target_mask.sum()
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.global_step % every == 0:
+        if every and trainer.global_step % every == 0:
+            characters = float(
+                self.characters
+            )  # waits for the device, so before looking at the clock
             elapsed = time.perf_counter() - self.started
-            pl_module.log("tokens_per_second", self.characters / elapsed, batch_size=1)
+            pl_module.log("tokens_per_second", characters / elapsed, batch_size=1)
             self._restart()
 
     def _restart(self) -> None:
-        self.characters, self.started = 0, time.perf_counter()
+        self.characters, self.started = torch.tensor(0), time.perf_counter()
 
 
 class ProgressBar(RichProgressBar):

@@ -1,9 +1,10 @@
 """tokenizer -> chunks -> batches: documents become windows of ids, windows become padded batches.
 
-A window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the
-first. Neighbouring windows share one id, so that each character of a document but its first is a
-target exactly once per epoch. Short windows (the last of a document, or the first after a shift)
-are padded on the right.
+Enters: documents and a tokenizer. Leaves: `Batch`, four tensors `[batch, time]`. A window holds
+`context_length + 1` ids: its inputs are all but the last, its targets all but the first.
+Neighbouring windows share one id, so that each character of a document but its first is a target
+exactly once per epoch. Short windows (the last of a document, or the first after a shift) are
+padded on the right.
 """
 
 import random
@@ -13,15 +14,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.tokenizer import CharTokenizer
 
 Sampling = Literal["sequential", "grid", "shifted", "random"]
 
 # Encoding needs 12 passing bytes a character: in slices of this many, that never shows in memory.
 _CHARACTERS_PER_SLICE = 1 << 20
-# So many windows are gathered at once: the fixed cost of a tensor operation is paid once for all of
-# them.
-_WINDOWS_PER_GATHER = 4096
+# So many are gathered at once: the fixed cost of a tensor operation is paid once for many batches.
+_CHARACTERS_PER_GATHER = 1 << 18
 
 
 class Batch(NamedTuple):
@@ -189,7 +190,7 @@ class WindowLoader:
             self._epoch, self._next_batch = self._epoch + 1, 0
         self._resuming = False
         windows = self.windows(self._epoch)
-        per_gather = max(1, _WINDOWS_PER_GATHER // self.batch_size)
+        per_gather = max(1, _CHARACTERS_PER_GATHER // (self.batch_size * self.context_length))
         for first in range(self._next_batch, len(self), per_gather):
             batches = range(first, min(first + per_gather, len(self)))
             for index, batch in zip(batches, self._gather(windows, batches), strict=True):
@@ -226,13 +227,27 @@ class WindowLoader:
         parts = (tensor.split(self.batch_size) for tensor in gathered)
         return (Batch(*batch) for batch in zip(*parts, strict=True))
 
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration start at the beginning of this epoch."""
+        self._epoch, self._next_batch, self._resuming = epoch, 0, True
+
     def state_dict(self) -> dict[str, int]:
-        """Return the place in the data: the epoch, and the batch that comes next."""
-        return {"epoch": self._epoch, "next_batch": self._next_batch}
+        """Return the place in the data: the epoch, the batch that comes next, and of how many."""
+        return {"epoch": self._epoch, "next_batch": self._next_batch, "batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration start where `state_dict` was taken."""
-        self._epoch, self._next_batch = state["epoch"], state["next_batch"]
+        """Let the next iteration start where `state_dict` was taken.
+
+        Raises:
+            UserError: if an epoch had another number of batches there: the place means nothing
+                here.
+        """
+        if state["batches"] != len(self):
+            raise UserError(
+                f"an epoch of the checkpoint's run has {state['batches']} batches, but one of this "
+                f"run {len(self)}: resume with the text, batch size and processes of the first run"
+            )
+        self.set_epoch(state["epoch"])
+        self._next_batch = state["next_batch"]
         if self._next_batch >= len(self):
-            self._epoch, self._next_batch = self._epoch + 1, 0
-        self._resuming = True
+            self.set_epoch(state["epoch"] + 1)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -20,7 +21,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.callbacks import Opening, ProgressBar, SampleText, Throughput
 from shakespeare_lm.completion import newest_checkpoint, read_checkpoint
-from shakespeare_lm.console import print_resume_command, print_summary, silence_libraries
+from shakespeare_lm.console import (
+    prepare_console,
+    print_resume_command,
+    print_resuming,
+    print_summary,
+)
 from shakespeare_lm.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.module import ShakespeareLM
@@ -49,11 +55,9 @@ def expand_short_names(arguments: list[str]) -> list[str]:
     """Spell out Trainer options: `--max_steps=5` becomes `--trainer.max_steps=5`."""
     full = {f"--{name}": f"--trainer.{name}" for name in _TRAINER_OPTIONS}
     full["--seed"] = "--seed_everything"
-    expanded = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        expanded.append(full.get(name, name) + equals + value)
-    return expanded
+    # The name ends before a value, a nested key or the + of an appended item.
+    name = re.compile(r"^--\w+(?=$|[=.+])")
+    return [name.sub(lambda found: full.get(found[0], found[0]), word) for word in arguments]
 
 
 class ShakespeareCLI(LightningCLI):
@@ -75,6 +79,7 @@ class ShakespeareCLI(LightningCLI):
         # Not `save_last`: since Lightning 2.6 that saves only when the best improves.
         self.last = ModelCheckpoint(filename="last", **saving)
         self.resumed_from: Path | None = None
+        self.resumed_step = 0
         super().__init__(
             ShakespeareLM,
             ShakespeareDataModule,
@@ -124,22 +129,29 @@ class ShakespeareCLI(LightningCLI):
         if self._default_config is not None and not configured:
             arguments = ["--config", str(self._default_config), *arguments]
         self.config = parser.parse_args(arguments)
+        seed = self.config["seed_everything"]
+        if not 0 <= int(seed) < 1 << 32:
+            raise UserError(f"seed_everything is {seed}: accepted is 0 or more and less than 2^32")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init["trainer"]
         root = Path(config["default_root_dir"] or ".")
-        self.resumed_from = resolve_checkpoint(self.config["ckpt_path"], root / LOG_FOLDER)
+        # Taken out of the config that the run leaves: that is for repeating it from its start.
+        ckpt_path, self.config["ckpt_path"] = self.config["ckpt_path"], None
+        self.resumed_from = resolve_checkpoint(ckpt_path, root / LOG_FOLDER)
+        self.resumed_step = _step_of(self.resumed_from)
         if config["logger"] in (None, True):
-            kwargs["logger"] = _logger(root, self.resumed_from)
+            kwargs["logger"] = _logger(root, self.resumed_from, self.resumed_step)
         self.trainer_defaults["callbacks"] = self._callbacks(config)
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-            asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
-            raise UserError(
-                f"no Trainer can be built with {asked}: {one_line(error)} This machine has: "
-                f"{', '.join(_available_accelerators())}"
-            ) from error
+            reason = one_line(error)
+            if any(word in reason for word in ("accelerator", "backend", "devices")):
+                asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
+                has = ", ".join(_available_accelerators())
+                reason = f"{asked}: {reason} This machine has: {has}"
+            raise UserError(f"the Trainer refuses these options: {reason}") from error
 
 
 def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
@@ -155,7 +167,11 @@ def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
     return Path(path)
 
 
-def _logger(root: Path, resumed_from: Path | None) -> TensorBoardLogger:
+def _step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(read_checkpoint(checkpoint).get("global_step", 0))
+
+
+def _logger(root: Path, resumed_from: Path | None, resumed_step: int) -> TensorBoardLogger:
     """Log to a new version's folder, or, for a resumed run of this root, go on in its own."""
     version, purge_step = None, None
     if resumed_from is not None:
@@ -164,7 +180,7 @@ def _logger(root: Path, resumed_from: Path | None) -> TensorBoardLogger:
         if match and folder.parent == (root / LOG_FOLDER).resolve():
             version = int(match[1])
             # What the first run still logged after this checkpoint, the resumed run will log again.
-            purge_step = read_checkpoint(resumed_from)["global_step"]
+            purge_step = resumed_step
     return TensorBoardLogger(
         root, LOG_FOLDER, version=version, default_hp_metric=False, purge_step=purge_step
     )
@@ -181,23 +197,40 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     # What can be wrong with the text and the schedule shows here, before a run's folder is made.
     data.setup()
     cli.model.total_steps(trainer.max_steps)
-    with warnings.catch_warnings():
-        # A resumed run goes on in the folder of the first, and that is as it should be.
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        trainer.fit(cli.model, datamodule=data, ckpt_path=cli.resumed_from, weights_only=True)
+    if trainer.limit_val_batches == 0:
+        raise UserError(
+            "limit_val_batches is 0: checkpoints are chosen by val_loss, so some is needed"
+        )
+    if cli.resumed_from is not None and trainer.is_global_zero:
+        print_resuming(cli.resumed_from, cli.resumed_step, trainer.max_steps)
+    _train(cli)
     interrupted = cli.stop_on_interrupt.interrupted
     if interrupted and trainer.is_global_zero:
         print_resume_command(cli.last, trainer.global_step)
     if trainer.is_global_zero:
-        print_summary(cli.best)
+        print_summary(cli.best, data.vocabulary)
     if data.test_fraction > 0 and not interrupted:
-        trainer.test(ckpt_path=cli.best.best_model_path or None, weights_only=True, datamodule=data)
+        best = cli.best.best_model_path or None
+        trainer.test(cli.model, datamodule=data, ckpt_path=best, weights_only=True)
     return cli
+
+
+def _train(cli: ShakespeareCLI) -> None:
+    with warnings.catch_warnings():
+        # A resumed run goes on in the folder of the first, and that is as it should be.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        try:
+            cli.trainer.fit(
+                cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True
+            )
+        except (ValueError, torch.cuda.OutOfMemoryError) as error:
+            # Options that do not fit each other, or the device.
+            raise UserError(one_line(error)) from error
 
 
 def main(default_config: Path | None = None) -> int:
     """Run `fit` as a program: return the exit code, with one line on stderr for what went wrong."""
-    silence_libraries()
+    prepare_console()
     try:
         cli = fit(default_config=default_config)
     except (UserError, MisconfigurationException, OSError) as error:

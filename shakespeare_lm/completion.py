@@ -1,7 +1,7 @@
 """checkpoint -> completion: a `.ckpt` and a prompt become text.
 
 Enters: the path of a checkpoint. Leaves: a `Completer`. Needs torch but not Lightning, so it starts
-    fast.
+fast.
 """
 
 import pickle
@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.network import NETWORK_OPTIONS, build_network
 from shakespeare_lm.sampling import Decoding, next_id
 from shakespeare_lm.tokenizer import CharTokenizer, Unknown
@@ -59,8 +59,7 @@ class Completer:
             transformer = build_network(hyperparameters)
             transformer.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError, UserError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} holds no working model: {reason}") from None
+            raise UserError(f"{path} holds no working model: {one_line(error)}") from None
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
         transformer.to(device).eval()
         return cls(transformer, tokenizer, hyperparameters["context_length"])
@@ -94,6 +93,8 @@ class Completer:
             UserError: for an unknown character or a value out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            return []
         steps = self._stream(prompts, max_new_tokens, seed, unknown, Decoding(**decoding))
         texts = ["".join(characters) for characters in zip(*steps, strict=True)]
         texts = texts or [""] * len(prompts)

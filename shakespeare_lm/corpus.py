@@ -1,8 +1,7 @@
 """text: where it comes from, and which part of it is for training.
 
 Enters: the name of a corpus, or files. Leaves: documents, one string each, whole and verified; then
-    the
-same documents as train, validation and test parts that share no character to be predicted.
+the same documents as train, validation and test parts that share no character to be predicted.
 """
 
 import glob
@@ -122,6 +121,10 @@ def _load_files(patterns: list[str]) -> list[str]:
         found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         if not found:
             names = ", ".join(["auto", *NAMED_CORPORA, "sample"])
+            if len(patterns) > 1 and pattern in names.split(", "):
+                raise UserError(
+                    f"the corpus {pattern!r} cannot be combined with others: name it alone"
+                )
             raise UserError(
                 f"the corpus {pattern!r} is no existing file and no known name; "
                 f"accepted are {names}, or files or globs"

@@ -11,11 +11,13 @@ from pytorch_lightning import LightningDataModule
 
 from shakespeare_lm.chunks import Documents, Sampling, WindowLoader, encode_documents, grid_windows
 from shakespeare_lm.corpus import Parts, Split, load_corpus, split_contiguous, split_random_chunks
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, check_at_least_1
 from shakespeare_lm.tokenizer import CharTokenizer
 
 # Without gradients a batch can be larger; this many characters keep two CPU cores busy.
 _EVALUATION_CHARACTERS = 16_384
+# With thousands of symbols it is the logits that fill the memory: 16 MiB of them.
+_EVALUATION_LOGITS = 1 << 22
 # The fixed sample of the training part that shows overfitting.
 _TRAIN_SAMPLE_CHARACTERS = 32_768
 
@@ -52,7 +54,7 @@ class ShakespeareDataModule(LightningDataModule):
         seed: int = 1337,
     ) -> None:
         super().__init__()
-        _check_at_least_1(context_length=context_length, batch_size=batch_size)
+        check_at_least_1(context_length=context_length, batch_size=batch_size)
         _check_parts(val_fraction, test_fraction)
         self.corpus = corpus
         self.data_dir = data_dir
@@ -105,20 +107,23 @@ class ShakespeareDataModule(LightningDataModule):
         parts = self.parts._asdict()
         return {name: encode_documents(part, self.tokenizer) for name, part in parts.items()}
 
-    def prepare_data(self) -> None:
-        """Have the text at hand, on one process per machine."""
-        _ = self.documents
-
     def setup(self, stage: str | None = None) -> None:
-        """Encode the text, and let go of the characters."""
+        """Load and encode the text, and let go of the characters.
+
+        There is no `prepare_data`: every process needs the vocabulary before it can build its
+        model, and a lock makes the download of several processes one.
+        """
         _ = self.encoded
         vars(self).pop("parts", None)
         vars(self).pop("documents", None)
 
     def train_dataloader(self) -> WindowLoader:
         overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
-        # Overfitting on purpose needs the same batches each epoch.
-        sampling = "sequential" if overfitting else self.sampling
+        sampling = self.sampling
+        if self.split == "random_chunks" and sampling == "shifted":
+            sampling = "grid"  # a chunk is a window already: shifting would cut each in two
+        if overfitting:
+            sampling = "sequential"  # the same batches each epoch
         return self._loader(self.encoded["train"], self.batch_size, sampling)
 
     def val_dataloader(self) -> list[WindowLoader]:
@@ -132,7 +137,8 @@ class ShakespeareDataModule(LightningDataModule):
         return self._evaluation_loader(self.encoded["test"])
 
     def _evaluation_loader(self, documents: Documents) -> WindowLoader:
-        batch_size = max(1, _EVALUATION_CHARACTERS // self.context_length)
+        characters = min(_EVALUATION_CHARACTERS, _EVALUATION_LOGITS // self.tokenizer.vocab_size)
+        batch_size = max(1, characters // self.context_length)
         return self._loader(documents, batch_size, "sequential")
 
     def _loader(self, documents: Documents, batch_size: int, sampling: Sampling) -> WindowLoader:
@@ -168,12 +174,6 @@ class ShakespeareDataModule(LightningDataModule):
                     f"{self.val_fraction} and test_fraction {self.test_fraction}: every part "
                     "needs at least 2"
                 )
-
-
-def _check_at_least_1(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"{name} is {size}: at least 1 is needed")
 
 
 def _check_parts(val_fraction: float, test_fraction: float) -> None:

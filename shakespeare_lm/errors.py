@@ -5,9 +5,14 @@ The scripts print it without a traceback and exit with code 1; everything else i
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The message names the thing, the value and what is
-    accepted.
-    """
+    """A mistake of the user's. The message names the thing, the value and what is accepted."""
+
+
+def check_at_least_1(**sizes: int) -> None:
+    """Raise a `UserError` that names the first size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name} is {size}: at least 1 is needed")
 
 
 def one_line(error: BaseException) -> str:

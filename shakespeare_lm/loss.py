@@ -1,8 +1,7 @@
 """transformer -> loss: logits and targets become nats.
 
 Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count,
-    which the
-caller divides once, so that no mean of means can creep in.
+which the caller divides once, so that no mean of means can creep in.
 """
 
 import torch.nn.functional as F

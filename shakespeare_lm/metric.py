@@ -5,12 +5,27 @@ torchmetrics 1.9.0 does this exactly: the mean of `self.log` rounds the mean cou
 processes down, and `MeanMetric` drops NaN, or, when told to keep it, all weights.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.text import Perplexity
 
 
-class MeanPerCharacter(Metric):
+class _KeepsPrecision(Metric):
+    """A sum stays in single precision when the network around it is moved to half (`bf16-true`)."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: str = "") -> "_KeepsPrecision":
+        super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
+        return self
+
+
+class PrecisePerplexity(_KeepsPrecision, Perplexity):
+    """torchmetrics' perplexity, summed in single precision always."""
+
+
+class MeanPerCharacter(_KeepsPrecision):
     """The sum of all totals over the sum of all counts; NaN stays NaN."""
 
     full_state_update = False

@@ -2,7 +2,7 @@
 trains.
 
 Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a checkpoint that is
-    whole.
+whole.
 """
 
 import math
@@ -14,12 +14,11 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.text import Perplexity
 
-from shakespeare_lm.chunks import Batch
+from shakespeare_lm.chunks import Batch, WindowLoader
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.loss import masked_cross_entropy
-from shakespeare_lm.metric import MeanPerCharacter
+from shakespeare_lm.metric import MeanPerCharacter, PrecisePerplexity
 from shakespeare_lm.network import NETWORK_OPTIONS, build_network
 from shakespeare_lm.optim import OptimizerName, Schedule, build_optimizer, learning_rate_factor
 from shakespeare_lm.tokenizer import CharTokenizer
@@ -27,6 +26,8 @@ from shakespeare_lm.transformer import Activation, Norm, Positions
 
 Network = Literal["transformer", "bigram"]
 
+# The optimizer's state carries these: other values would silently do nothing.
+_KEPT_ON_RESUME = ("optimizer", "learning_rate", "weight_decay", "beta2", "seed")
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
 
@@ -105,8 +106,8 @@ class ShakespeareLM(LightningModule):
         self.tokenizer = CharTokenizer(vocabulary)
         self.transformer = build_network(arguments)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
-        self.val_perplexity = Perplexity(ignore_index=-100)
-        self.test_perplexity = Perplexity(ignore_index=-100)
+        self.val_perplexity = PrecisePerplexity(ignore_index=-100)
+        self.test_perplexity = PrecisePerplexity(ignore_index=-100)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
@@ -135,7 +136,7 @@ class ShakespeareLM(LightningModule):
         self._evaluate("test", batch, self.test_perplexity, progress_bar=False)
 
     def _evaluate(
-        self, part: str, batch: Batch, perplexity: Perplexity, progress_bar: bool
+        self, part: str, batch: Batch, perplexity: PrecisePerplexity, progress_bar: bool
     ) -> None:
         logits = self(batch.inputs)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
@@ -152,6 +153,12 @@ class ShakespeareLM(LightningModule):
         mean.update(total, count)
         self.log(name, mean, prog_bar=progress_bar, add_dataloader_idx=False, batch_size=1)
 
+    def on_train_epoch_start(self) -> None:
+        """Tell the loader which epoch begins; a run resumed within one goes on from its place."""
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, WindowLoader):
+            loader.set_epoch(self.current_epoch)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give each step's dropout a seed of its own, so that a resumed run repeats what would have
         been.
@@ -166,7 +173,7 @@ class ShakespeareLM(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before clipping, and the learning rate."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:
+        if every and (self.global_step + 1) % every == 0:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
             self.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
@@ -210,19 +217,23 @@ class ShakespeareLM(LightningModule):
         return int(total_steps)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a checkpoint of another network or another vocabulary.
+        """Refuse to go on with options that would be ignored, or would not fit the weights.
 
         Raises:
             UserError: naming the first difference.
         """
         stored = checkpoint.get("hyper_parameters", {})
-        for name in NETWORK_OPTIONS:
+        for name in (*NETWORK_OPTIONS, *_KEPT_ON_RESUME):
             if stored.get(name) != self.hparams[name]:
+                was, now = (_shown(name, options.get(name)) for options in (stored, self.hparams))
                 raise UserError(
-                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run "
-                    f"has {self.hparams[name]!r}: resume with the options of the first run (its "
-                    "config.yaml)"
+                    f"the checkpoint was trained with {name} {was}, but this run has {now}: resume "
+                    "with the options of the first run (its config.yaml)"
                 )
+
+
+def _shown(name: str, value: object) -> str:
+    return f"of {len(str(value))} characters" if name == "vocabulary" else repr(value)
 
 
 def _check_training_options(

@@ -1,7 +1,7 @@
 """loss -> better weights: parameter groups, the optimizer, and the learning rate of each step.
 
 Enters: a network. Leaves: an optimizer whose groups name every parameter once, and a factor per
-    step.
+step.
 """
 
 import math

@@ -1,8 +1,7 @@
 """logits -> next id: greedy, or drawn at random.
 
 Enters: the logits of one next character, `[vocab]`. Leaves: its id. The randomness is passed in,
-    and the
-logits are never changed. Order of the filters: temperature, then top-k, then top-p.
+and the logits are never changed. Order of the filters: temperature, then top-k, then top-p.
 """
 
 from dataclasses import dataclass
@@ -55,9 +54,7 @@ def next_id(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> i
 
 
 def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
-    """Return the distribution `[vocab]`, in double precision on the CPU, that `next_id` draws
-    from.
-    """
+    """Return what `next_id` draws from: `[vocab]`, in double precision, on the CPU."""
     logits = logits.detach().cpu().double()  # in this order: MPS has no doubles
     # The largest becomes 0 first: a tiny temperature then leaves one character instead of
     # infinities.

@@ -17,7 +17,7 @@ from shakespeare_lm.errors import UserError
 
 
 class FinalValidation(Callback):
-    """Validates, and so saves, after the last of `max_steps`, wherever the last validation was."""
+    """Validates, and so saves, after the last step, wherever the last validation was."""
 
     def on_train_batch_end(
         self,
@@ -27,7 +27,9 @@ class FinalValidation(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if trainer.global_step >= trainer.max_steps > 0:
+        last_epoch = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch + 1
+        last_step = trainer.global_step >= trainer.max_steps > 0
+        if last_step or (last_epoch and trainer.is_last_batch):
             trainer.should_stop = True  # Lightning validates once more before it stops
 
 
@@ -71,7 +73,8 @@ class StopOnInterrupt(Callback):
         # One process that was interrupted stops them all, or the others would wait for it for ever.
         if trainer.world_size > 1:
             self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
-        if self.interrupted:
+        # Between the batches of one step, a checkpoint would lose the gradient gathered so far.
+        if self.interrupted and not trainer.fit_loop._should_accumulate():
             trainer.should_stop = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,6 +86,14 @@ class StopOnInterrupt(Callback):
 class StopOnDivergence(Callback):
     """Ends a run whose loss is no number any more, before a checkpoint of it is written."""
 
+    def __init__(self) -> None:
+        self.learning_rate = math.nan
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -93,7 +104,7 @@ class StopOnDivergence(Callback):
     ) -> None:
         # Looking at a number on a GPU waits for it, so there only now and then.
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        due = pl_module.device.type == "cpu" or trainer.global_step % every == 0
+        due = pl_module.device.type == "cpu" or (every and trainer.global_step % every == 0)
         if due and not torch.isfinite(outputs["loss"]):
             self._stop("train_loss", float(outputs["loss"]), trainer)
 
@@ -103,9 +114,12 @@ class StopOnDivergence(Callback):
             self._stop("val_loss", loss, trainer)
 
     def _stop(self, name: str, loss: float, trainer: Trainer) -> None:
-        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        saved = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        kept = (
+            f"the best checkpoint before it is kept: {saved}" if saved else "nothing was saved yet"
+        )
         raise UserError(
-            f"{name} is {loss} at step {trainer.global_step} (learning rate {learning_rate:.2g}): "
-            "the training diverged; try a lower --model.learning_rate, more --model.warmup_steps, "
-            "or --gradient_clip_val 1.0; checkpoints from before are kept"
+            f"{name} is {loss} at step {trainer.global_step} (learning rate "
+            f"{self.learning_rate:.2g}): the training diverged; try a lower --model.learning_rate, "
+            f"more --model.warmup_steps, or --gradient_clip_val 1.0; {kept}"
         )

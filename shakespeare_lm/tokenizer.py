@@ -1,8 +1,7 @@
 """text -> tokenizer: characters become ids, ids become characters again.
 
 Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch is needed here, and
-    the
-whole state is one string, the vocabulary, which a checkpoint can carry.
+the whole state is one string, the vocabulary, which a checkpoint can carry.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,8 @@
 """batches -> transformer: ids become logits.
 
 Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`, those at position t computed
-    from the
-ids up to t alone. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al.
-2019).
+from the ids up to t alone. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford
+et al. 2019).
 """
 
 import math
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, check_at_least_1
 from shakespeare_lm.positions import rotary_table, rotate, sinusoidal_table
 
 Positions = Literal["sinusoidal", "learned", "rotary"]
@@ -145,7 +144,7 @@ class CausalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         d_feedforward = 4 * d_model if d_feedforward is None else d_feedforward
-        _check_sizes(
+        check_at_least_1(
             context_length=context_length,
             num_layers=num_layers,
             num_heads=num_heads,
@@ -240,12 +239,6 @@ def _causal_and_real(attention_mask: Tensor) -> Tensor:
     triangle = torch.ones(time, time, dtype=torch.bool, device=attention_mask.device).tril()
     itself = torch.eye(time, dtype=torch.bool, device=attention_mask.device)
     return ((triangle & attention_mask[:, None, :]) | itself)[:, None]
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"{name} is {size}: at least 1 is needed")
 
 
 def _check_heads(d_model: int, num_heads: int) -> None:

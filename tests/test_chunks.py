@@ -16,6 +16,7 @@ from shakespeare_lm.chunks import (
     grid_windows,
     random_windows,
 )
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.tokenizer import CharTokenizer
 
 PADDING = 99
@@ -162,6 +163,12 @@ def test_a_loader_resumed_anywhere_goes_on_with_the_very_next_batch() -> None:
         assert text([batch.targets for batch in resumed]) == text(expected)
 
 
+def test_a_place_in_other_batches_is_refused() -> None:
+    state = loader(numbered(60), batch_size=3).state_dict()
+    with pytest.raises(UserError, match="has 5 batches, but one of this run 3"):
+        loader(numbered(60), batch_size=5).load_state_dict(state)
+
+
 def test_whole_documents_are_encoded_as_the_tokenizer_encodes_them() -> None:
     documents = ["Grüße, 世界!\n", "", "🎭 to be 🎭" * 3]
     tokenizer = CharTokenizer.from_text(*documents)
@@ -186,5 +193,5 @@ def test_documents_longer_than_one_slice_are_encoded_whole(monkeypatch: pytest.M
 
 def test_gathering_in_several_goes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = real_targets(loader(numbered(100), "grid"))
-    monkeypatch.setattr("shakespeare_lm.chunks._WINDOWS_PER_GATHER", 6)
+    monkeypatch.setattr("shakespeare_lm.chunks._CHARACTERS_PER_GATHER", 24)
     assert real_targets(loader(numbered(100), "grid")) == at_once

@@ -10,7 +10,6 @@ from shakespeare_lm.errors import UserError
 
 def sample(**options: object) -> ShakespeareDataModule:
     data = ShakespeareDataModule(corpus="sample", **options)
-    data.prepare_data()
     data.setup("fit")
     return data
 

@@ -24,7 +24,7 @@ RUN = Path("lightning_logs/version_0")
 def run_main(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     """Run the program inside this process; return its exit code."""
     monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, *options])
-    monkeypatch.setattr(cli_module, "silence_libraries", lambda: None)
+    monkeypatch.setattr(cli_module, "prepare_console", lambda: None)
     return main()
 
 
