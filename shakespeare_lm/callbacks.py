@@ -95,6 +95,10 @@ def _print_losses(trainer: Trainer) -> None:
 class Throughput(Callback):
     """Logs `tokens_per_second`: real characters trained on by this process, validation aside."""
 
+    def __init__(self) -> None:
+        self.characters = torch.tensor(0)
+        self.started = 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
 
@@ -112,9 +116,7 @@ class Throughput(Callback):
         self.characters = self.characters + batch.target_mask.sum()
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0:
-            characters = float(
-                self.characters
-            )  # waits for the device, so before looking at the clock
+            characters = float(self.characters)  # waits for the device: before the clock
             elapsed = time.perf_counter() - self.started
             pl_module.log("tokens_per_second", characters / elapsed, batch_size=1)
             self._restart()

@@ -138,8 +138,7 @@ class ShakespeareCLI(LightningCLI):
         root = Path(config["default_root_dir"] or ".")
         # Taken out of the config that the run leaves: that is for repeating it from its start.
         ckpt_path, self.config["ckpt_path"] = self.config["ckpt_path"], None
-        self.resumed_from = resolve_checkpoint(ckpt_path, root / LOG_FOLDER)
-        self.resumed_step = _step_of(self.resumed_from)
+        self.resumed_from, self.resumed_step = resolve_checkpoint(ckpt_path, root / LOG_FOLDER)
         if config["logger"] in (None, True):
             kwargs["logger"] = _logger(root, self.resumed_from, self.resumed_step)
         self.trainer_defaults["callbacks"] = self._callbacks(config)
@@ -154,21 +153,16 @@ class ShakespeareCLI(LightningCLI):
             raise UserError(f"the Trainer refuses these options: {reason}") from error
 
 
-def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> Path | None:
-    """Return the checkpoint to go on from: "last" is that of the newest run under `logs`.
+def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> tuple[Path | None, int]:
+    """Return the checkpoint to go on from, and its step: "last" is the newest run's under `logs`.
 
     Raises:
         UserError: if there is none, or it cannot be read.
     """
     if ckpt_path is None:
-        return None
+        return None, 0
     path = newest_checkpoint("last", logs) if ckpt_path == "last" else ckpt_path
-    read_checkpoint(path)
-    return Path(path)
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    return 0 if checkpoint is None else int(read_checkpoint(checkpoint).get("global_step", 0))
+    return Path(path), int(read_checkpoint(path).get("global_step", 0))
 
 
 def _logger(root: Path, resumed_from: Path | None, resumed_step: int) -> TensorBoardLogger:
@@ -198,9 +192,7 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     data.setup()
     cli.model.total_steps(trainer.max_steps)
     if trainer.limit_val_batches == 0:
-        raise UserError(
-            "limit_val_batches is 0: checkpoints are chosen by val_loss, so some is needed"
-        )
+        raise UserError("limit_val_batches is 0: checkpoints are chosen by val_loss, so give more")
     if cli.resumed_from is not None and trainer.is_global_zero:
         print_resuming(cli.resumed_from, cli.resumed_step, trainer.max_steps)
     _train(cli)

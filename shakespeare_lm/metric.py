@@ -5,7 +5,7 @@ torchmetrics 1.9.0 does this exactly: the mean of `self.log` rounds the mean cou
 processes down, and `MeanMetric` drops NaN, or, when told to keep it, all weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torchmetrics.text import Perplexity
 class _KeepsPrecision(Metric):
     """A sum stays in single precision when the network around it is moved to half (`bf16-true`)."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: str = "") -> "_KeepsPrecision":
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> "_KeepsPrecision":
         super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
         return self
 

@@ -115,9 +115,7 @@ class StopOnDivergence(Callback):
 
     def _stop(self, name: str, loss: float, trainer: Trainer) -> None:
         saved = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        kept = (
-            f"the best checkpoint before it is kept: {saved}" if saved else "nothing was saved yet"
-        )
+        kept = f"the best checkpoint is kept: {saved}" if saved else "nothing was saved yet"
         raise UserError(
             f"{name} is {loss} at step {trainer.global_step} (learning rate "
             f"{self.learning_rate:.2g}): the training diverged; try a lower --model.learning_rate, "

@@ -59,6 +59,21 @@ def test_random_chunks_warn_that_neighbours_leak() -> None:
         sample(split="random_chunks")
 
 
+def test_random_chunks_are_not_cut_in_two_by_a_shift() -> None:
+    with pytest.warns(UserWarning, match="neighbours"):
+        loader = sample(split="random_chunks", sampling="shifted").train_dataloader()
+    full = sum(int(batch.target_mask.all(dim=1).sum()) for batch in loader)
+    assert full >= len(loader.windows(0).starts) - 1
+
+
+def test_many_symbols_make_smaller_validation_batches(tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 5000))), encoding="utf-8")
+    data = ShakespeareDataModule(corpus=str(path), context_length=32)
+    data.setup()
+    assert data.val_dataloader()[0].batch_size == (1 << 22) // 5001 // 32
+
+
 def test_setup_lets_go_of_the_characters() -> None:
     data = sample()
     assert "documents" not in vars(data)

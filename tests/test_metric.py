@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from shakespeare_lm.metric import MeanPerCharacter
+from shakespeare_lm.metric import MeanPerCharacter, PrecisePerplexity
 
 
 def test_sums_and_counts_are_divided_once() -> None:
@@ -27,3 +27,12 @@ def test_it_starts_anew_after_a_reset() -> None:
     mean.reset()
     mean.update(torch.tensor(4.0), torch.tensor(2))
     assert mean.compute().item() == 2.0
+
+
+def test_sums_stay_in_single_precision_when_the_network_is_moved_to_half() -> None:
+    mean, perplexity = MeanPerCharacter(), PrecisePerplexity()
+    torch.nn.ModuleList([mean, perplexity]).to(torch.bfloat16)
+    for _ in range(1000):
+        mean.update(torch.tensor(1.0), torch.tensor(1))
+    assert mean.compute().item() == 1.0
+    assert perplexity.total_log_probs.dtype == torch.float32

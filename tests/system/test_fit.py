@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from shakespeare_lm import cli as cli_module
+from shakespeare_lm import datamodule
 from shakespeare_lm.callbacks import Throughput
 from shakespeare_lm.cli import ShakespeareCLI, expand_short_names, fit, main
 from shakespeare_lm.completion import Completer
@@ -39,6 +40,8 @@ def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
         "--nonsense",
         "-x",
     ]
+    nested = ["--callbacks+=EarlyStopping", "--callbacks.monitor=val_loss"]
+    assert expand_short_names(nested) == [word.replace("--", "--trainer.") for word in nested]
     assert expand_short_names(typed) == [
         "--trainer.max_steps=5", "--trainer.devices", "2", "--seed_everything", "7",
         "--model.d_model=8", "--nonsense", "-x",
@@ -124,19 +127,69 @@ def test_a_checkpoint_alone_gives_the_same_logits_elsewhere(tiny_fit: Fit) -> No
 
 
 @pytest.mark.parametrize(
-    "option",
-    ["--enable_checkpointing=false", "--fast_dev_run=true", "--logger=false", "--max_epochs=1"],
+    "option", ["--enable_checkpointing=false", "--fast_dev_run=true", "--logger=false"]
 )
-def test_a_run_can_do_without_checkpoints_logger_or_a_number_of_steps(
+def test_a_run_can_do_without_checkpoints_or_logger_and_is_tested_all_the_same(
     tiny_fit: Fit, option: str
 ) -> None:
-    assert tiny_fit("--max_steps=3", option).trainer.global_step in (1, 3)
+    options = ("--max_steps=3", "--log_every_n_steps=0", "--data.test_fraction=0.1", option)
+    assert "test_loss" in tiny_fit(*options).trainer.callback_metrics
 
 
 def test_a_run_ends_in_time_with_a_checkpoint(tiny_fit: Fit) -> None:
     cli = tiny_fit("--max_steps=1000000", "--max_time=00:00:00:01", "--sample.max_new_tokens=0")
     assert 0 < cli.trainer.global_step < 1_000_000
     assert (RUN / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_run_of_whole_epochs_is_validated_and_saved_at_its_end(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_epochs=1", "--max_steps=1000", "--val_check_interval=20")
+    assert cli.trainer.global_step == 34
+    last = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 34
+
+
+def test_the_text_is_loaded_once(tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[object] = []
+    original = datamodule.load_corpus
+
+    def load_corpus(*given: object) -> list[str]:
+        loads.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(datamodule, "load_corpus", load_corpus)
+    tiny_fit("--max_steps=2", "--data.test_fraction=0.1")
+    assert len(loads) == 1
+
+
+def test_the_config_of_a_resumed_run_starts_from_the_beginning(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_fit("--max_steps=2", "--model.decay_steps=4")
+    capsys.readouterr()
+    tiny_fit("--max_steps=4", "--model.decay_steps=4", "--ckpt_path=last")
+    assert f"going on from {RUN / 'checkpoints' / 'last.ckpt'}, step 2" in capsys.readouterr().out
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["ckpt_path"] is None
+    tiny_fit("--max_steps=4", "--model.decay_steps=4", "--ckpt_path=last")
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_half_precision_is_scored_as_exactly_as_single(tiny_fit: Fit) -> None:
+    options = ("--max_steps=1", "--model.learning_rate=1e-9")
+    single, half = (
+        float(tiny_fit(*options, f"--precision={precision}").best.best_model_score)
+        for precision in ("32-true", "bf16-true")
+    )
+    # The logits differ by bfloat16's rounding; sums in bfloat16 would be off by 1e-2.
+    assert half == pytest.approx(single, abs=3e-3)
+
+
+def test_a_text_in_any_script_gets_a_command_that_works(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("text.txt").write_text("Жили-были дед да баба. " * 40, encoding="utf-8")
+    tiny_fit("--data.corpus=text.txt", "--max_steps=2")
+    assert capsys.readouterr().out.rstrip().endswith("best.ckpt")
 
 
 def test_a_second_ctrl_c_stops_at_once(tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +296,16 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpo
     assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_run_too(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model.learning_rate=1e30", "--model.warmup_steps=0", "--max_steps=1")
+    assert run_main(monkeypatch, *options) == 1
+    error = capsys.readouterr().err
+    assert "error: val_loss is nan at step 1 (learning rate 1e+30)" in error
+    assert "nothing was saved yet" in error
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -254,6 +317,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpo
         (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
         (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
         (["--max_steps=-1", "--max_epochs=1"], "schedule is cosine"),
+        (["--limit_val_batches=0"], "limit_val_batches is 0"),
+        (["--seed=-1"], "seed_everything is -1"),
+        (["--max_steps=-5"], "the Trainer refuses these options"),
         (["--sample.temperature=-1"], "temperature is -1.0"),
         (["--sample.max_new_tokens=-1"], "max_new_tokens is -1"),
         (["--accelerator=banana"], "--accelerator banana"),
@@ -291,6 +357,8 @@ def test_resuming_with_another_network_is_refused_by_name(tiny_fit: Fit) -> None
     tiny_fit("--max_steps=2")
     with pytest.raises(UserError, match="num_layers 1, but this run has 2"):
         tiny_fit("--max_steps=4", "--model.num_layers=2", "--ckpt_path=last")
+    with pytest.raises(UserError, match=r"learning_rate 0\.004, but this run has 0\.1"):
+        tiny_fit("--max_steps=4", "--model.learning_rate=0.1", "--ckpt_path=last")
 
 
 def test_print_config_shows_every_option(tiny_fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,12 +37,20 @@ def curves(run: str) -> dict[str, dict[int, float]]:
     return {name: logged(Path(run), name) for name in names}
 
 
-@pytest.mark.parametrize("sampling", ["shifted", "random"])
-@pytest.mark.parametrize("killed_after", [9, 35, 39])
+@pytest.mark.parametrize(
+    ("killed_after", "option"),
+    [
+        (9, "--data.sampling=shifted"),
+        (35, "--data.sampling=shifted"),
+        (39, "--data.sampling=random"),
+        (15, "--limit_train_batches=6"),
+        (39, "--max_epochs=2"),
+    ],
+)
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, killed_after: int, sampling: str
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, killed_after: int, option: str
 ) -> None:
-    options = [*OPTIONS, f"--data.sampling={sampling}"]
+    options = [*OPTIONS, option]
     whole = tiny_fit(*options, "--default_root_dir=whole")
     with monkeypatch.context() as patch:
         kill_after(killed_after, patch)
