@@ -223,17 +223,18 @@ class ShakespeareLM(LightningModule):
             UserError: naming the first difference.
         """
         stored = checkpoint.get("hyper_parameters", {})
+        if stored.get("vocabulary") != self.hparams["vocabulary"]:
+            raise UserError(
+                "the checkpoint was trained with another vocabulary than this run's text has: resume "
+                "with the text of the first run"
+            )
         for name in (*NETWORK_OPTIONS, *_KEPT_ON_RESUME):
             if stored.get(name) != self.hparams[name]:
-                was, now = (_shown(name, options.get(name)) for options in (stored, self.hparams))
                 raise UserError(
-                    f"the checkpoint was trained with {name} {was}, but this run has {now}: resume "
-                    "with the options of the first run (its config.yaml)"
+                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
+                    f"{self.hparams[name]!r}: resume with the options of the first run (its "
+                    "config.yaml)"
                 )
-
-
-def _shown(name: str, value: object) -> str:
-    return f"of {len(str(value))} characters" if name == "vocabulary" else repr(value)
 
 
 def _check_training_options(

@@ -61,6 +61,24 @@ MISTAKES = {
         "return torch.ones(length, dtype=torch.float64)[:, None] * frequencies",
         f"{POSITIONS}test_all_rows_of_the_sinusoidal_table_differ",
     ),
+    "one_position_row_added_everywhere": Mistake(
+        "transformer.py",
+        "x = x + table[:time]",
+        "x = x + table[0]",
+        f"{TRANSFORMER}test_the_order_of_the_past_matters",
+    ),
+    "rotary_positions_not_applied": Mistake(
+        "transformer.py",
+        "            rotation = self.positions_table\n",
+        "            pass\n",
+        f"{TRANSFORMER}test_the_order_of_the_past_matters",
+    ),
+    "vocabulary_sorted_on_reload": Mistake(
+        "completion.py",
+        'CharTokenizer(hyperparameters["vocabulary"])',
+        'CharTokenizer.from_text(hyperparameters["vocabulary"])',
+        f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
+    ),
     "causal_mask_not_passed": Mistake(
         "transformer.py",
         "is_causal=mask is None",
@@ -212,8 +230,8 @@ MISTAKES = {
     ),
     "checkpoint_of_another_vocabulary_accepted": Mistake(
         "module.py",
-        "if stored.get(name) != self.hparams[name]:",
-        'if name != "vocabulary" and stored.get(name) != self.hparams[name]:',
+        'stored = checkpoint.get("hyper_parameters", {})',
+        "return",
         f"{MODULE}test_a_checkpoint_of_another_vocabulary_is_refused",
     ),
     "last_short_chunk_dropped": Mistake(

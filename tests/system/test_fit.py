@@ -353,6 +353,20 @@ def test_wrong_usage_is_exit_code_2(
     assert run_main(monkeypatch, *options) == 2
 
 
+class Harmful:
+    """Pickles into a call that makes a file."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("ran"),))
+
+
+def test_a_checkpoint_that_holds_code_is_not_resumed_from(tiny_fit: Fit) -> None:
+    torch.save({"state_dict": {}, "extra": Harmful()}, "harmful.ckpt")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        tiny_fit("--max_steps=2", "--ckpt_path=harmful.ckpt")
+    assert not Path("ran").exists()
+
+
 def test_resuming_with_another_network_is_refused_by_name(tiny_fit: Fit) -> None:
     tiny_fit("--max_steps=2")
     with pytest.raises(UserError, match="num_layers 1, but this run has 2"):
