@@ -225,14 +225,14 @@ class ShakespeareLM(LightningModule):
         stored = checkpoint.get("hyper_parameters", {})
         if stored.get("vocabulary") != self.hparams["vocabulary"]:
             raise UserError(
-                "the checkpoint was trained with another vocabulary than this run's text has: resume "
-                "with the text of the first run"
+                "the checkpoint was trained with another vocabulary than this run's text has: "
+                "resume with the text of the first run"
             )
         for name in (*NETWORK_OPTIONS, *_KEPT_ON_RESUME):
             if stored.get(name) != self.hparams[name]:
                 raise UserError(
-                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
-                    f"{self.hparams[name]!r}: resume with the options of the first run (its "
+                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run "
+                    f"has {self.hparams[name]!r}: resume with the options of the first run (its "
                     "config.yaml)"
                 )
 
