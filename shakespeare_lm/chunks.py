@@ -68,14 +68,15 @@ def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Docu
         small = torch.int32
     id_of_code_point = torch.zeros(int(code_points.max()) + 1, dtype=small)
     id_of_code_point[code_points] = torch.arange(len(code_points)).to(small)
-    slices = [
-        document[start : start + _CHARACTERS_PER_SLICE]
-        for document in documents
-        for start in range(0, len(document), _CHARACTERS_PER_SLICE)
-    ]
-    encoded = [id_of_code_point[_code_points(text)] for text in slices]
-    ids = torch.cat(encoded) if encoded else torch.empty(0, dtype=small)
-    return Documents(ids, torch.tensor([len(document) for document in documents], dtype=torch.long))
+    lengths = [len(document) for document in documents]
+    # Filled in place: a list of pieces would need the memory twice.
+    ids, end = torch.empty(sum(lengths), dtype=small), 0
+    for document in documents:
+        for start in range(0, len(document), _CHARACTERS_PER_SLICE):
+            text = document[start : start + _CHARACTERS_PER_SLICE]
+            ids[end : end + len(text)] = id_of_code_point[_code_points(text)]
+            end += len(text)
+    return Documents(ids, torch.tensor(lengths, dtype=torch.long))
 
 
 def _code_points(text: str) -> Tensor:

@@ -9,11 +9,11 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -30,6 +30,7 @@ from shakespeare_lm.console import (
 from shakespeare_lm.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.precision import has_fast_bfloat16
 from shakespeare_lm.stopping import FinalValidation, StepAxis, StopOnDivergence, StopOnInterrupt
 
 LOG_FOLDER = "lightning_logs"
@@ -40,8 +41,8 @@ _DESCRIPTION = (
     "--trainer.max_steps 500, --accelerator gpu is --trainer.accelerator gpu."
 )
 _TRAINER_DEFAULTS = {
-    "max_steps": 2000,
-    "val_check_interval": 250,
+    "max_steps": 1200,
+    "val_check_interval": 400,
     "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
     "log_every_n_steps": 20,
     "num_sanity_val_steps": 0,
@@ -142,6 +143,10 @@ class ShakespeareCLI(LightningCLI):
         if config["logger"] in (None, True):
             kwargs["logger"] = _logger(root, self.resumed_from, self.resumed_step)
         self.trainer_defaults["callbacks"] = self._callbacks(config)
+        if config["precision"] is None and not config["plugins"]:
+            kwargs["precision"] = fastest_precision(config["accelerator"])
+            # For the config that the run leaves: another machine then repeats it as it was.
+            self.config["trainer"]["precision"] = kwargs["precision"]
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -151,6 +156,15 @@ class ShakespeareCLI(LightningCLI):
                 has = ", ".join(_available_accelerators())
                 reason = f"{asked}: {reason} This machine has: {has}"
             raise UserError(f"the Trainer refuses these options: {reason}") from error
+
+
+def fastest_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "32-true"]:
+    """Return the Trainer's precision for whoever asks for none."""
+    device_type = {"gpu": "cuda"}.get(str(accelerator), str(accelerator))
+    if device_type == "auto":
+        available = _available_accelerators()
+        device_type = next((name for name in ("cuda", "mps") if name in available), "cpu")
+    return "bf16-mixed" if has_fast_bfloat16(device_type) else "32-true"
 
 
 def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> tuple[Path | None, int]:

@@ -45,7 +45,7 @@ class ShakespeareDataModule(LightningDataModule):
         self,
         corpus: str | list[str] = "auto",
         data_dir: str | None = None,
-        context_length: int = 64,
+        context_length: int = 128,
         batch_size: int = 16,
         sampling: Sampling = "shifted",
         split: Split = "contiguous",

@@ -27,7 +27,14 @@ from shakespeare_lm.transformer import Activation, Norm, Positions
 Network = Literal["transformer", "bigram"]
 
 # The optimizer's state carries these: other values would silently do nothing.
-_KEPT_ON_RESUME = ("optimizer", "learning_rate", "weight_decay", "beta2", "seed")
+_KEPT_ON_RESUME = (
+    "optimizer",
+    "learning_rate",
+    "muon_learning_rate",
+    "weight_decay",
+    "beta2",
+    "seed",
+)
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
 
@@ -52,11 +59,16 @@ class ShakespeareLM(LightningModule):
         qkv_bias: the same for the projection to queries, keys and values.
         tied_head: whether the head uses the embedding's weights.
         scale_embedding: whether embeddings are multiplied by sqrt(d_model).
+        previous_characters: how many characters before it each position's embedding tells of.
+        zero_init: whether projections that add to the residual stream, and an untied head, start
+            at zero.
         dropout: fraction of embeddings and sub-layer outputs zeroed in training.
         attention_dropout: fraction of attention weights zeroed in training; slow on a CPU.
-        optimizer: adamw, or sgd (plain, without momentum).
-        learning_rate: its highest value.
-        weight_decay: of matrices; biases and norms have none.
+        optimizer: muon (for the matrices of the blocks, with adamw for the rest), adamw, or sgd
+            (plain, without momentum).
+        learning_rate: the highest of adamw and sgd.
+        muon_learning_rate: the highest of muon.
+        weight_decay: of matrices (with muon, of those in blocks); biases and norms have none.
         beta2: AdamW's decay of the squared gradients.
         schedule: of the learning rate after the warm-up: cosine or linear to zero, or constant.
         warmup_steps: steps over which the learning rate grows from zero.
@@ -71,7 +83,7 @@ class ShakespeareLM(LightningModule):
     def __init__(
         self,
         vocabulary: str,
-        context_length: int = 64,
+        context_length: int = 128,
         network: Network = "transformer",
         num_layers: int = 4,
         num_heads: int = 4,
@@ -84,14 +96,17 @@ class ShakespeareLM(LightningModule):
         qkv_bias: bool = False,
         tied_head: bool = False,
         scale_embedding: bool = True,
+        previous_characters: int = 4,
+        zero_init: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        optimizer: OptimizerName = "adamw",
+        optimizer: OptimizerName = "muon",
         learning_rate: float = 4e-3,
-        weight_decay: float = 0.1,
+        muon_learning_rate: float = 0.03,
+        weight_decay: float = 0.0,
         beta2: float = 0.99,
-        schedule: Schedule = "cosine",
-        warmup_steps: int = 100,
+        schedule: Schedule = "linear",
+        warmup_steps: int = 0,
         decay_steps: int | None = None,
         seed: int = 1337,
     ) -> None:
@@ -99,7 +114,9 @@ class ShakespeareLM(LightningModule):
             name: value for name, value in locals().items() if name not in ("self", "__class__")
         }
         super().__init__()
-        _check_training_options(learning_rate, weight_decay, beta2, warmup_steps, decay_steps)
+        _check_training_options(
+            learning_rate, muon_learning_rate, weight_decay, beta2, warmup_steps, decay_steps
+        )
         # Given as a dict, so that Lightning stores these builtins alone and no hooks to its command
         # line.
         self.save_hyperparameters(arguments)
@@ -119,7 +136,8 @@ class ShakespeareLM(LightningModule):
         # here.
         nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
+        if self._is_logged(self.global_step):
+            self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -165,18 +183,28 @@ class ShakespeareLM(LightningModule):
 
         Checkpoints hold no state of the random generator, and with this they need none.
         """
+        if not (self.hparams["dropout"] or self.hparams["attention_dropout"]):
+            return
         place = (
             f"dropout {self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
         )
-        torch.manual_seed(random.Random(place).getrandbits(63))
+        seed = random.Random(place).getrandbits(63)
+        # Not `torch.manual_seed`, which takes a millisecond: it writes down who called it.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the length of the gradient before clipping, and the learning rate."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.global_step + 1) % every == 0:
+        if self._is_logged(self.global_step):
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
             self.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
+
+    def _is_logged(self, step: int) -> bool:
+        """Say whether Lightning will write what this step logs; giving it more costs time."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and (step + 1) % every == 0
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         options = self.hparams
@@ -186,6 +214,7 @@ class ShakespeareLM(LightningModule):
             options["learning_rate"],
             options["weight_decay"],
             options["beta2"],
+            options["muon_learning_rate"],
         )
         total_steps = self.total_steps(self.trainer.max_steps)
         scheduler = LambdaLR(
@@ -239,6 +268,7 @@ class ShakespeareLM(LightningModule):
 
 def _check_training_options(
     learning_rate: float,
+    muon_learning_rate: float,
     weight_decay: float,
     beta2: float,
     warmup_steps: int,
@@ -247,6 +277,9 @@ def _check_training_options(
     accepted = {
         f"learning_rate is {learning_rate}: accepted is more than 0": 0.0
         < learning_rate
+        < math.inf,
+        f"muon_learning_rate is {muon_learning_rate}: accepted is more than 0": 0.0
+        < muon_learning_rate
         < math.inf,
         f"weight_decay is {weight_decay}: accepted is 0 or more": 0.0 <= weight_decay < math.inf,
         f"beta2 is {beta2}: accepted is 0 or more and less than 1": 0.0 <= beta2 < 1.0,

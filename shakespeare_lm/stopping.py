@@ -118,6 +118,7 @@ class StopOnDivergence(Callback):
         kept = f"the best checkpoint is kept: {saved}" if saved else "nothing was saved yet"
         raise UserError(
             f"{name} is {loss} at step {trainer.global_step} (learning rate "
-            f"{self.learning_rate:.2g}): the training diverged; try a lower --model.learning_rate, "
+            f"{self.learning_rate:.2g}): the training diverged; try lower learning rates "
+            "(--model.learning_rate, --model.muon_learning_rate), "
             f"more --model.warmup_steps, or --gradient_clip_val 1.0; {kept}"
         )

@@ -45,12 +45,21 @@ class CausalSelfAttention(nn.Module):
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
-        )
+        mixed = self._attend(q, k, v, mask)
         projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return projected
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        dtype = v.dtype
+        if v.device.type == "cpu" and dtype == torch.bfloat16:
+            # The backward pass of torch 2.13's CPU attention takes six times as long in bfloat16.
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast("cpu", enabled=False):
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+            )
+        return mixed.to(dtype)
 
 
 class FeedForward(nn.Sequential):
@@ -114,6 +123,10 @@ class CausalTransformer(nn.Module):
         qkv_bias: the same for the projection to queries, keys and values.
         tied_head: whether the head uses the embedding's weights.
         scale_embedding: whether embeddings are multiplied by sqrt(d_model).
+        previous_characters: how many characters before it each position's embedding tells of, by
+            one more table for each distance: what is near need not be found by attention.
+        zero_init: whether the projections that add to the residual stream, and an untied head,
+            start at zero, so that every block starts as the identity.
         dropout: fraction of the embeddings, and of each sub-layer's output, zeroed in training.
         attention_dropout: fraction of the attention weights zeroed in training. On a CPU this
             leaves the fast attention kernel and costs several times the time.
@@ -139,6 +152,8 @@ class CausalTransformer(nn.Module):
         qkv_bias: bool = False,
         tied_head: bool = False,
         scale_embedding: bool = True,
+        previous_characters: int = 4,
+        zero_init: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
     ) -> None:
@@ -152,11 +167,16 @@ class CausalTransformer(nn.Module):
             d_feedforward=d_feedforward,
         )
         _check_heads(d_model, num_heads)
+        _check_previous(previous_characters)
         _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
+        self.padding_id = vocab_size - 1
         self.context_length = context_length
         self.positions = positions
         self.embedding_scale = math.sqrt(d_model) if scale_embedding else 1.0
         self.embedding = nn.Embedding(vocab_size, d_model)
+        self.previous_embeddings = nn.ModuleList(
+            nn.Embedding(vocab_size, d_model) for _ in range(previous_characters)
+        )
         self._add_positions(context_length, d_model, num_heads)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -174,7 +194,7 @@ class CausalTransformer(nn.Module):
         self.head = nn.Linear(d_model, vocab_size, bias=bias)
         if tied_head:
             self.head.weight = self.embedding.weight
-        self._initialise(num_layers)
+        self._initialise(zero_init)
 
     def _add_positions(self, context_length: int, d_model: int, num_heads: int) -> None:
         if self.positions == "learned":
@@ -189,15 +209,21 @@ class CausalTransformer(nn.Module):
         # Not persistent: the table follows from the sizes, a checkpoint need not carry it.
         self.register_buffer("positions_table", table, persistent=False)
 
-    def _initialise(self, num_layers: int) -> None:
-        """GPT-2's scheme (Radford et al. 2019, 2.3): small normals, smaller where blocks add up."""
+    def _initialise(self, zero_init: bool) -> None:
+        """GPT-2's scheme (Radford et al. 2019, 2.3): small normals, smaller where blocks add up.
+
+        With `zero_init` these, and an untied head, are zero instead (as in Zhang et al. 2019,
+        "Fixup").
+        """
+        adding = 0.0 if zero_init else 0.02 / math.sqrt(2 * len(self.blocks))
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 adds_up = name.endswith(("attention.output.weight", "feed_forward.2.weight"))
-                std = 0.02 / math.sqrt(2 * num_layers) if adds_up else 0.02
-                nn.init.normal_(parameter, std=std)
+                nn.init.normal_(parameter, std=adding if adds_up else 0.02)
+        if zero_init and self.head.weight is not self.embedding.weight:
+            nn.init.zeros_(self.head.weight)
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Map ids `[batch, time]`, `time <= context_length`, to logits `[batch, time, vocab]`.
@@ -213,7 +239,9 @@ class CausalTransformer(nn.Module):
             raise UserError(
                 f"{time} characters are more than the context_length, {self.context_length}"
             )
-        x = self.embedding(ids) * self.embedding_scale
+        if attention_mask is not None:
+            ids = ids.masked_fill(~attention_mask, self.padding_id)
+        x = self._embed(ids) * self.embedding_scale
         rotation = None
         if self.positions == "rotary":
             rotation = self.positions_table
@@ -227,6 +255,18 @@ class CausalTransformer(nn.Module):
             x = block(x, rotation, mask)
         logits: Tensor = self.head(self.final_norm(x))
         return logits
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Map ids `[batch, time]` to `[batch, time, d_model]`: each character and those before it.
+
+        Before the first character there is padding.
+        """
+        time, count = ids.shape[1], len(self.previous_embeddings)
+        x: Tensor = self.embedding(ids)
+        padded = F.pad(ids, (count, 0), value=self.padding_id)
+        for distance, embedding in enumerate(self.previous_embeddings, start=1):
+            x = x + embedding(padded[:, count - distance :][:, :time])
+        return x
 
 
 def _causal_and_real(attention_mask: Tensor) -> Tensor:
@@ -247,6 +287,11 @@ def _check_heads(d_model: int, num_heads: int) -> None:
             f"d_model is {d_model} and num_heads {num_heads}: d_model must be a multiple of "
             "num_heads"
         )
+
+
+def _check_previous(previous_characters: int) -> None:
+    if previous_characters < 0:
+        raise UserError(f"previous_characters is {previous_characters}: accepted is 0 or more")
 
 
 def _check_fractions(**fractions: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "shakespeare_lm"
 LEVELS = [
-    {"errors"},
+    {"errors", "precision"},
     {
         "corpus",
         "download",

@@ -184,14 +184,65 @@ def test_a_row_of_padding_alone_gives_no_nan(transformer: CausalTransformer) -> 
 def test_scaled_embeddings_are_multiplied_by_the_square_root_of_the_width() -> None:
     torch.manual_seed(0)
     scaled, plain = (
-        CausalTransformer(9, 4, num_layers=1, num_heads=1, d_model=16, scale_embedding=scale)
+        CausalTransformer(
+            9, 4, num_layers=1, num_heads=1, d_model=16, scale_embedding=scale, zero_init=False
+        )
         for scale in (True, False)
     )
     plain.load_state_dict(scaled.state_dict())
     with torch.no_grad():
         plain.embedding.weight *= 4.0
+        for previous in plain.previous_embeddings:
+            previous.weight *= 4.0
     ids = torch.tensor([[1, 2, 3]])
+    assert scaled(ids).any()
     torch.testing.assert_close(scaled(ids), plain(ids))
+
+
+def test_each_position_is_told_of_the_characters_before_it() -> None:
+    network = CausalTransformer(
+        5, 4, num_layers=1, num_heads=1, d_model=2, previous_characters=2, scale_embedding=False
+    )
+    tables = (network.embedding, *network.previous_embeddings)
+    for distance, table in enumerate(tables):
+        nn.init.zeros_(table.weight)
+        # Which character stands at which distance, readable from the sum: 1, 10 or 100 times it.
+        table.weight.data[:, 0] = torch.arange(5.0) * 10**distance
+    padding = 4
+    embedded = network._embed(torch.tensor([[1, 2, 3, 1]]))[0, :, 0].tolist()
+    assert embedded == [1 + 10 * padding + 100 * padding, 2 + 10 + 100 * padding, 123, 231]
+    # Shorter than the distances that there are tables for.
+    assert network._embed(torch.tensor([[1]]))[0, 0, 0].item() == 1 + 10 * padding + 100 * padding
+
+
+def test_padding_on_the_left_is_what_stands_before_the_first_character(
+    transformer: CausalTransformer,
+) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    mask = torch.tensor([[False, False, True, True, True]])
+    changed = torch.tensor([[7, 8, 3, 4, 5]])
+    assert torch.equal(transformer(ids, mask)[mask], transformer(changed, mask)[mask])
+
+
+def test_with_zero_init_every_block_starts_as_the_identity() -> None:
+    torch.manual_seed(0)
+    network = CausalTransformer(9, 4, num_layers=2, num_heads=1, d_model=8)
+    x = torch.randn(1, 3, 8)
+    assert torch.equal(network.blocks[0](x), x)
+    assert not network.head.weight.any()
+    tied = CausalTransformer(9, 4, num_layers=1, num_heads=1, d_model=8, tied_head=True)
+    assert tied.head.weight.any()
+
+
+def test_attention_in_bfloat16_is_computed_in_single_precision_on_a_cpu() -> None:
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(8, 2, bias=False, qkv_bias=False, dropout=0.0)
+    q, k, v = torch.randn(3, 1, 2, 5, 4).bfloat16()
+    mixed = attention._attend(q, k, v, None)
+    exact = nn.functional.scaled_dot_product_attention(
+        q.float(), k.float(), v.float(), is_causal=True
+    )
+    assert torch.equal(mixed, exact.bfloat16())
 
 
 def test_a_tied_head_shares_the_embeddings_weights() -> None:
@@ -202,16 +253,24 @@ def test_a_tied_head_shares_the_embeddings_weights() -> None:
 def test_dropout_acts_in_training_and_never_in_evaluation() -> None:
     torch.manual_seed(0)
     network = CausalTransformer(
-        9, 4, num_layers=1, num_heads=1, d_model=8, dropout=0.5, attention_dropout=0.5
+        9,
+        4,
+        num_layers=1,
+        num_heads=1,
+        d_model=8,
+        zero_init=False,
+        dropout=0.5,
+        attention_dropout=0.5,
     )
     ids = torch.tensor([[1, 2, 3]])
     assert not torch.equal(network.train()(ids), network.train()(ids))
     assert torch.equal(network.eval()(ids), network.eval()(ids))
 
 
-def test_the_initial_loss_is_that_of_guessing() -> None:
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_the_initial_loss_is_that_of_guessing(zero_init: bool) -> None:
     torch.manual_seed(0)
-    network = CausalTransformer(66, 64)
+    network = CausalTransformer(66, 64, zero_init=zero_init)
     logits = network(torch.randint(66, (8, 64))).flatten(0, 1)
     loss = nn.functional.cross_entropy(logits, torch.randint(66, (512,))).item()
     assert loss == pytest.approx(math.log(66), rel=0.05)
@@ -222,6 +281,7 @@ def test_the_initial_loss_is_that_of_guessing() -> None:
     [
         ({"d_model": 10, "num_heads": 3}, "d_model is 10 and num_heads 3"),
         ({"d_model": 9, "num_heads": 3}, "d_model is 9"),
+        ({"previous_characters": -1}, "previous_characters is -1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"attention_dropout": 2.0}, "attention_dropout is 2.0"),

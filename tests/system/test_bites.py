@@ -200,7 +200,7 @@ MISTAKES = {
     ),
     "dropout_not_repeated_on_resume": Mistake(
         "module.py",
-        "torch.manual_seed(random.Random(place).getrandbits(63))",
+        "torch.default_generator.manual_seed(seed)",
         "pass",
         RESUME,
     ),
@@ -288,6 +288,30 @@ MISTAKES = {
         'if p.ndim < 2], "weight_decay": 0.0}',
         'if p.ndim < 2], "weight_decay": weight_decay}',
         f"{OPTIM}test_matrices_decay_and_biases_and_norms_do_not",
+    ),
+    "optimizers_apart_after_loading": Mistake(
+        "optim.py",
+        "        super().__setstate__(state)\n        self._share()\n",
+        "        super().__setstate__(state)\n",
+        f"{OPTIM}test_what_a_schedule_sets_after_loading_reaches_both",
+    ),
+    "muons_scale_upside_down": Mistake(
+        "optim.py",
+        "rows / columns",
+        "columns / rows",
+        f"{OPTIM}test_a_muon_step_is_that_of_torchs_muon_and_adamw_side_by_side",
+    ),
+    "embeddings_muon_steps": Mistake(
+        "optim.py",
+        "matrices = [p for p in blocks.parameters() if p.ndim == 2]",
+        "matrices = [p for p in network.parameters() if p.ndim == 2]",
+        f"{OPTIM}test_muon_is_for_the_matrices_inside_blocks",
+    ),
+    "every_table_sees_the_same_previous_character": Mistake(
+        "transformer.py",
+        "padded[:, count - distance :]",
+        "padded[:, count - 1 :]",
+        f"{TRANSFORMER}test_each_position_is_told_of_the_characters_before_it",
     ),
     "checkpoint_runs_code": Mistake(
         "completion.py",

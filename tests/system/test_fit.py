@@ -175,7 +175,8 @@ def test_the_config_of_a_resumed_run_starts_from_the_beginning(
 
 
 def test_half_precision_is_scored_as_exactly_as_single(tiny_fit: Fit) -> None:
-    options = ("--max_steps=1", "--model.learning_rate=1e-9")
+    options = ("--max_steps=1", "--model.optimizer=adamw", "--model.learning_rate=1e-9")
+    options += ("--model.zero_init=false",)
     single, half = (
         float(tiny_fit(*options, f"--precision={precision}").best.best_model_score)
         for precision in ("32-true", "bf16-true")
@@ -292,17 +293,17 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpo
     assert run_main(monkeypatch, "--max_steps=9", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "error: train_loss is nan at step 6" in error
-    assert "lower --model.learning_rate" in error
+    assert "lower learning rates (--model.learning_rate, --model.muon_learning_rate)" in error
     assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run_too(
     tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--model.learning_rate=1e30", "--model.warmup_steps=0", "--max_steps=1")
+    options = ("--model.learning_rate=1e37", "--model.warmup_steps=0", "--max_steps=1")
     assert run_main(monkeypatch, *options) == 1
     error = capsys.readouterr().err
-    assert "error: val_loss is nan at step 1 (learning rate 1e+30)" in error
+    assert "error: val_loss is inf at step 1 (learning rate 1e+37)" in error
     assert "nothing was saved yet" in error
 
 
@@ -316,7 +317,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run_too(
         (["--ckpt_path=none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
         (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
-        (["--max_steps=-1", "--max_epochs=1"], "schedule is cosine"),
+        (["--max_steps=-1", "--max_epochs=1"], "schedule is linear"),
         (["--limit_val_batches=0"], "limit_val_batches is 0"),
         (["--seed=-1"], "seed_everything is -1"),
         (["--max_steps=-5"], "the Trainer refuses these options"),
@@ -397,3 +398,12 @@ def test_help_names_this_projects_options_before_lightnings(
         for name in ("model.d_model", "data.corpus", "trainer.max_steps")
     ]
     assert places == sorted(places)
+
+
+def test_the_precision_is_chosen_and_written_down_unless_it_is_given(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_module, "has_fast_bfloat16", lambda device_type: True)
+    assert tiny_fit("--max_steps=1").trainer.precision == "bf16-mixed"
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+    assert tiny_fit("--max_steps=1", "--precision=32-true").trainer.precision == "32-true"
