@@ -45,6 +45,9 @@ def curves(run: str) -> dict[str, dict[int, float]]:
         (39, "--data.sampling=random"),
         (15, "--limit_train_batches=6"),
         (39, "--max_epochs=2"),
+        (15, "--model.optimizer=adamw"),
+        (21, "--model.schedule=cosine"),
+        (21, "--precision=32-true"),
     ],
 )
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
