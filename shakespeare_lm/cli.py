@@ -41,8 +41,8 @@ _DESCRIPTION = (
     "--trainer.max_steps 500, --accelerator gpu is --trainer.accelerator gpu."
 )
 _TRAINER_DEFAULTS = {
-    "max_steps": 1050,
-    "val_check_interval": 350,
+    "max_steps": 950,
+    "val_check_interval": 475,
     "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
     "log_every_n_steps": 20,
     "num_sanity_val_steps": 0,
