@@ -28,7 +28,7 @@ from .timing import Spread, repeated
 AXES = {
     "batch": ("data.batch_size", (6, 12, 24, 48, 96)),
     "context": ("data.context_length", (32, 64, 128, 256, 512)),
-    "width": ("model.d_model", (64, 128, 256, 512)),
+    "width": ("model.d_model", (80, 160, 320, 640)),
     "depth": ("model.num_layers", (1, 2, 4, 8)),
 }
 # Run first, so that what a process needs for any training at all is not counted.
@@ -36,7 +36,7 @@ _TINY = (
     "--data.batch_size=2",
     "--data.context_length=8",
     "--model.num_layers=1",
-    "--model.d_model=48",  # a multiple of every recipe's num_heads
+    "--model.d_model=120",  # a multiple of every recipe's num_heads
 )
 _LINEAR = (0.85, 1.15)  # powers in between are called linear: measured times are not exact
 _MANY_SYMBOLS = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TINY = ["--model.d_model=16", "--model.num_layers=1", "--data.context_length=8"]
+TINY = [
+    "--model.d_model=16",
+    "--model.num_heads=2",
+    "--model.num_layers=1",
+    "--data.context_length=8",
+]
 
 Bench = Callable[..., dict[str, Any]]
 

@@ -372,7 +372,7 @@ def test_resuming_with_another_network_is_refused_by_name(tiny_fit: Fit) -> None
     tiny_fit("--max_steps=2")
     with pytest.raises(UserError, match="num_layers 1, but this run has 2"):
         tiny_fit("--max_steps=4", "--model.num_layers=2", "--ckpt_path=last")
-    with pytest.raises(UserError, match=r"learning_rate 0\.004, but this run has 0\.1"):
+    with pytest.raises(UserError, match=r"learning_rate 0\.008, but this run has 0\.1"):
         tiny_fit("--max_steps=4", "--model.learning_rate=0.1", "--ckpt_path=last")
 
 
