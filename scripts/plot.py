@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import yaml
 from matplotlib.axes import Axes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,12 +19,17 @@ ANCHORS = {"nanoGPT, laptop recipe": 1.8972, "nanoGPT, GPU recipe": 1.4697}
 SMOOTHING = 0.9
 
 
+def characters_per_step(folder: Path) -> int:
+    """Return the places of a batch, as the config that the run left says."""
+    data = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+    return int(data["batch_size"]) * int(data["context_length"])
+
+
 def read_curve(events: EventAccumulator, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return minutes since the run's first event, and values."""
-    start = events.FirstEventTimestamp()
+    """Return steps taken, and values."""
     points = events.Scalars(name)
-    minutes = np.array([(point.wall_time - start) / 60 for point in points])
-    return minutes, np.array([point.value for point in points])
+    steps = np.array([point.step + 1 for point in points])
+    return steps, np.array([point.value for point in points])
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -39,10 +45,11 @@ def smooth(values: np.ndarray) -> np.ndarray:
 def draw_run(axes: Axes, name: str, folder: Path, color: str) -> None:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    minutes, losses = read_curve(events, "train_loss")
-    axes.plot(minutes, smooth(losses), color=color, linewidth=0.8, alpha=0.6)
-    minutes, losses = read_curve(events, "val_loss")
-    axes.plot(minutes, losses, "o-", color=color, label=f"{name}: {losses.min():.4f}")
+    millions = characters_per_step(folder) / 1e6
+    steps, losses = read_curve(events, "train_loss")
+    axes.plot(steps * millions, smooth(losses), color=color, linewidth=0.8, alpha=0.6)
+    steps, losses = read_curve(events, "val_loss")
+    axes.plot(steps * millions, losses, "o-", color=color, label=f"{name}: {losses.min():.4f}")
 
 
 def main() -> None:
@@ -70,7 +77,10 @@ def main() -> None:
             color="gray",
         )
     axes.set(
-        xscale="log", ylim=(1.2, 2.6), xlabel="minutes of training", ylabel="nats per character"
+        xscale="log",
+        ylim=(1.2, 2.6),
+        xlabel="million characters trained on",
+        ylabel="nats per character",
     )
     axes.legend(title="best val_loss (dots; lines: train_loss, smoothed)")
     figure.savefig(arguments.output, metadata={"Date": None})
