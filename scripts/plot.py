@@ -76,12 +76,8 @@ def main() -> None:
             fontsize=8,
             color="gray",
         )
-    axes.set(
-        xscale="log",
-        ylim=(1.2, 2.6),
-        xlabel="million characters trained on",
-        ylabel="nats per character",
-    )
+    axes.set(xscale="log", ylim=(1.2, 2.6))
+    axes.set(xlabel="million characters trained on", ylabel="nats per character")
     axes.legend(title="best val_loss (dots; lines: train_loss, smoothed)")
     figure.savefig(arguments.output, metadata={"Date": None})
 
