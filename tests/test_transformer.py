@@ -135,7 +135,10 @@ def test_future_characters_do_not_change_past_logits(transformer: CausalTransfor
 def test_the_order_of_the_past_matters(positions: Positions) -> None:
     torch.manual_seed(0)
     # One layer: a second one knows the order even without positions, from the causal triangle.
-    network = CausalTransformer(11, 8, num_layers=1, num_heads=2, d_model=8, positions=positions)
+    # Nor may embeddings of the previous characters tell of it.
+    network = CausalTransformer(
+        11, 8, num_layers=1, num_heads=2, d_model=8, positions=positions, previous_characters=0
+    )
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     one, other = network(torch.tensor([[1, 2, 3, 4]])), network(torch.tensor([[2, 1, 3, 4]]))
@@ -171,6 +174,10 @@ def test_an_attention_mask_hides_padding_on_either_side(
     logits = transformer(ids, mask)[mask]
     other = transformer(torch.where(mask, ids, 9), mask)[mask]
     assert torch.equal(logits, other)
+    # Nor by what the padding symbol, which masked positions are embedded as, looks like.
+    with torch.no_grad():
+        transformer.embedding.weight[10] += 1.0
+    assert torch.equal(logits, transformer(ids, mask)[mask])
     if side == "right":
         # Two attention kernels, single precision.
         torch.testing.assert_close(logits, transformer(ids)[mask], rtol=1e-4, atol=1e-4)

@@ -100,7 +100,7 @@ MISTAKES = {
     "attention_scaled_by_the_root_of_d_model": Mistake(
         "transformer.py",
         "is_causal=mask is None",
-        "is_causal=mask is None, scale=x.shape[-1] ** -0.5",
+        "is_causal=mask is None, scale=self.output.in_features ** -0.5",
         f"{TRANSFORMER}test_attention_equals_a_loop_over_its_definition",
     ),
     "targets_unshifted": Mistake(
