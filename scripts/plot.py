@@ -57,7 +57,6 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN_FOLDER")
     arguments = parser.parse_args()
-    mpl.use("agg")
     mpl.rcParams["svg.hashsalt"] = "shakespeare_lm"  # the same picture from the same runs
     from matplotlib import pyplot
 
@@ -69,9 +68,9 @@ def main() -> None:
         axes.axhline(loss, color="gray", linewidth=0.8, linestyle="--")
         axes.annotate(
             f"{name}: {loss}",
-            (0.995, loss),
+            (0.005, loss),
             xycoords=("axes fraction", "data"),
-            ha="right",
+            ha="left",
             va="bottom",
             fontsize=8,
             color="gray",

@@ -44,7 +44,7 @@ _TRAINER_DEFAULTS = {
     "max_steps": 950,
     "val_check_interval": 475,
     "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
-    "log_every_n_steps": 20,
+    "log_every_n_steps": 10,  # fewer than the bundled scene has batches
     "num_sanity_val_steps": 0,
     "gradient_clip_val": 1.0,
     "enable_model_summary": False,  # `Opening` says it in a line
