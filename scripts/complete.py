@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from shakespeare_lm.completion import Completer, newest_checkpoint
+from shakespeare_lm.checkpoint import newest_checkpoint
+from shakespeare_lm.completion import Completer
 from shakespeare_lm.errors import UserError, one_line
 
 

@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.callbacks import Opening, ProgressBar, SampleText, Throughput
-from shakespeare_lm.completion import newest_checkpoint, read_checkpoint
+from shakespeare_lm.checkpoint import newest_checkpoint, read_checkpoint
 from shakespeare_lm.console import (
     prepare_console,
     print_resume_command,

@@ -4,50 +4,79 @@ Enters: the path of a checkpoint. Leaves: a `Completer`. Needs torch but not Lig
 fast.
 """
 
-import pickle
-import re
-import zipfile
+import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.network import NETWORK_OPTIONS, build_network
-from shakespeare_lm.sampling import Decoding, next_id
+from shakespeare_lm.checkpoint import read_checkpoint
+from shakespeare_lm.device import DTYPES, choose_device
+from shakespeare_lm.ending import Ending
+from shakespeare_lm.errors import UserError, check_choice, one_line
+from shakespeare_lm.generation import generate
+from shakespeare_lm.network import build_network
+from shakespeare_lm.reader import CachedReader, WholeReader, Window
+from shakespeare_lm.sampling import Decoding
+from shakespeare_lm.scoring import Score, score_ids
 from shakespeare_lm.tokenizer import CharTokenizer, Unknown
+from shakespeare_lm.transformer import CausalTransformer
 
 _WEIGHTS_PREFIX = "transformer."
 # A completion of nothing starts as a new line would.
 _EMPTY_PROMPT = "\n"
+# More prompts than these are completed in turns: a cache of all would need too much memory.
+_PROMPTS_TOGETHER = 64
 
 
 class Completer:
-    """Continues texts with a trained model.
+    """Continues texts with a trained model, and says how likely it finds them.
 
     Args:
         transformer: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
         tokenizer: the one it was trained with.
         context_length: how many of the last characters it looks at.
+        compiled: whether the transformer's `compile_step` was called.
     """
 
     def __init__(
-        self, transformer: nn.Module, tokenizer: CharTokenizer, context_length: int
+        self,
+        transformer: nn.Module,
+        tokenizer: CharTokenizer,
+        context_length: int,
+        compiled: bool = False,
     ) -> None:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.context_length = context_length
+        self.compiled = compiled
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> "Completer":
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        compile: bool = False,
+    ) -> "Completer":
         """Load a checkpoint that training wrote; nothing in it is executed, no other file is
         needed.
 
+        Args:
+            path: of the checkpoint.
+            device: cpu, cuda, mps, or auto: the fastest there is.
+            dtype: float32, bfloat16 or float16, of the weights and the cache.
+            compile: let torch.compile translate the step from one character to the next, which
+                takes a while at first.
+
         Raises:
-            UserError: if the file is missing, damaged, or no checkpoint of this program.
+            UserError: if the file is missing, damaged, or no checkpoint of this program, or for a
+                device that is not there.
         """
+        where = choose_device(device)
+        check_choice("dtype", dtype, DTYPES)
         checkpoint = read_checkpoint(path)
         hyperparameters = checkpoint["hyper_parameters"]
         weights = {
@@ -61,11 +90,19 @@ class Completer:
         except (RuntimeError, TypeError, AttributeError, UserError) as error:
             raise UserError(f"{path} holds no working model: {one_line(error)}") from None
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
-        transformer.to(device).eval()
-        return cls(transformer, tokenizer, hyperparameters["context_length"])
+        transformer.to(where, DTYPES[dtype]).eval()
+        if compile and isinstance(transformer, CausalTransformer):
+            transformer.compile_step()
+        return cls(transformer, tokenizer, hyperparameters["context_length"], compile)
 
     @overload
-    def complete(self, prompt: str, max_new_tokens: int = ..., **options: Any) -> str: ...
+    def complete(
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ..., **options: Any
+    ) -> str: ...
+    @overload
+    def complete(
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int, **options: Any
+    ) -> list[str]: ...
     @overload
     def complete(
         self, prompt: Sequence[str], max_new_tokens: int = ..., **options: Any
@@ -75,30 +112,36 @@ class Completer:
         prompt: str | Sequence[str],
         max_new_tokens: int = 500,
         *,
+        num_samples: int | None = None,
         seed: int | None = None,
-        unknown: Unknown = "error",
-        **decoding: Any,
+        **options: Any,
     ) -> str | list[str]:
-        """Return what comes after the prompt, `max_new_tokens` characters, without the prompt
-        itself.
+        """Return what comes after the prompt, without the prompt itself.
 
         Args:
             prompt: one text, or several; each of several gets the text that it would get alone.
-            max_new_tokens: how many characters to make.
+            max_new_tokens: how many characters to make at most.
+            num_samples: of one prompt, how many completions to return; sample i is what `seed + i`
+                gives alone, and the prompt is read once for all.
             seed: makes sampling repeatable.
-            unknown: what to do with characters that the model never saw: "error" or "skip".
-            **decoding: `greedy`, `temperature`, `top_k`, `top_p`: see `Decoding`.
+            **options: as for `stream`.
 
         Raises:
             UserError: for an unknown character or a value out of range.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            return []
-        steps = self._stream(prompts, max_new_tokens, seed, unknown, Decoding(**decoding))
-        texts = ["".join(characters) for characters in zip(*steps, strict=True)]
-        texts = texts or [""] * len(prompts)
-        return texts[0] if isinstance(prompt, str) else texts
+        one = isinstance(prompt, str)
+        if num_samples is not None and (num_samples < 1 or not one):
+            raise UserError(f"num_samples is {num_samples}: accepted is 1 or more, of one prompt")
+        prompts = [prompt] * (num_samples or 1) if isinstance(prompt, str) else list(prompt)
+        seeds = [seed if seed is None else seed + i * one for i in range(len(prompts))]
+        texts = []
+        for first in range(0, len(prompts), _PROMPTS_TOGETHER):
+            some = slice(first, first + _PROMPTS_TOGETHER)
+            pieces = zip(
+                *self._pieces(prompts[some], seeds[some], max_new_tokens, **options), strict=True
+            )
+            texts += ["".join(of_one) for of_one in pieces]
+        return texts[0] if one and num_samples is None else texts
 
     def stream(
         self,
@@ -106,135 +149,94 @@ class Completer:
         max_new_tokens: int = 500,
         *,
         seed: int | None = None,
-        unknown: Unknown = "error",
-        **decoding: Any,
+        **options: Any,
     ) -> Iterator[str]:
-        """Yield the same characters as `complete`, each as soon as it is made."""
-        steps = self._stream([prompt], max_new_tokens, seed, unknown, Decoding(**decoding))
-        return (characters[0] for characters in steps)
+        """Yield the same text as `complete`, piece by piece, each as soon as it is certain.
 
-    def _stream(
+        Args:
+            prompt: one text; of a long one, the last `context_length` characters count.
+            max_new_tokens: how many characters to make at most.
+            seed: makes sampling repeatable.
+            **options: `unknown`: what to do with characters that the model never saw (see
+                `CharTokenizer.encode`); `stop`: a text, or several, any of which ends the
+                completion without being part of it; `max_lines`: how many lines to make, the
+                prompt's last one included; `window`: how the window moves on when it is full,
+                "stride" or "exact" (see reader.py); `cache`: False reads the whole window for every
+                character; and `greedy`, `temperature`, `top_k`, `top_p`, `min_p`: see `Decoding`.
+
+        Raises:
+            UserError: for an unknown character or a value out of range, at once and not when the
+                stream is read.
+        """
+        pieces = self._pieces([prompt], [seed], max_new_tokens, **options)
+        return (piece for (piece,) in pieces if piece)
+
+    def _pieces(
         self,
         prompts: list[str],
+        seeds: Sequence[int | None],
         max_new_tokens: int,
-        seed: int | None,
-        unknown: Unknown,
-        decoding: Decoding,
+        *,
+        unknown: Unknown = "error",
+        stop: str | Sequence[str] = (),
+        max_lines: int | None = None,
+        window: Window = "stride",
+        cache: bool = True,
+        **decoding: Any,
     ) -> Iterator[list[str]]:
-        """Yield the next character of every prompt, step by step."""
+        """Check everything, and return a stream of each prompt's next piece of text."""
         if max_new_tokens < 0:
             raise UserError(f"max_new_tokens is {max_new_tokens}: accepted is 0 or more")
-        rows = [self._prompt_ids(prompt, unknown) for prompt in prompts]
-        generators = [_generator(seed) for _ in prompts]
-        return self._generate(rows, max_new_tokens, decoding, generators)
+        check_choice("window", window, ("stride", "exact"))
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        endings = [Ending(stops, max_lines) for _ in prompts]
+        ids = generate(
+            self._reader(len(prompts), window, cache),
+            [self._prompt_ids(prompt, unknown) for prompt in prompts],
+            Decoding(**decoding),
+            [_randomness(seed) for seed in seeds],
+            choices=len(self.tokenizer.vocabulary),
+        )
+        return self._ended(islice(ids, max_new_tokens), endings)
+
+    def _ended(self, ids: Iterator[list[int]], endings: list[Ending]) -> Iterator[list[str]]:
+        for row in ids:
+            characters = [self.tokenizer.vocabulary[number] for number in row]
+            yield [end.add(one) for end, one in zip(endings, characters, strict=True)]
+            if all(ending.reached for ending in endings):
+                return
+        yield [ending.rest() for ending in endings]
 
     def _prompt_ids(self, prompt: str, unknown: Unknown) -> list[int]:
         ids = self.tokenizer.encode(prompt, unknown)
         # A vocabulary without a newline starts from its first character.
         return ids or self.tokenizer.encode(_EMPTY_PROMPT, "skip") or [0]
 
-    def _generate(
-        self,
-        rows: list[list[int]],
-        max_new_tokens: int,
-        decoding: Decoding,
-        generators: list[torch.Generator],
-    ) -> Iterator[list[str]]:
-        for _ in range(max_new_tokens):
-            logits = self._next_logits([row[-self.context_length :] for row in rows])
-            chosen = [
-                next_id(row, decoding, generator)
-                for row, generator in zip(logits, generators, strict=True)
-            ]
-            for row, number in zip(rows, chosen, strict=True):
-                row.append(number)
-            yield [self.tokenizer.vocabulary[number] for number in chosen]
+    def _reader(self, batch: int, window: Window, cache: bool) -> CachedReader | WholeReader:
+        if cache and isinstance(self.transformer, CausalTransformer):
+            return CachedReader(self.transformer, batch, window, fixed_shape=self.compiled)
+        return WholeReader(self.transformer, self.context_length, window)
 
-    @torch.no_grad()
-    def _next_logits(self, rows: list[list[int]]) -> Tensor:
-        """Return the logits after each row, `[batch, characters]`: padding is no choice."""
-        device = next(self.transformer.parameters()).device
-        time = max(map(len, rows))
-        padded = [row + [self.tokenizer.padding_id] * (time - len(row)) for row in rows]
-        last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        training = self.transformer.training
-        self.transformer.eval()
-        try:
-            logits = self.transformer(torch.tensor(padded, device=device))
-        finally:
-            self.transformer.train(training)
-        return logits[torch.arange(len(rows), device=device), last, : self.tokenizer.padding_id]
+    def score(
+        self, text: str, *, top: int = 0, window: Window = "stride", unknown: Unknown = "error"
+    ) -> Score:
+        """Return how likely the model finds every character of a text but its first.
+
+        Args:
+            text: at least two characters.
+            top: how many of the likeliest characters to name at each position.
+            window: how the window moves on when it is full: each character is scored as if the text
+                before it had been completed.
+            unknown: what to do with characters that the model never saw.
+
+        Raises:
+            UserError: for an unknown character, a text too short, or a value out of range.
+        """
+        check_choice("window", window, ("stride", "exact"))
+        ids = self.tokenizer.encode(text, unknown)
+        return score_ids(self.transformer, self.tokenizer, ids, self.context_length, window, top)
 
 
-def newest_checkpoint(name: str, root: str | Path = "lightning_logs") -> Path:
-    """Return `name`.ckpt of the newest run under `root` that has one.
-
-    Raises:
-        UserError: if no run has.
-    """
-    found = [
-        (int(match[1]), path)
-        for path in Path(root).glob(f"version_*/checkpoints/{name}.ckpt")
-        if (match := re.fullmatch(r"version_(\d+)", path.parent.parent.name))
-    ]
-    if not found:
-        raise UserError(
-            f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
-            "scripts/fit.py), or give the path of a checkpoint"
-        )
-    return max(found)[1]
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of this program, with tensors on the CPU.
-
-    `weights_only=True` lets the file hold tensors and plain builtins, and nothing that runs.
-
-    Raises:
-        UserError: if the file is missing, damaged, or not of this program.
-    """
-    if not Path(path).is_file():
-        raise UserError(
-            f"there is no checkpoint {path}: accepted is a .ckpt file that training wrote"
-        )
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} is damaged or no checkpoint: accepted is a .ckpt file that training wrote"
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than tensors and plain values, perhaps code: it was not loaded, "
-            "and only checkpoints that this program wrote are accepted"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
-    _check_is_ours(checkpoint, path)
-    result: dict[str, Any] = checkpoint
-    return result
-
-
-def _check_is_ours(checkpoint: object, path: str | Path) -> None:
-    hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
-    complete = (
-        isinstance(hyperparameters, dict)
-        and all(name in hyperparameters for name in NETWORK_OPTIONS)
-        and isinstance(hyperparameters["vocabulary"], str)
-        and isinstance(checkpoint.get("state_dict"), dict)  # type: ignore[attr-defined]
-    )
-    if not complete:
-        raise UserError(
-            f"{path} is a checkpoint of another program: it has no vocabulary and sizes of a "
-            "shakespeare_lm model"
-        )
+def _randomness(seed: int | None) -> random.Random:
+    # The text around the number keeps neighbouring seeds far apart, and -1 apart from 1.
+    return random.Random() if seed is None else random.Random(f"completion {seed}")

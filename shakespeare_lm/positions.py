@@ -43,11 +43,12 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn queries or keys `[batch, heads, time, head_dim]` by their position's angles.
+    """Turn queries or keys `[batch, heads, time, head_dim]` by their positions' angles.
 
-    Pair i is made of column i of the first half and column i of the second. The product of a turned
-    query and a turned key depends on the distance of their positions alone.
+    `table` holds the rows of `rotary_table` for these positions. Pair i is made of column i of the
+    first half and column i of the second. The product of a turned query and a turned key depends on
+    the distance of their positions alone.
     """
-    cos, sin = table[:, : x.shape[-2]].to(x.dtype)
+    cos, sin = table.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)

@@ -1,9 +1,11 @@
-"""logits -> next id: greedy, or drawn at random.
+"""logits -> next ids: greedy, or drawn at random.
 
-Enters: the logits of one next character, `[vocab]`. Leaves: its id. The randomness is passed in,
-and the logits are never changed. Order of the filters: temperature, then top-k, then top-p.
+Enters: the logits of the next character of several texts, `[batch, vocab]`, and for each a random
+number. Leaves: their ids. The randomness is passed in, and the logits are never changed. Order of
+the filters: temperature, top-k, top-p, min-p; each sees what those before it have left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,8 @@ class Decoding:
         top_k: keep only this many most likely characters, exactly as many even on ties.
         top_p: keep only the fewest most likely characters that have this probability together
             (Holtzman et al. 2020).
+        min_p: keep only characters at least this fraction as likely as the likeliest (Nguyen et
+            al. 2024).
 
     Raises:
         UserError: for a value out of range.
@@ -31,6 +35,7 @@ class Decoding:
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
 
     def __post_init__(self) -> None:
         # Written so that NaN, which compares with nothing, is refused too.
@@ -38,34 +43,51 @@ class Decoding:
             raise UserError(f"temperature is {self.temperature}: accepted is 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top_k is {self.top_k}: accepted is 1 or more")
-        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p is {self.top_p}: accepted is more than 0 and at most 1")
+        for name, share in {"top_p": self.top_p, "min_p": self.min_p}.items():
+            if share is not None and not 0.0 < share <= 1.0:
+                raise UserError(f"{name} is {share}: accepted is more than 0 and at most 1")
 
 
-def next_id(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> int:
-    """Choose one id from logits `[vocab]`; greedy takes the lowest id on ties.
+def next_ids(logits: Tensor, decoding: Decoding, uniform: Sequence[float]) -> Tensor:
+    """Choose one id for each row of logits `[batch, vocab]`; greedy takes the lowest id on ties.
 
-    `generator` must live on the CPU, so that one seed gives one text on every device.
+    Args:
+        logits: of any dtype, on any device.
+        decoding: how to choose.
+        uniform: a random number per row, 0 <= u < 1: the row's place in its cumulated
+            probabilities, so that one number gives one id, whatever the rows beside it.
     """
     if decoding.greedy or decoding.temperature == 0.0:
-        return int(logits.argmax())
-    probabilities = next_probabilities(logits, decoding)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+        return logits.argmax(dim=-1)
+    cumulated = next_probabilities(logits, decoding).cumsum(dim=-1)
+    # The sum is 1 up to rounding; u < 1 then lies below it, so an id of probability 0 is never met.
+    places = torch.tensor(uniform, dtype=cumulated.dtype, device=cumulated.device)
+    return (cumulated <= places[:, None] * cumulated[:, -1:]).sum(dim=-1)
 
 
 def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
-    """Return what `next_id` draws from: `[vocab]`, in double precision, on the CPU."""
-    logits = logits.detach().cpu().double()  # in this order: MPS has no doubles
+    """Return what `next_ids` draws from: `[batch, vocab]`, in double precision."""
+    logits = logits.detach()
+    logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no doubles
+    logits = logits.double()
     # The largest becomes 0 first: a tiny temperature then leaves one character instead of
     # infinities.
-    scaled = (logits - logits.max()) / decoding.temperature
-    ordered, order = scaled.sort(descending=True, stable=True)
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / decoding.temperature
+    if decoding.top_k or decoding.top_p or decoding.min_p:
+        scaled = scaled.masked_fill(~_kept(scaled, decoding), -torch.inf)
+    return scaled.softmax(dim=-1)
+
+
+def _kept(scaled: Tensor, decoding: Decoding) -> Tensor:
+    """Return which ids pass the filters, `[batch, vocab]`; the likeliest always does."""
+    ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
     kept = torch.ones_like(ordered, dtype=torch.bool)
     if decoding.top_k is not None:
-        kept[decoding.top_k :] = False
+        kept[:, decoding.top_k :] = False
     if decoding.top_p is not None:
-        sorted_probabilities = ordered.masked_fill(~kept, -torch.inf).softmax(dim=-1)
-        before = sorted_probabilities.cumsum(dim=-1) - sorted_probabilities
+        probabilities = ordered.masked_fill(~kept, -torch.inf).softmax(dim=-1)
+        before = probabilities.cumsum(dim=-1) - probabilities
         kept &= before < decoding.top_p
-    chosen = torch.zeros_like(kept).scatter(0, order, kept)
-    return scaled.masked_fill(~chosen, -torch.inf).softmax(dim=-1)
+    if decoding.min_p is not None:
+        kept &= ordered.exp() >= decoding.min_p  # the likeliest has exp(0) = 1
+    return torch.zeros_like(kept).scatter(-1, order, kept)

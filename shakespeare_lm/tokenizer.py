@@ -4,12 +4,14 @@ Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch
 the whole state is one string, the vocabulary, which a checkpoint can carry.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, check_choice
 
-Unknown = Literal["error", "skip"]
+Unknown = Literal["error", "skip", "replace"]
+_UNKNOWN = ("error", "skip", "replace")
 
 
 class CharTokenizer:
@@ -50,22 +52,35 @@ class CharTokenizer:
         return len(self.vocabulary) + 1
 
     def encode(self, text: str, unknown: Unknown = "error") -> list[int]:
-        """Return one id per character; `unknown="skip"` leaves characters outside the vocabulary
-        out.
+        """Return one id per character.
+
+        Args:
+            text: to encode.
+            unknown: what becomes of characters outside the vocabulary: "error" refuses them, "skip"
+                leaves them out, "replace" takes what is known of their plain form (e for é), or
+                else a space, if the vocabulary has one.
 
         Raises:
             UserError: for a character outside the vocabulary, named with its position.
         """
+        check_choice("unknown", unknown, _UNKNOWN)
+        if unknown == "replace":
+            text = "".join(c if c in self._id_of else self._replacement(c) for c in text)
         ids = [self._id_of.get(character, -1) for character in text]
         if -1 in ids and unknown == "error":
             position = ids.index(-1)
             character = text[position]
             raise UserError(
                 f"the character {character!r} (U+{ord(character):04X}) at position {position} is "
-                f"not among the {len(self.vocabulary)} characters that the model knows; leave it "
-                "out, or skip unknown characters (--unknown skip)"
+                f"not among the {len(self.vocabulary)} characters that the model knows; leave "
+                "unknown characters out (--unknown skip) or replace them (--unknown replace)"
             )
         return [number for number in ids if number != -1]
+
+    def _replacement(self, character: str) -> str:
+        plain = unicodedata.normalize("NFKD", character)
+        known = "".join(part for part in plain if part in self._id_of)
+        return known or (" " if " " in self._id_of else "")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids; padding stands for no character and is dropped.

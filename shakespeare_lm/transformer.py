@@ -6,60 +6,21 @@ et al. 2019).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shakespeare_lm.attention import CausalSelfAttention, Remember, causal_and_real
+from shakespeare_lm.cache import CacheShape, KeyValueCache
 from shakespeare_lm.errors import UserError, check_at_least_1
-from shakespeare_lm.positions import rotary_table, rotate, sinusoidal_table
+from shakespeare_lm.positions import rotary_table, sinusoidal_table
 
 Positions = Literal["sinusoidal", "learned", "rotary"]
 Norm = Literal["pre", "post"]
 Activation = Literal["gelu", "relu"]
-
-
-class CausalSelfAttention(nn.Module):
-    """Every position looks at itself and at those before it."""
-
-    def __init__(
-        self, d_model: int, num_heads: int, *, bias: bool, qkv_bias: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query_key_value = nn.Linear(d_model, 3 * d_model, bias=qkv_bias)
-        self.output = nn.Linear(d_model, d_model, bias=bias)
-
-    def forward(
-        self, x: Tensor, rotation: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Map `[batch, time, d_model]` to the same shape.
-
-        `rotation` is `rotary_table`'s; `mask` is True where a position (row) may look at another
-        (column), and None is the causal triangle.
-        """
-        # [batch, time, 3 * d_model] -> three of [batch, heads, time, head_dim]
-        heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        mixed = self._attend(q, k, v, mask)
-        projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return projected
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        dtype = v.dtype
-        if v.device.type == "cpu" and dtype == torch.bfloat16:
-            # The backward pass of torch 2.13's CPU attention takes six times as long in bfloat16.
-            q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast("cpu", enabled=False):
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
-            )
-        return mixed.to(dtype)
 
 
 class FeedForward(nn.Sequential):
@@ -90,19 +51,27 @@ class Block(nn.Module):
         self.feed_forward = feed_forward
         self.attention_norm = nn.LayerNorm(d_model, bias=bias)
         self.feed_forward_norm = nn.LayerNorm(d_model, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.norm_first = norm == "pre"
 
     def forward(
-        self, x: Tensor, rotation: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        rotation: Tensor | None = None,
+        mask: Tensor | None = None,
+        remember: Remember | None = None,
     ) -> Tensor:
-        """Map `[batch, time, d_model]` to the same shape."""
+        """Map `[batch, time, d_model]` to the same shape; the rest is for the attention."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask)))
-        normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            x = x + self._drop(self.attention(self.attention_norm(x), rotation, mask, remember))
+            return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self._drop(self.attention(x, rotation, mask, remember)))
+        normed: Tensor = self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
         return normed
+
+    def _drop(self, x: Tensor) -> Tensor:
+        # Even without effect, dropout would be a tenth of the time that a character takes.
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
 class CausalTransformer(nn.Module):
@@ -171,6 +140,14 @@ class CausalTransformer(nn.Module):
         _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
         self.padding_id = vocab_size - 1
         self.context_length = context_length
+        self.cache_shape = CacheShape(
+            num_layers,
+            num_heads,
+            context_length,
+            d_model // num_heads,
+            previous_characters,
+            self.padding_id,
+        )
         self.positions = positions
         self.embedding_scale = math.sqrt(d_model) if scale_embedding else 1.0
         self.embedding = nn.Embedding(vocab_size, d_model)
@@ -241,44 +218,76 @@ class CausalTransformer(nn.Module):
             )
         if attention_mask is not None:
             ids = ids.masked_fill(~attention_mask, self.padding_id)
-        x = self._embed(ids) * self.embedding_scale
-        rotation = None
-        if self.positions == "rotary":
-            rotation = self.positions_table
-        else:
-            learned = self.positions == "learned"
-            table = self.learned_positions if learned else self.positions_table
-            x = x + table[:time]
+        x, rotation = self._locate(self._embed(self._with_padding_before(ids)), slice(time))
         x = self.dropout(x)
-        mask = None if attention_mask is None else _causal_and_real(attention_mask)
+        mask = None if attention_mask is None else causal_and_real(attention_mask)
         for block in self.blocks:
             x = block(x, rotation, mask)
         logits: Tensor = self.head(self.final_norm(x))
         return logits
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, time]` to `[batch, time, d_model]`: each character and those before it.
+    def new_cache(self, batch: int, fixed_shape: bool = False) -> KeyValueCache:
+        """Return the memory for `batch` windows, for `prefill` and `step`."""
+        return KeyValueCache(batch, self.cache_shape, self.head.weight, fixed_shape)
 
-        Before the first character there is padding.
+    def prefill(self, cache: KeyValueCache, rows: Tensor, windows: Sequence[Sequence[int]]) -> None:
+        """Let these rows of the cache hold these windows, and nothing else; in evaluation mode.
+
+        Equal windows are read once.
         """
-        time, count = ids.shape[1], len(self.previous_embeddings)
-        x: Tensor = self.embedding(ids)
-        padded = F.pad(ids, (count, 0), value=self.padding_id)
+        ids = cache.begin(rows, windows)
+        if not ids.numel():
+            return
+        ids, source = ids.unique(dim=0, return_inverse=True)
+        x = self._embed(self._with_padding_before(ids))
+        x, rotation = self._locate(x, slice(ids.shape[1]))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, remember=cache.store(layer, rows, source))
+
+    def step(self, cache: KeyValueCache, ids: Tensor) -> Tensor:
+        """Let every window of the cache grow by an id `[batch]`; in evaluation mode.
+
+        Returns:
+            The logits `[batch, vocab]` of what comes next: those that `forward` has at the end of
+            the grown window.
+        """
+        return self._advance(cache, cache.append(ids))
+
+    def compile_step(self) -> None:
+        """Let torch.compile translate `step`, for caches of fixed shape."""
+        mode = "reduce-overhead" if self.head.weight.is_cuda else None
+        compiled = torch.compile(self._advance, fullgraph=True, dynamic=False, mode=mode)
+        self._advance = compiled  # type: ignore[method-assign]
+
+    def _advance(self, cache: KeyValueCache, newest: Tensor) -> Tensor:
+        x, rotation = self._locate(self._embed(newest), cache.positions[:, None])
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, cache.mask, cache.extend(layer))
+        logits: Tensor = self.head(self.final_norm(x))[:, 0]
+        return logits
+
+    def _with_padding_before(self, ids: Tensor) -> Tensor:
+        return F.pad(ids, (len(self.previous_embeddings), 0), value=self.padding_id)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Map ids `[batch, previous_characters + time]` to `[batch, time, d_model]`: each character
+        and those before it.
+        """
+        count = len(self.previous_embeddings)
+        time = ids.shape[1] - count
+        x: Tensor = self.embedding(ids[:, count:])
         for distance, embedding in enumerate(self.previous_embeddings, start=1):
-            x = x + embedding(padded[:, count - distance :][:, :time])
-        return x
+            x = x + embedding(ids[:, count - distance :][:, :time])
+        return x * self.embedding_scale
 
-
-def _causal_and_real(attention_mask: Tensor) -> Tensor:
-    """Return `[batch, 1, time, time]`: a position looks at real ones up to itself, and at itself
-    always.
-
-    The latter keeps the softmax of a row without any real position from being 0 / 0.
-    """
-    time = attention_mask.shape[1]
-    triangle = torch.ones(time, time, dtype=torch.bool, device=attention_mask.device).tril()
-    itself = torch.eye(time, dtype=torch.bool, device=attention_mask.device)
-    return ((triangle & attention_mask[:, None, :]) | itself)[:, None]
+    def _locate(self, x: Tensor, places: slice | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tell `[batch, time, d_model]` where each character stands: add rows of the table, or say
+        how queries and keys are to be turned.
+        """
+        if self.positions == "rotary":
+            return x, self.positions_table[:, places].unsqueeze(-3)  # the same for all heads
+        learned = self.positions == "learned"
+        return x + (self.learned_positions if learned else self.positions_table)[places], None
 
 
 def _check_heads(d_model: int, num_heads: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from shakespeare_lm.cli import ShakespeareCLI, fit
+from shakespeare_lm.module import ShakespeareLM
 from shakespeare_lm.transformer import CausalTransformer
 
 TINY = [
@@ -46,6 +47,12 @@ def transformer() -> CausalTransformer:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     return network.eval()
+
+
+def save(path: Path, module: ShakespeareLM, **changes: object) -> Path:
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save({**content, **changes}, path)
+    return path
 
 
 def logged(run_folder: Path, name: str) -> dict[int, float]:

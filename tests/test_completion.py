@@ -1,17 +1,18 @@
 """A checkpoint and a prompt become text."""
 
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
 from shakespeare_lm.bigram import BigramTable
-from shakespeare_lm.completion import Completer, newest_checkpoint
+from shakespeare_lm.completion import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.reader import Window
 from shakespeare_lm.tokenizer import CharTokenizer
 from shakespeare_lm.transformer import CausalTransformer
+from tests.conftest import save
 
 # Ten characters, not sorted: with padding as many ids as the `transformer` fixture has.
 VOCABULARY = "\nihgfedcba"
@@ -32,7 +33,8 @@ def test_greedy_takes_the_most_likely_character_each_time(completer: Completer) 
     for _ in range(12):
         ids = torch.tensor([completer.tokenizer.encode(text[-8:])])
         text += VOCABULARY[int(completer.transformer(ids)[0, -1, :-1].argmax())]
-    assert completer.complete("abc", 12, greedy=True) == text[3:]
+    for cache in (True, False):
+        assert completer.complete("abc", 12, greedy=True, window="exact", cache=cache) == text[3:]
 
 
 def test_of_a_long_prompt_the_last_context_length_characters_count(completer: Completer) -> None:
@@ -47,6 +49,79 @@ def test_several_prompts_together_equal_each_alone(completer: Completer, options
     together = completer.complete(prompts, 15, **options)
     assert together == [completer.complete(prompt, 15, **options) for prompt in prompts]
     assert len(set(together)) > 1
+
+
+@pytest.mark.parametrize("window", ["stride", "exact"])
+@pytest.mark.parametrize("prompt", ["a", "abcd", "abcdefgh", "ihgfedcbaabcdefgh"])
+def test_with_a_cache_the_text_is_the_same(
+    completer: Completer, prompt: str, window: Window
+) -> None:
+    for options in ({"greedy": True}, {"seed": 0, "temperature": 1.0}):
+        texts = {
+            completer.complete(prompt, 40, window=window, cache=cache, **options)
+            for cache in (True, False)
+        }
+        assert len(texts) == 1
+
+
+def test_the_two_windows_differ_once_the_context_is_full(completer: Completer) -> None:
+    texts = [completer.complete("abc", 40, greedy=True, window=w) for w in ("stride", "exact")]
+    assert texts[0][:6] == texts[1][:6]
+    assert texts[0] != texts[1]
+
+
+def test_sample_i_is_what_its_seed_gives_alone(completer: Completer) -> None:
+    samples = completer.complete("abc", 20, num_samples=4, seed=7, temperature=1.0)
+    assert samples == [completer.complete("abc", 20, seed=7 + i, temperature=1.0) for i in range(4)]
+    assert len(set(samples)) == 4
+    assert completer.complete("abc", 20, num_samples=1, seed=7, temperature=1.0) == samples[:1]
+
+
+def test_samples_without_a_seed_differ(completer: Completer) -> None:
+    assert len(set(completer.complete("abc", 20, num_samples=3, temperature=1.0))) == 3
+
+
+def test_more_prompts_than_fit_together_are_completed_in_turns(
+    completer: Completer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = ["a", "bc", "def", "a", "bcd"]
+    together = completer.complete(prompts, 10, seed=0)
+    monkeypatch.setattr("shakespeare_lm.completion._PROMPTS_TOGETHER", 2)
+    assert completer.complete(prompts, 10, seed=0) == together
+    assert completer.complete([], 10) == []
+
+
+def test_each_text_ends_by_itself(completer: Completer) -> None:
+    prompts = ["a", "abcd", "ihg"]
+    whole = completer.complete(prompts, 40, greedy=True)
+    stop = whole[1][10:12]
+    stopped = completer.complete(prompts, 40, greedy=True, stop=stop)
+    assert stopped == [text.partition(stop)[0] for text in whole]
+    assert "".join(completer.stream("abcd", 40, greedy=True, stop=[stop, "?"])) == stopped[1]
+
+
+def test_what_was_held_back_is_shown_when_nothing_more_comes(completer: Completer) -> None:
+    whole = completer.complete("abcd", 10, greedy=True)
+    never = whole[-2:] + "?"
+    assert completer.complete("abcd", 10, greedy=True, stop=never) == whole
+    assert "".join(completer.stream("abcd", 10, greedy=True, stop=never)) == whole
+
+
+def test_lines_are_counted(completer: Completer) -> None:
+    whole = completer.complete("abc", 100, seed=1, temperature=2.0)
+    assert whole.count("\n") >= 2
+    lines = completer.complete("abc", 100, seed=1, temperature=2.0, max_lines=2)
+    assert lines == "\n".join(whole.split("\n")[:2])
+
+
+def test_nothing_is_computed_after_the_end(completer: Completer) -> None:
+    calls = []
+    step = completer.transformer.step
+    completer.transformer.step = lambda *rest: calls.append(1) or step(*rest)
+    text = completer.complete("abcd", 10, greedy=True)
+    calls.clear()
+    assert completer.complete("abcd", 10, greedy=True, stop=text[0]) == ""
+    assert len(calls) == 1
 
 
 def test_a_stream_yields_what_complete_returns(completer: Completer) -> None:
@@ -84,8 +159,9 @@ def test_a_vocabulary_without_a_new_line_starts_from_its_first_character(
 def test_an_unknown_character_is_named_or_skipped(completer: Completer) -> None:
     with pytest.raises(UserError, match=r"'Z' \(U\+005A\) at position 2"):
         completer.complete("abZc", 5)
-    skipped = completer.complete("abZc", 5, greedy=True, unknown="skip")
-    assert skipped == completer.complete("abc", 5, greedy=True)
+    known = completer.complete("abc", 5, greedy=True)
+    assert completer.complete("abZc", 5, greedy=True, unknown="skip") == known
+    assert completer.complete("äbZc", 5, greedy=True, unknown="replace") == known
 
 
 def test_mistakes_show_when_asked_and_not_when_the_stream_is_read(completer: Completer) -> None:
@@ -95,6 +171,17 @@ def test_mistakes_show_when_asked_and_not_when_the_stream_is_read(completer: Com
         completer.stream("abc", temperature=-1)
     with pytest.raises(UserError, match="'Z'"):
         completer.stream("Z")
+    with pytest.raises(UserError, match="stop is an empty text"):
+        completer.stream("abc", stop="")
+    with pytest.raises(UserError, match="max_lines is 0"):
+        completer.stream("abc", max_lines=0)
+    with pytest.raises(UserError, match="window is 'half': accepted is stride, exact"):
+        completer.stream("abc", window="half")
+    with pytest.raises(UserError, match="unknown is 'ignore': accepted is error, skip, replace"):
+        completer.stream("abc", unknown="ignore")
+    for num_samples, prompt in ((0, "abc"), (2, ["a", "b"])):
+        with pytest.raises(UserError, match=f"num_samples is {num_samples}"):
+            completer.complete(prompt, num_samples=num_samples)
 
 
 def test_completing_leaves_mode_and_global_randomness_as_they_were(completer: Completer) -> None:
@@ -118,12 +205,6 @@ def test_completing_is_the_same_in_either_mode(transformer: CausalTransformer) -
     assert completer.complete("abc", 30, greedy=True) == text
 
 
-def save(path: Path, module: ShakespeareLM, **changes: object) -> Path:
-    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    torch.save({**content, **changes}, path)
-    return path
-
-
 @pytest.fixture
 def module() -> ShakespeareLM:
     torch.manual_seed(0)
@@ -141,65 +222,38 @@ def test_a_checkpoint_yields_the_network_that_was_saved(
     assert not completer.transformer.training
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_completes_in_every_dtype(
+    tmp_path: Path, module: ShakespeareLM, dtype: str
+) -> None:
+    path = save(tmp_path / "a.ckpt", module)
+    completer = Completer.from_checkpoint(path, dtype=dtype)
+    assert next(completer.transformer.parameters()).dtype == getattr(torch, dtype)
+    assert len(completer.complete(["abc", "a"], 20, seed=0)[1]) == 20
+
+
+def test_a_device_or_dtype_that_is_none_is_refused(tmp_path: Path, module: ShakespeareLM) -> None:
+    path = save(tmp_path / "a.ckpt", module)
+    with pytest.raises(UserError, match="dtype is 'int8': accepted is float32, bfloat16, float16"):
+        Completer.from_checkpoint(path, dtype="int8")
+    with pytest.raises(UserError, match="device is 'tpu'"):
+        Completer.from_checkpoint(path, device="tpu")
+
+
+@pytest.mark.slow
+def test_a_compiled_completer_makes_the_same_text(tmp_path: Path, module: ShakespeareLM) -> None:
+    path = save(tmp_path / "a.ckpt", module)
+    texts = [
+        Completer.from_checkpoint(path, compile=compile).complete(["abc", "a"], 30, greedy=True)
+        for compile in (True, False)
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_bigram_checkpoint_completes(tmp_path: Path) -> None:
     module = ShakespeareLM(VOCABULARY, network="bigram", context_length=8)
     completer = Completer.from_checkpoint(str(save(tmp_path / "a.ckpt", module)))
     assert len(completer.complete("abcabcabcabc", 10)) == 10
-
-
-class Harmful:
-    """Pickles into a call that would write a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.target,))
-
-
-def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(
-    tmp_path: Path, module: ShakespeareLM
-) -> None:
-    target = tmp_path / "ran"
-    path = save(tmp_path / "a.ckpt", module, extra=Harmful(target))
-    with pytest.raises(UserError, match="holds more than tensors and plain values"):
-        Completer.from_checkpoint(path)
-    (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Harmful(target)))
-    with pytest.raises(UserError, match=r"b\.ckpt is damaged or no checkpoint"):
-        Completer.from_checkpoint(tmp_path / "b.ckpt")
-    assert not target.exists()
-
-
-def test_every_truncation_of_a_checkpoint_is_refused_in_one_line(
-    tmp_path: Path, module: ShakespeareLM
-) -> None:
-    whole = save(tmp_path / "a.ckpt", module).read_bytes()
-    for size in range(0, len(whole), len(whole) // 25):
-        (tmp_path / "cut.ckpt").write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"cut\.ckpt is damaged or no checkpoint") as caught:
-            Completer.from_checkpoint(tmp_path / "cut.ckpt")
-        assert "\n" not in str(caught.value)
-
-
-def test_a_missing_checkpoint_a_folder_and_an_address_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.ckpt", tmp_path, "https://example.org/model.ckpt"):
-        with pytest.raises(UserError, match=f"there is no checkpoint {path}"):
-            Completer.from_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"model": torch.zeros(3)},
-        [1, 2],
-        {"state_dict": {}, "hyper_parameters": {"d_model": 8}},
-        {"state_dict": {}},
-    ],
-)
-def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match=r"other\.ckpt is a checkpoint of another program"):
-        Completer.from_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(
@@ -210,14 +264,3 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
         with pytest.raises(UserError, match=r"a\.ckpt holds no working model") as caught:
             Completer.from_checkpoint(path)
         assert "\n" not in str(caught.value)
-
-
-def test_the_newest_run_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
-    for number in (0, 9, 10):
-        folder = tmp_path / f"version_{number}" / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "best.ckpt").touch()
-    (tmp_path / "version_11" / "checkpoints").mkdir(parents=True)
-    assert newest_checkpoint("best", tmp_path).parts[-3] == "version_10"
-    with pytest.raises(UserError, match=r"no last\.ckpt in"):
-        newest_checkpoint("last", tmp_path)

@@ -128,6 +128,12 @@ def test_unknown_characters_can_be_skipped():
     assert tokenizer.encode("???", unknown="skip") == []
 
 
+def test_unknown_characters_can_be_replaced_by_their_plain_form_or_a_space():
+    tokenizer = CharTokenizer("ab e'")
+    assert tokenizer.decode(tokenizer.encode("é-b→ǎ", unknown="replace")) == "e b a"
+    assert CharTokenizer("ab").encode("é-bǎ", unknown="replace") == [1, 0]
+
+
 @pytest.mark.parametrize("number", [-1, 4, 1000])
 def test_an_id_out_of_range_is_an_error_that_names_the_range(number):
     with pytest.raises(UserError, match=rf"the id {number} is outside .* 0\.\.3$"):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from shakespeare_lm.attention import CausalSelfAttention
 from shakespeare_lm.bigram import BigramTable
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
@@ -17,7 +18,6 @@ from shakespeare_lm.positions import rotary_table, rotate
 from shakespeare_lm.tokenizer import CharTokenizer
 from shakespeare_lm.transformer import (
     Block,
-    CausalSelfAttention,
     CausalTransformer,
     FeedForward,
     Norm,
@@ -216,10 +216,13 @@ def test_each_position_is_told_of_the_characters_before_it() -> None:
         # Which character stands at which distance, readable from the sum: 1, 10 or 100 times it.
         table.weight.data[:, 0] = torch.arange(5.0) * 10**distance
     padding = 4
-    embedded = network._embed(torch.tensor([[1, 2, 3, 1]]))[0, :, 0].tolist()
+    embedded = network._embed(torch.tensor([[4, 4, 1, 2, 3, 1]]))[0, :, 0].tolist()
     assert embedded == [1 + 10 * padding + 100 * padding, 2 + 10 + 100 * padding, 123, 231]
     # Shorter than the distances that there are tables for.
-    assert network._embed(torch.tensor([[1]]))[0, 0, 0].item() == 1 + 10 * padding + 100 * padding
+    assert (
+        network._embed(torch.tensor([[4, 4, 1]]))[0, 0, 0].item()
+        == 1 + 10 * padding + 100 * padding
+    )
 
 
 def test_padding_on_the_left_is_what_stands_before_the_first_character(

@@ -1,0 +1,136 @@
+"""Beside the transformer: what it has read of windows that grow, so that nothing is read twice.
+
+Enters: ids, and each layer's keys and values of them. Leaves: the keys and values of all characters
+of each window so far. Only completion needs it; training sees whole windows at once.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shakespeare_lm.attention import Remember
+from shakespeare_lm.errors import UserError
+
+
+class CacheShape(NamedTuple):
+    """What a network needs to remember of one window."""
+
+    num_layers: int
+    num_heads: int
+    context_length: int
+    head_dim: int
+    previous_characters: int
+    padding_id: int
+
+
+class KeyValueCache:
+    """The keys and values of every layer for `batch` windows, allocated once.
+
+    Windows may have different lengths: position p of a window lies in column p of its row.
+
+    Args:
+        batch: number of windows.
+        shape: of the network.
+        like: a tensor of the network, for its dtype and device.
+        fixed_shape: let every step look at all columns, under a mask, so that all steps have one
+            shape and can be compiled.
+    """
+
+    def __init__(
+        self, batch: int, shape: CacheShape, like: Tensor, fixed_shape: bool = False
+    ) -> None:
+        self.shape = shape
+        self.fixed_shape = fixed_shape
+        size = (shape.num_layers, batch, shape.num_heads, shape.context_length, shape.head_dim)
+        # Zeros, because what a mask hides is still multiplied (by zero) and must not be NaN.
+        # One tensor per layer, each `[batch, heads, context_length, head_dim]`.
+        self.keys, self.values = like.new_zeros(size).unbind(), like.new_zeros(size).unbind()
+        self.lengths = [0] * batch
+        # The same on the device: where in its window each row's newest character stands.
+        self.positions = torch.full((batch,), -1, device=like.device)
+        self.mask: Tensor | None = None
+        self._reach = 0  # how many columns the longest window fills
+        self._rows = torch.arange(batch, device=like.device)
+        self._columns = torch.arange(shape.context_length, device=like.device)
+        width = shape.previous_characters + shape.context_length
+        self._ids = torch.full((batch, width), shape.padding_id, device=like.device)
+        self._nearest = torch.arange(shape.previous_characters + 1, device=like.device)
+
+    def begin(self, rows: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Start these rows anew with these windows, whose keys and values are still to come.
+
+        Returns:
+            Their ids `[windows, time]`, padded on the right.
+        """
+        time, padding_id = max(map(len, windows)), self.shape.padding_id
+        padded = [[*window] + [padding_id] * (time - len(window)) for window in windows]
+        ids = torch.tensor(padded, dtype=torch.long, device=rows.device)
+        first = self.shape.previous_characters
+        self._ids[rows] = padding_id
+        self._ids[rows, first : first + time] = ids
+        lengths = list(map(len, windows))
+        self.positions[rows] = torch.tensor(lengths, device=rows.device) - 1
+        for row, length in zip(rows.tolist(), lengths, strict=True):
+            self.lengths[row] = length
+        return ids
+
+    def store(self, layer: int, rows: Tensor, source: Tensor) -> Remember:
+        """Return what keeps a layer's keys and values of whole windows: those of window `source[i]`
+        for row `rows[i]`.
+        """
+
+        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            time = k.shape[2]
+            self.keys[layer][rows, :, :time] = k[source]
+            self.values[layer][rows, :, :time] = v[source]
+            return k, v
+
+        return remember
+
+    def append(self, ids: Tensor) -> Tensor:
+        """Let every window grow by one of the ids `[batch]`.
+
+        Returns:
+            Each window's newest ids, `[batch, previous_characters + 1]`.
+
+        Raises:
+            UserError: if a window is full.
+        """
+        if max(self.lengths) >= self.shape.context_length:
+            raise UserError(f"a window holds at most {self.shape.context_length} characters")
+        self.lengths = [length + 1 for length in self.lengths]
+        self.positions += 1
+        self._reach = self.shape.context_length if self.fixed_shape else max(self.lengths)
+        self.mask = None
+        if self.fixed_shape or min(self.lengths) < self._reach:
+            self.mask = self._filled()
+        if not self.shape.previous_characters:
+            return ids[:, None]
+        self._ids[self._rows, self.positions + self.shape.previous_characters] = ids
+        return self._ids.gather(1, self.positions[:, None] + self._nearest)
+
+    def _filled(self) -> Tensor:
+        """Return `[batch, 1, 1, columns]`, True in the columns that a row has filled.
+
+        The axes are those of attention weights: heads and the one new position are between.
+        """
+        return (self._columns[: self._reach] <= self.positions[:, None])[:, None, None]
+
+    def extend(self, layer: int) -> Remember:
+        """Return what keeps a layer's keys and values of one new character per window, and returns
+        those of all characters so far.
+        """
+
+        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            keys, values = self.keys[layer], self.values[layer]
+            if self.mask is None:  # a slice is written faster than scattered places
+                newest = slice(self._reach - 1, self._reach)
+                keys[:, :, newest], values[:, :, newest] = k, v
+            else:
+                keys[self._rows, :, self.positions] = k[:, :, 0]
+                values[self._rows, :, self.positions] = v[:, :, 0]
+            return keys[:, :, : self._reach], values[:, :, : self._reach]
+
+        return remember
