@@ -121,42 +121,53 @@ class Completer:
         Args:
             prompt: one text, or several; each of several gets the text that it would get alone.
             max_new_tokens: how many characters to make at most.
-            num_samples: of one prompt, how many completions to return; sample i is what `seed + i`
-                gives alone, and the prompt is read once for all.
-            seed: makes sampling repeatable.
+            num_samples: of one prompt, how many completions to return as a list; the prompt is read
+                once for all.
+            seed: makes sampling repeatable; sample i is what `seed + i` gives alone.
             **options: as for `stream`.
 
         Raises:
             UserError: for an unknown character or a value out of range.
         """
-        one = isinstance(prompt, str)
-        if num_samples is not None and (num_samples < 1 or not one):
-            raise UserError(f"num_samples is {num_samples}: accepted is 1 or more, of one prompt")
-        prompts = [prompt] * (num_samples or 1) if isinstance(prompt, str) else list(prompt)
-        seeds = [seed if seed is None else seed + i * one for i in range(len(prompts))]
+        if isinstance(prompt, str):
+            count = _checked_samples(num_samples)
+            prompts, seeds = [prompt] * count, _seeds(seed, count)
+        elif num_samples is None:
+            prompts, seeds = list(prompt), [seed] * len(prompt)
+        else:
+            raise UserError("num_samples is for one prompt, not for several")
         texts = []
         for first in range(0, len(prompts), _PROMPTS_TOGETHER):
             some = slice(first, first + _PROMPTS_TOGETHER)
-            pieces = zip(
-                *self._pieces(prompts[some], seeds[some], max_new_tokens, **options), strict=True
-            )
-            texts += ["".join(of_one) for of_one in pieces]
-        return texts[0] if one and num_samples is None else texts
+            pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, **options)
+            texts += ["".join(of_one) for of_one in zip(*pieces, strict=True)]
+        return texts[0] if isinstance(prompt, str) and num_samples is None else texts
 
+    @overload
+    def stream(
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ..., **options: Any
+    ) -> Iterator[str]: ...
+    @overload
+    def stream(
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int, **options: Any
+    ) -> Iterator[list[str]]: ...
     def stream(
         self,
         prompt: str,
         max_new_tokens: int = 500,
         *,
+        num_samples: int | None = None,
         seed: int | None = None,
         **options: Any,
-    ) -> Iterator[str]:
+    ) -> Iterator[str] | Iterator[list[str]]:
         """Yield the same text as `complete`, piece by piece, each as soon as it is certain.
 
         Args:
             prompt: one text; of a long one, the last `context_length` characters count.
             max_new_tokens: how many characters to make at most.
-            seed: makes sampling repeatable.
+            num_samples: if given, this many completions grow together, and lists of their next
+                pieces are yielded.
+            seed: makes sampling repeatable; sample i is what `seed + i` gives alone.
             **options: `unknown`: what to do with characters that the model never saw (see
                 `CharTokenizer.encode`); `stop`: a text, or several, any of which ends the
                 completion without being part of it; `max_lines`: how many lines to make, the
@@ -168,8 +179,9 @@ class Completer:
             UserError: for an unknown character or a value out of range, at once and not when the
                 stream is read.
         """
-        pieces = self._pieces([prompt], [seed], max_new_tokens, **options)
-        return (piece for (piece,) in pieces if piece)
+        count = _checked_samples(num_samples)
+        pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, **options)
+        return pieces if num_samples else (piece for (piece,) in pieces if piece)
 
     def _pieces(
         self,
@@ -235,6 +247,16 @@ class Completer:
         check_choice("window", window, ("stride", "exact"))
         ids = self.tokenizer.encode(text, unknown)
         return score_ids(self.transformer, self.tokenizer, ids, self.context_length, window, top)
+
+
+def _checked_samples(num_samples: int | None) -> int:
+    if num_samples is not None and num_samples < 1:
+        raise UserError(f"num_samples is {num_samples}: accepted is 1 or more")
+    return num_samples or 1
+
+
+def _seeds(seed: int | None, count: int) -> list[int | None]:
+    return [None if seed is None else seed + i for i in range(count)]
 
 
 def _randomness(seed: int | None) -> random.Random:

@@ -77,6 +77,12 @@ def test_sample_i_is_what_its_seed_gives_alone(completer: Completer) -> None:
     assert completer.complete("abc", 20, num_samples=1, seed=7, temperature=1.0) == samples[:1]
 
 
+def test_samples_grow_together_in_a_stream(completer: Completer) -> None:
+    rows = list(completer.stream("abc", 20, num_samples=3, seed=7))
+    samples = ["".join(pieces) for pieces in zip(*rows, strict=True)]
+    assert samples == completer.complete("abc", 20, num_samples=3, seed=7)
+
+
 def test_samples_without_a_seed_differ(completer: Completer) -> None:
     assert len(set(completer.complete("abc", 20, num_samples=3, temperature=1.0))) == 3
 
@@ -179,9 +185,10 @@ def test_mistakes_show_when_asked_and_not_when_the_stream_is_read(completer: Com
         completer.stream("abc", window="half")
     with pytest.raises(UserError, match="unknown is 'ignore': accepted is error, skip, replace"):
         completer.stream("abc", unknown="ignore")
-    for num_samples, prompt in ((0, "abc"), (2, ["a", "b"])):
-        with pytest.raises(UserError, match=f"num_samples is {num_samples}"):
-            completer.complete(prompt, num_samples=num_samples)
+    with pytest.raises(UserError, match="num_samples is 0"):
+        completer.stream("abc", num_samples=0)
+    with pytest.raises(UserError, match="num_samples is for one prompt"):
+        completer.complete(["a", "b"], num_samples=2)
 
 
 def test_completing_leaves_mode_and_global_randomness_as_they_were(completer: Completer) -> None:

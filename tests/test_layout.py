@@ -27,8 +27,9 @@ LEVELS = [
     {"network", "reader"},
     {"checkpoint", "generation", "scoring"},
     {"module", "completion"},
-    {"callbacks", "stopping", "console"},
-    {"cli"},
+    {"callbacks", "stopping", "console", "terminal"},
+    {"jsonl"},
+    {"cli", "completion_cli", "scoring_cli"},
 ]
 
 
