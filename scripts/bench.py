@@ -1,4 +1,4 @@
-"""Measure speed and memory: python scripts/bench.py {feed,train,scaling} [options].
+"""Measure speed and memory: python scripts/bench.py {feed,train,scaling,complete} [options].
 
 Every command prints a readable table, and as its last line the same figures as JSON.
 """
@@ -7,12 +7,12 @@ import argparse
 import sys
 
 # This script's folder is on Python's path when it runs, but mypy looks from the repository's root.
-from benchmarks import feed, scaling, train  # type: ignore[import-not-found]
+from benchmarks import complete, feed, scaling, train  # type: ignore[import-not-found]
 
 from shakespeare_lm.console import prepare_console
 from shakespeare_lm.errors import UserError, one_line
 
-COMMANDS = {"feed": feed, "train": train, "scaling": scaling}
+COMMANDS = {"feed": feed, "train": train, "scaling": scaling, "complete": complete}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -69,7 +69,7 @@ class Completer:
             device: cpu, cuda, mps, or auto: the fastest there is.
             dtype: float32, bfloat16 or float16, of the weights and the cache.
             compile: let torch.compile translate the step from one character to the next, which
-                takes a while at first.
+                takes ten seconds or more at first; on a CPU it is used for texts made alone.
 
         Raises:
             UserError: if the file is missing, damaged, or no checkpoint of this program, or for a
@@ -226,7 +226,10 @@ class Completer:
 
     def _reader(self, batch: int, window: Window, cache: bool) -> CachedReader | WholeReader:
         if cache and isinstance(self.transformer, CausalTransformer):
-            return CachedReader(self.transformer, batch, window, fixed_shape=self.compiled)
+            # Compiled for a CPU, steps of one text are faster, and those of many far slower.
+            on_cpu = self.transformer.head.weight.device.type == "cpu"
+            fixed_shape = self.compiled and (batch == 1 or not on_cpu)
+            return CachedReader(self.transformer, batch, window, fixed_shape)
         return WholeReader(self.transformer, self.context_length, window)
 
     def score(

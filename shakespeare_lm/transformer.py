@@ -6,8 +6,8 @@ et al. 2019).
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -172,6 +172,7 @@ class CausalTransformer(nn.Module):
         if tied_head:
             self.head.weight = self.embedding.weight
         self._initialise(zero_init)
+        self._compiled: Callable[[KeyValueCache, Tensor], Tensor] | None = None
 
     def _add_positions(self, context_length: int, d_model: int, num_heads: int) -> None:
         if self.positions == "learned":
@@ -251,13 +252,16 @@ class CausalTransformer(nn.Module):
             The logits `[batch, vocab]` of what comes next: those that `forward` has at the end of
             the grown window.
         """
-        return self._advance(cache, cache.append(ids))
+        advance = self._compiled if cache.fixed_shape and self._compiled else self._advance
+        return advance(cache, cache.append(ids))
 
     def compile_step(self) -> None:
-        """Let torch.compile translate `step`, for caches of fixed shape."""
-        mode = "reduce-overhead" if self.head.weight.is_cuda else None
-        compiled = torch.compile(self._advance, fullgraph=True, dynamic=False, mode=mode)
-        self._advance = compiled  # type: ignore[method-assign]
+        """Let torch.compile translate `step` for caches of fixed shape, when it is first called."""
+        if self.head.weight.is_cuda:
+            how: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs
+        else:
+            how = {"options": {"cpp_wrapper": True}}  # without Python between the kernels
+        self._compiled = torch.compile(self._advance, fullgraph=True, dynamic=False, **how)
 
     def _advance(self, cache: KeyValueCache, newest: Tensor) -> Tensor:
         x, rotation = self._locate(self._embed(newest), cache.positions[:, None])

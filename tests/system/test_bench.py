@@ -61,6 +61,22 @@ def test_train_compares_loops_that_do_the_same(bench: Bench) -> None:
     assert figures["feeding_seconds"] > 0
 
 
+def test_complete_compares_ways_to_make_a_text(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.nanogpt import SHAPES
+
+    tiny = SHAPES["laptop"]._replace(num_layers=1, d_model=16, context_length=8)
+    monkeypatch.setitem(SHAPES, "laptop", tiny)
+    sizes = ["--shapes=laptop", "--characters=20", "--rounds=2", "--texts=3", "--starts=0"]
+    figures = bench("complete", *sizes, "--growth=100")["shapes"]["laptop"]
+    speeds = figures["characters_per_second"]
+    assert set(speeds) == {"nanoGPT's way", "one text", "together"}
+    assert all(low <= median <= high for median, low, high in speeds.values())
+    assert figures["one_over_nanogpt"][0] > 0
+    assert len(figures["growth"]["characters_per_second_of_tenths"]) == 9
+
+
 def test_scaling_says_with_which_power_each_figure_grows(bench: Bench) -> None:
     sizes = ["--accelerator=cpu", "--axes", "depth", "--points=2", "--repeats=1", "--steps=1"]
     figures = bench("scaling", *sizes, "--megabytes", "0.05", "0.1")

@@ -31,6 +31,10 @@ assert Path(shakespeare_lm.__file__).parents[1] == Path(__file__).parent
 
 CHUNKS = "tests/test_chunks.py::"
 COMPLETION = "tests/test_completion.py::"
+CHECKPOINT = "tests/test_checkpoint.py::"
+READER = "tests/test_reader.py::"
+ENDING = "tests/test_ending.py::"
+SCORING = "tests/test_scoring.py::"
 LOSS = "tests/test_loss.py::"
 MODULE = "tests/test_module.py::"
 OPTIM = "tests/test_optim.py::"
@@ -63,14 +67,14 @@ MISTAKES = {
     ),
     "one_position_row_added_everywhere": Mistake(
         "transformer.py",
-        "x = x + table[:time]",
-        "x = x + table[0]",
+        "self.positions_table)[places], None",
+        "self.positions_table)[0], None",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "rotary_positions_not_applied": Mistake(
         "transformer.py",
-        "            rotation = self.positions_table\n",
-        "            pass\n",
+        "return x, self.positions_table[:, places].unsqueeze(-3)",
+        "return x, None",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "vocabulary_sorted_on_reload": Mistake(
@@ -80,14 +84,14 @@ MISTAKES = {
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
     ),
     "causal_mask_not_passed": Mistake(
-        "transformer.py",
-        "is_causal=mask is None",
+        "attention.py",
+        "is_causal=causal",
         "is_causal=False",
         f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
     ),
     "padding_mask_built_but_not_passed": Mistake(
-        "transformer.py",
-        "attn_mask=mask, dropout_p=dropout, is_causal=mask is None",
+        "attention.py",
+        "attn_mask=mask, dropout_p=dropout, is_causal=causal",
         "attn_mask=None, dropout_p=dropout, is_causal=True",
         f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side",
     ),
@@ -169,7 +173,7 @@ MISTAKES = {
         f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "attention_dropout_active_in_evaluation": Mistake(
-        "transformer.py",
+        "attention.py",
         "dropout = self.dropout if self.training else 0.0",
         "dropout = self.dropout",
         f"{TRANSFORMER}test_dropout_acts_in_training_and_never_in_evaluation",
@@ -181,14 +185,14 @@ MISTAKES = {
         f"{MODULE}test_dropout_is_off_in_validation",
     ),
     "dropout_active_in_completion": Mistake(
-        "completion.py",
-        "self.transformer.eval()\n        try:",
-        "try:",
+        "reader.py",
+        "network.eval()",
+        "pass",
         f"{COMPLETION}test_completing_is_the_same_in_either_mode",
     ),
     "evaluation_mode_left_on_after_completion": Mistake(
-        "completion.py",
-        "self.transformer.train(training)",
+        "reader.py",
+        "network.train()",
         "pass",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
     ),
@@ -253,9 +257,9 @@ MISTAKES = {
         f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
     ),
     "padding_produced": Mistake(
-        "completion.py",
-        "last, : self.tokenizer.padding_id]",
-        "last]",
+        "generation.py",
+        "reader.logits(texts)[:, :choices]",
+        "reader.logits(texts)",
         f"{COMPLETION}test_padding_is_never_produced_however_likely",
         symptom="IndexError: string index out of range",  # the padding id has no character
     ),
@@ -267,14 +271,14 @@ MISTAKES = {
     ),
     "top_k_keeps_ties_beyond_k": Mistake(
         "sampling.py",
-        "kept[decoding.top_k :] = False",
-        "kept &= ordered >= ordered[: decoding.top_k].min()",
+        "kept[:, decoding.top_k :] = False",
+        "kept &= ordered >= ordered[:, : decoding.top_k].amin(-1, keepdim=True)",
         f"{SAMPLING}test_top_k_keeps_exactly_k_on_ties",
     ),
     "samples_drawn_from_the_global_generator": Mistake(
-        "sampling.py",
-        "torch.multinomial(probabilities, 1, generator=generator)",
-        "torch.multinomial(probabilities, 1)",
+        "generation.py",
+        "[source.random() for source in randoms]",
+        "__import__('torch').rand(len(randoms)).tolist()",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
     ),
     "biases_in_no_group": Mistake(
@@ -309,15 +313,63 @@ MISTAKES = {
     ),
     "every_table_sees_the_same_previous_character": Mistake(
         "transformer.py",
-        "padded[:, count - distance :]",
-        "padded[:, count - 1 :]",
+        "ids[:, count - distance :]",
+        "ids[:, count - 1 :]",
         f"{TRANSFORMER}test_each_position_is_told_of_the_characters_before_it",
     ),
-    "checkpoint_runs_code": Mistake(
+    "cached_positions_one_behind": Mistake(
+        "transformer.py",
+        "cache.positions[:, None])",
+        "cache.positions[:, None] - 1)",
+        f"{READER}test_cached_equals_uncached",
+    ),
+    "uneven_windows_looked_at_to_their_padding": Mistake(
+        "cache.py",
+        "<= self.positions[:, None]",
+        "<= self.positions.max()",
+        f"{READER}test_cached_equals_uncached",
+    ),
+    "characters_of_an_old_window_remembered": Mistake(
+        "cache.py",
+        "        self._ids[rows] = padding_id\n",
+        "",
+        f"{READER}test_cached_equals_uncached",
+    ),
+    "equal_prompts_mixed_up": Mistake(
+        "cache.py",
+        "= k[source]",
+        "= k[source.flip(0)]",
+        f"{READER}test_cached_equals_uncached",
+    ),
+    "batch_mates_share_their_randomness": Mistake(
         "completion.py",
+        "[_randomness(seed) for seed in seeds]",
+        "[_randomness(seeds[0])] * len(seeds)",
+        f"{COMPLETION}test_several_prompts_together_equal_each_alone",
+    ),
+    "min_p_of_the_whole_instead_of_the_likeliest": Mistake(
+        "sampling.py",
+        "ordered.exp() >= decoding.min_p",
+        "ordered.softmax(-1) >= decoding.min_p",
+        f"{SAMPLING}test_min_p_keeps_those_as_likely_as_a_share_of_the_likeliest",
+    ),
+    "stop_shown_before_it_is_complete": Mistake(
+        "ending.py",
+        "self._release(self._beginning_of_a_stop())",
+        "self._release(0)",
+        f"{ENDING}test_a_possible_beginning_is_held_back_until_it_is_certain",
+    ),
+    "scored_twice_where_windows_overlap": Mistake(
+        "scoring.py",
+        ">= kept - 1",
+        ">= 0",
+        f"{SCORING}test_each_character_sees_the_window_that_completion_would",
+    ),
+    "checkpoint_runs_code": Mistake(
+        "checkpoint.py",
         'torch.load(path, map_location="cpu", weights_only=True)',
         'torch.load(path, map_location="cpu", weights_only=False)',
-        f"{COMPLETION}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
+        f"{CHECKPOINT}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
     ),
 }
 
