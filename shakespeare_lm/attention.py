@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from shakespeare_lm.positions import rotate
 
-# Takes new keys and values, keeps them, and returns all those that are to be looked at.
-Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# Takes new keys and values, stacked as `[2, batch, heads, time, head_dim]`, keeps them, and returns
+# all those that are to be looked at.
+Remember = Callable[[Tensor], Tensor]
 
 
 class CausalSelfAttention(nn.Module):
@@ -41,14 +42,14 @@ class CausalSelfAttention(nn.Module):
         position (row) may look at another (column), and None is the causal triangle, or everything
         if there is one new position alone; `remember` is a cache's, for completion.
         """
-        # [batch, time, 3 * d_model] -> three of [batch, heads, time, head_dim]
+        # [batch, time, 3 * d_model] -> [3, batch, heads, time, head_dim]
         heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        heads = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        if remember is not None:
-            k, v = remember(k, v)
-        mixed = self._attend(q, k, v, mask)
+            heads = torch.cat((rotate(heads[:2], rotation), heads[2:]))
+        keys_values = heads[1:] if remember is None else remember(heads[1:])
+        k, v = keys_values
+        mixed = self._attend(heads[0], k, v, mask)
         projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return projected
 

@@ -43,10 +43,10 @@ class KeyValueCache:
     ) -> None:
         self.shape = shape
         self.fixed_shape = fixed_shape
-        size = (shape.num_layers, batch, shape.num_heads, shape.context_length, shape.head_dim)
-        # Zeros, because what a mask hides is still multiplied (by zero) and must not be NaN.
-        # One tensor per layer, each `[batch, heads, context_length, head_dim]`.
-        self.keys, self.values = like.new_zeros(size).unbind(), like.new_zeros(size).unbind()
+        size = (2, batch, shape.num_heads, shape.context_length, shape.head_dim)
+        # Keys and values of each layer. Zeros, because what a mask hides is still multiplied (by
+        # zero) and must not be NaN.
+        self.layers = [like.new_zeros(size) for _ in range(shape.num_layers)]
         self.lengths = [0] * batch
         # The same on the device: where in its window each row's newest character stands.
         self.positions = torch.full((batch,), -1, device=like.device)
@@ -81,11 +81,9 @@ class KeyValueCache:
         for row `rows[i]`.
         """
 
-        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            time = k.shape[2]
-            self.keys[layer][rows, :, :time] = k[source]
-            self.values[layer][rows, :, :time] = v[source]
-            return k, v
+        def remember(new: Tensor) -> Tensor:
+            self.layers[layer][:, rows, :, : new.shape[3]] = new[:, source]
+            return new
 
         return remember
 
@@ -123,14 +121,12 @@ class KeyValueCache:
         those of all characters so far.
         """
 
-        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = self.keys[layer], self.values[layer]
+        def remember(new: Tensor) -> Tensor:
+            known = self.layers[layer]
             if self.mask is None:  # a slice is written faster than scattered places
-                newest = slice(self._reach - 1, self._reach)
-                keys[:, :, newest], values[:, :, newest] = k, v
+                known[:, :, :, self._reach - 1 : self._reach] = new
             else:
-                keys[self._rows, :, self.positions] = k[:, :, 0]
-                values[self._rows, :, self.positions] = v[:, :, 0]
-            return keys[:, :, : self._reach], values[:, :, : self._reach]
+                known[:, self._rows, :, self.positions] = new[:, :, :, 0].transpose(0, 1)
+            return known[:, :, :, : self._reach]
 
         return remember

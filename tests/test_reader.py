@@ -135,7 +135,17 @@ def test_equal_prompts_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_cache_is_allocated_once() -> None:
     made = network()
     reader = CachedReader(made, 2, "stride")
-    before = [keys.data_ptr() for keys in (*reader.cache.keys, *reader.cache.values)]
+    before = [layer.data_ptr() for layer in reader.cache.layers]
     grow(reader, prompts(2, 5), steps=40)
-    assert [keys.data_ptr() for keys in (*reader.cache.keys, *reader.cache.values)] == before
-    assert reader.cache.keys[0].shape == (2, 2, CONTEXT_LENGTH, 4)
+    assert [layer.data_ptr() for layer in reader.cache.layers] == before
+    assert reader.cache.layers[0].shape == (2, 2, 2, CONTEXT_LENGTH, 4)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_leaves_onednn_as_it_was(enabled: bool) -> None:
+    before = torch.backends.mkldnn.set_flags(_enabled=enabled)[0]
+    try:
+        grow(CachedReader(network(), 1, "stride"), prompts(3), steps=2)
+        assert torch.backends.mkldnn.set_flags(_enabled=enabled)[0] is enabled
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)

@@ -337,8 +337,8 @@ MISTAKES = {
     ),
     "equal_prompts_mixed_up": Mistake(
         "cache.py",
-        "= k[source]",
-        "= k[source.flip(0)]",
+        "new[:, source]",
+        "new[:, source.flip(0)]",
         f"{READER}test_cached_equals_uncached",
     ),
     "batch_mates_share_their_randomness": Mistake(

@@ -1,13 +1,15 @@
 """The README's commands run as they stand, but for limits that make them short."""
 
+import io
+import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from shakespeare_lm import completion_cli, scoring_cli
 from shakespeare_lm.cli import fit
 from tests.conftest import TINY
 
@@ -55,20 +57,23 @@ def test_its_training_commands_run(
         assert steps.trainer.global_step == 5
 
 
-def test_its_completion_command_takes_the_newest_runs_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_its_commands_for_checkpoints_take_the_newest_runs_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fit([*TINY, "--max_steps=2"])
-    (command,) = [command for command in COMMANDS if "complete.py" in command]
-    words = shlex.split(command.replace("--max_new_tokens 300", "--max_new_tokens 8"))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / words[1]), *words[2:]],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.startswith("To be or not to be, that is the ")
+    (tmp_path / "my_sonnet.txt").write_text("To be, or not to be,\n")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "To be"}\n')
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    mains = {"scripts/complete.py": completion_cli.main, "scripts/score.py": scoring_cli.main}
+    commands = [shlex.split(c) for c in COMMANDS if shlex.split(c)[1] in mains]
+    assert len(commands) >= 5
+    for command in commands:
+        capsys.readouterr()
+        short = [*command[2:], *(["--max_new_tokens=8"] if "complete" in command[1] else [])]
+        assert mains[command[1]](short) == 0, command
+        assert "version_0" in capsys.readouterr().err
+    assert json.loads((tmp_path / "completions.jsonl").read_text())["prompt"] == "To be"
 
 
 def test_every_link_leads_to_a_file() -> None:
