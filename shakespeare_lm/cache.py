@@ -47,6 +47,9 @@ class KeyValueCache:
         # Keys and values of each layer. Zeros, because what a mask hides is still multiplied (by
         # zero) and must not be NaN.
         self.layers = [like.new_zeros(size) for _ in range(shape.num_layers)]
+        if fixed_shape:
+            for layer in self.layers:  # which lets CUDA graphs write to them
+                torch._dynamo.mark_static_address(layer)
         self.lengths = [0] * batch
         # The same on the device: where in its window each row's newest character stands.
         self.positions = torch.full((batch,), -1, device=like.device)
@@ -68,7 +71,6 @@ class KeyValueCache:
         padded = [[*window] + [padding_id] * (time - len(window)) for window in windows]
         ids = torch.tensor(padded, dtype=torch.long, device=rows.device)
         first = self.shape.previous_characters
-        self._ids[rows] = padding_id
         self._ids[rows, first : first + time] = ids
         lengths = list(map(len, windows))
         self.positions[rows] = torch.tensor(lengths, device=rows.device) - 1

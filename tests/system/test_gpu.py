@@ -27,6 +27,17 @@ def test_a_gpu_trains_in_half_precision_and_completes_as_a_cpu_does(tiny_fit: Fi
     assert len(on_gpu.complete("To be", 20, seed=0)) == 20
 
 
+def test_a_gpu_completes_with_cuda_graphs_as_without(tiny_fit: Fit) -> None:
+    path = Path(tiny_fit("--max_steps=30", "--accelerator=gpu").best.best_model_path)
+    texts = [
+        Completer.from_checkpoint(path, "cuda", compile=compile).complete(
+            ["To be", "T", "or not to be, that is the"], 60, greedy=True
+        )
+        for compile in (False, True)
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_gpu_run_resumes_where_it_was(tiny_fit: Fit) -> None:
     options = (
         "--max_steps=12",
