@@ -53,6 +53,9 @@ class KeyValueCache:
         self.lengths = [0] * batch
         # The same on the device: where in its window each row's newest character stands.
         self.positions = torch.full((batch,), -1, device=like.device)
+        # Where the newest character stands in the table of positions, and what it may look at:
+        # everything, if there is no mask.
+        self.places: slice | Tensor = slice(0)
         self.mask: Tensor | None = None
         self._reach = 0  # how many columns the longest window fills
         self._rows = torch.arange(batch, device=like.device)
@@ -103,12 +106,18 @@ class KeyValueCache:
         self.lengths = [length + 1 for length in self.lengths]
         self.positions += 1
         self._reach = self.shape.context_length if self.fixed_shape else max(self.lengths)
-        self.mask = None
+        self.places, self.mask = slice(self._reach - 1, self._reach), None
         if self.fixed_shape or min(self.lengths) < self._reach:
-            self.mask = self._filled()
-        if not self.shape.previous_characters:
-            return ids[:, None]
-        self._ids[self._rows, self.positions + self.shape.previous_characters] = ids
+            self.places, self.mask = self.positions[:, None], self._filled()
+        return self._note(ids)
+
+    def _note(self, ids: Tensor) -> Tensor:
+        """Write the newest ids beside those before them; return as many as the network wants."""
+        before = self.shape.previous_characters
+        if self.mask is None:
+            self._ids[:, self._reach - 1 + before] = ids
+            return self._ids[:, self._reach - 1 : self._reach + before]
+        self._ids[self._rows, self.positions + before] = ids
         return self._ids.gather(1, self.positions[:, None] + self._nearest)
 
     def _filled(self) -> Tensor:
@@ -126,7 +135,7 @@ class KeyValueCache:
         def remember(new: Tensor) -> Tensor:
             known = self.layers[layer]
             if self.mask is None:  # a slice is written faster than scattered places
-                known[:, :, :, self._reach - 1 : self._reach] = new
+                known[:, :, :, self.places] = new
             else:
                 known[:, self._rows, :, self.positions] = new[:, :, :, 0].transpose(0, 1)
             return known[:, :, :, : self._reach]

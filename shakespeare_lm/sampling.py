@@ -69,10 +69,9 @@ def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
     """Return what `next_ids` draws from: `[batch, vocab]`, in double precision."""
     logits = logits.detach()
     logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no doubles
-    logits = logits.double()
-    # The largest becomes 0 first: a tiny temperature then leaves one character instead of
-    # infinities.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / decoding.temperature
+    # Doubles hold any logits divided by as little as this: a tiny temperature leaves one character
+    # instead of infinities.
+    scaled = logits.double() / max(decoding.temperature, 1e-200)
     if decoding.top_k or decoding.top_p or decoding.min_p:
         scaled = scaled.masked_fill(~_kept(scaled, decoding), -torch.inf)
     return scaled.softmax(dim=-1)
@@ -89,5 +88,5 @@ def _kept(scaled: Tensor, decoding: Decoding) -> Tensor:
         before = probabilities.cumsum(dim=-1) - probabilities
         kept &= before < decoding.top_p
     if decoding.min_p is not None:
-        kept &= ordered.exp() >= decoding.min_p  # the likeliest has exp(0) = 1
+        kept &= (ordered - ordered[:, :1]).exp() >= decoding.min_p
     return torch.zeros_like(kept).scatter(-1, order, kept)

@@ -264,7 +264,7 @@ class CausalTransformer(nn.Module):
         self._compiled = torch.compile(self._advance, fullgraph=True, dynamic=False, **how)
 
     def _advance(self, cache: KeyValueCache, newest: Tensor) -> Tensor:
-        x, rotation = self._locate(self._embed(newest), cache.positions[:, None])
+        x, rotation = self._locate(self._embed(newest), cache.places)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, cache.mask, cache.extend(layer))
         logits: Tensor = self.head(self.final_norm(x))[:, 0]

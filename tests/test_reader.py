@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.reader import CachedReader, WholeReader, Window, characters_kept
 from shakespeare_lm.transformer import CausalTransformer
 
@@ -130,6 +131,15 @@ def test_equal_prompts_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = prompts(5, 5)
     grow(CachedReader(made, 4, "stride"), [a, b, a, a], steps=1)
     assert rows == [2, 4]
+
+
+def test_a_full_window_cannot_grow() -> None:
+    made = network()
+    cache = made.new_cache(1)
+    for _ in range(CONTEXT_LENGTH):
+        made.step(cache, torch.tensor([1]))
+    with pytest.raises(UserError, match="a window holds at most 8 characters"):
+        made.step(cache, torch.tensor([1]))
 
 
 def test_the_cache_is_allocated_once() -> None:

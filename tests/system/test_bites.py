@@ -318,9 +318,9 @@ MISTAKES = {
         f"{TRANSFORMER}test_each_position_is_told_of_the_characters_before_it",
     ),
     "cached_positions_one_behind": Mistake(
-        "transformer.py",
-        "cache.positions[:, None])",
-        "cache.positions[:, None] - 1)",
+        "cache.py",
+        "self.places, self.mask = self.positions[:, None],",
+        "self.places, self.mask = self.positions[:, None] - 1,",
         f"{READER}test_cached_equals_uncached",
     ),
     "uneven_windows_looked_at_to_their_padding": Mistake(
@@ -343,7 +343,7 @@ MISTAKES = {
     ),
     "min_p_of_the_whole_instead_of_the_likeliest": Mistake(
         "sampling.py",
-        "ordered.exp() >= decoding.min_p",
+        "(ordered - ordered[:, :1]).exp() >= decoding.min_p",
         "ordered.softmax(-1) >= decoding.min_p",
         f"{SAMPLING}test_min_p_keeps_those_as_likely_as_a_share_of_the_likeliest",
     ),
