@@ -60,33 +60,6 @@ def test_stdout_holds_the_prompt_and_its_completion_alone(folder: Path) -> None:
     assert "version_1" in done.stderr
 
 
-def test_a_file_gets_what_stdout_would(folder: Path, tmp_path: Path) -> None:
-    options = ("--prompt", "To", "--max_new_tokens", "20", "--num_samples", "2", "--seed", "3")
-    printed = complete(folder, *options)
-    written = complete(folder, *options, "--output", str(tmp_path / "out.txt"))
-    assert written.stdout == ""
-    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == printed.stdout
-    first, second = printed.stdout.removesuffix("\n").split("\n\n---\n")
-    assert first.startswith("To")
-    assert second.startswith("To")
-    assert first != second
-
-
-def test_mistakes_are_one_line_exit_code_1_and_leave_no_file(folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.txt"
-    done = complete(folder, "--prompt", "a→b", "--output", str(output))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "(U+2192) at position 1 is not among the 97 characters" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not output.exists()
-
-
-def test_wrong_usage_is_exit_code_2(folder: Path) -> None:
-    done = complete(folder, "--nonsense")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --nonsense" in done.stderr
-
-
 def test_a_reader_that_goes_away_ends_it_quietly(folder: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--max_new_tokens", "100000"]
     with subprocess.Popen(
@@ -119,6 +92,32 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         return code, out.buffer.getvalue().decode(), capfd.readouterr().err
 
     return run
+
+
+def test_a_file_gets_what_stdout_would(inside: Run, tmp_path: Path) -> None:
+    options = ("--prompt", "To", "--max_new_tokens", "20", "--num_samples", "2", "--seed", "3")
+    _, printed, _ = inside(*options)
+    assert inside(*options, "--output", str(tmp_path / "out.txt"))[1] == ""
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == printed
+    first, second = printed.removesuffix("\n").split("\n\n---\n")
+    assert first.startswith("To")
+    assert second.startswith("To")
+    assert first != second
+
+
+def test_mistakes_are_one_line_exit_code_1_and_leave_no_file(inside: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out.txt"
+    code, out, err = inside("--prompt", "a→b", "--output", str(output))
+    assert (code, out) == (1, "")
+    assert "(U+2192) at position 1 is not among the 97 characters" in err
+    assert len(err.splitlines()) == 2  # which model, and the mistake
+    assert not output.exists()
+
+
+def test_wrong_usage_is_exit_code_2(inside: Run) -> None:
+    code, _, err = inside("--nonsense")
+    assert code == 2
+    assert "unrecognized arguments: --nonsense" in err
 
 
 def test_a_prompt_comes_from_a_file_or_from_stdin_just_as_it_is(
