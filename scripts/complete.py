@@ -2,7 +2,9 @@
 
 import sys
 
-from shakespeare_lm.completion_cli import main
-
 if __name__ == "__main__":
+    try:
+        from shakespeare_lm.completion_cli import main
+    except KeyboardInterrupt:  # importing torch takes a while
+        sys.exit(130)
     sys.exit(main())

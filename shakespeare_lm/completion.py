@@ -5,6 +5,7 @@ fast.
 """
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ _WEIGHTS_PREFIX = "transformer."
 _EMPTY_PROMPT = "\n"
 # More prompts than these are completed in turns: a cache of all would need too much memory.
 _PROMPTS_TOGETHER = 64
+_SAMPLES_TOGETHER = 1024
 
 
 class Completer:
@@ -133,7 +135,8 @@ class Completer:
             count = _checked_samples(num_samples)
             prompts, seeds = [prompt] * count, _seeds(seed, count)
         elif num_samples is None:
-            prompts, seeds = list(prompt), [seed] * len(prompt)
+            prompts = list(prompt)
+            seeds = [seed] * len(prompts)
         else:
             raise UserError("num_samples is for one prompt, not for several")
         texts = []
@@ -180,6 +183,8 @@ class Completer:
                 stream is read.
         """
         count = _checked_samples(num_samples)
+        if count > _SAMPLES_TOGETHER:
+            raise UserError(f"num_samples is {count}: at most {_SAMPLES_TOGETHER} grow together")
         pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, **options)
         return pieces if num_samples else (piece for (piece,) in pieces if piece)
 
@@ -190,17 +195,18 @@ class Completer:
         max_new_tokens: int,
         *,
         unknown: Unknown = "error",
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         max_lines: int | None = None,
         window: Window = "stride",
         cache: bool = True,
         **decoding: Any,
     ) -> Iterator[list[str]]:
         """Check everything, and return a stream of each prompt's next piece of text."""
+        _check_whole(max_new_tokens=max_new_tokens, max_lines=max_lines, seed=seeds[0])
         if max_new_tokens < 0:
             raise UserError(f"max_new_tokens is {max_new_tokens}: accepted is 0 or more")
         check_choice("window", window, ("stride", "exact"))
-        stops = [stop] if isinstance(stop, str) else list(stop)
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
         endings = [Ending(stops, max_lines) for _ in prompts]
         ids = generate(
             self._reader(len(prompts), window, cache),
@@ -209,7 +215,7 @@ class Completer:
             [_randomness(seed) for seed in seeds],
             choices=len(self.tokenizer.vocabulary),
         )
-        return self._ended(islice(ids, max_new_tokens), endings)
+        return self._ended(islice(ids, min(max_new_tokens, sys.maxsize)), endings)
 
     def _ended(self, ids: Iterator[list[int]], endings: list[Ending]) -> Iterator[list[str]]:
         for row in ids:
@@ -256,6 +262,12 @@ def _checked_samples(num_samples: int | None) -> int:
     if num_samples is not None and num_samples < 1:
         raise UserError(f"num_samples is {num_samples}: accepted is 1 or more")
     return num_samples or 1
+
+
+def _check_whole(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not isinstance(number, int):
+            raise UserError(f"{name} is {number!r}: accepted is a whole number")
 
 
 def _seeds(seed: int | None, count: int) -> list[int | None]:

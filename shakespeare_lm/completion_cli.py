@@ -40,7 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model, input and output")
     add_model_options(model)
     add = model.add_argument
-    add("--compile", action="store_true", help="compile the step: slow to start")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the step: slow to start; on a CPU for one sample alone",
+    )
     add("--no_cache", dest="cache", action="store_false", help="read every window anew, to compare")
     return parser
 
@@ -60,7 +64,13 @@ def _add_prompt_options(group: Any) -> None:
 def _add_decoding_options(group: Any) -> None:
     add = group.add_argument
     add("--greedy", action="store_true", help="always the most likely one")
-    add("--temperature", type=float, default=0.8, metavar="T", help="below 1 bolder, above wilder")
+    add(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="below 1 bolder, above wilder, 0 greedy (0.8)",
+    )
     add("--top_k", type=int, metavar="K", help="among the K likeliest only")
     add("--top_p", type=float, metavar="P", help="among the likeliest with probability P in all")
     add("--min_p", type=float, metavar="P", help="among those P times as likely as the likeliest")
@@ -86,20 +96,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def complete(arguments: argparse.Namespace) -> int:
     """Do what was asked for; return 1 if some of many prompts could not be completed."""
-    prompt = None if arguments.jsonl or arguments.interactive else _prompt(arguments)
+    many = arguments.jsonl is not None
+    prompt = None if many or arguments.interactive else _prompt(arguments)
     completer = load_completer(arguments, arguments.compile)
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     # All options are checked before the output file is opened: a mistake leaves no empty file.
     if prompt is not None:
         pieces = completer.stream(prompt, num_samples=arguments.num_samples, **options)
-        with opened(arguments.output) as output:
+        with opened(arguments.output, arguments.prompt_file) as output:
             _write_samples(output, prompt, pieces, arguments.num_samples)
         return 0
     completer.stream("", num_samples=arguments.num_samples, **options)
     if arguments.interactive:
         _converse(completer, options)
         return 0
-    with opened(arguments.output) as output:
+    with opened(arguments.output, arguments.jsonl) as output:
         return complete_lines(completer, arguments.jsonl, output, arguments.num_samples, options)
 
 
@@ -130,13 +141,14 @@ def _converse(completer: Completer, options: dict[str, Any]) -> None:
         import readline  # noqa: F401  (gives `input` a history and line editing)
     while True:
         try:
-            prompt = input("> ")
+            prompt = input("> " if sys.stdin is not None and sys.stdin.isatty() else "")
             for piece in completer.stream(prompt, **options):
                 print(piece, end="", flush=True)
-        except EOFError:
+        except (EOFError, RuntimeError):  # the latter if there is no stdin at all
             break
         except UserError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr, end="")
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            continue
         except KeyboardInterrupt:
             pass
         print()

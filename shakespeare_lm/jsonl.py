@@ -5,6 +5,7 @@ completion, or with an error: a line that cannot be completed does not keep the 
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -14,10 +15,14 @@ from typing import Any, TextIO
 
 from shakespeare_lm.completion import Completer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.terminal import STDIN, decoded
+from shakespeare_lm.terminal import STDIN, decoded, stdin
 
-# Completed together, and written together.
+# Lines of a file that are completed together, and written then. Those of stdin are answered one by
+# one: who writes them may wait for the answer.
 _LINES_TOGETHER = 64
+
+
+_ADDED = ("completion", "completions", "error")
 
 
 def complete_lines(
@@ -36,9 +41,10 @@ def complete_lines(
     """
     name = "stdin" if path == STDIN else path
     failed = False
-    with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as file:
+    together = _LINES_TOGETHER if num_samples == 1 and path != STDIN else 1
+    with nullcontext(stdin()) if path == STDIN else Path(path).open("rb") as file:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        while some := list(islice(lines, _LINES_TOGETHER)):
+        while some := list(islice(lines, together)):
             records = [_record(completer, f"{name}:{n}", line, options) for n, line in some]
             good = [record for record in records if "error" not in record]
             _complete(good, completer, num_samples, options)
@@ -63,13 +69,22 @@ def _record(
 
 
 def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    text = decoded(line, place)
     try:
-        record = json.loads(decoded(line, place))
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not JSON: {one_line(error)}") from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise UserError(f'{place} has no prompt: accepted is an object like {{"prompt": "ROMEO:"}}')
-    return {key: value for key, value in record.items() if key != "error"}
+    return {key: value for key, value in record.items() if key not in _ADDED}
+
+
+def _finite(text: str) -> float:
+    """Refuse numbers that JSON could not take back."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _complete(

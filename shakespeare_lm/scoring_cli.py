@@ -7,6 +7,7 @@ the characters that surprised the model; with --json, everything for programs.
 import argparse
 import json
 import math
+import sys
 
 from rich.console import Console
 from rich.text import Text
@@ -50,16 +51,15 @@ def score(arguments: argparse.Namespace) -> int:
     result = completer.score(
         text, top=arguments.top, window=arguments.window, unknown=arguments.unknown
     )
-    with opened(arguments.output) as output:
+    with opened(arguments.output, arguments.text) as output:
         if arguments.json:
             output.write(as_json(result) + "\n")
             return 0
-        console = Console(file=output, soft_wrap=True, highlight=False)
-        if console.is_terminal:
-            console.print(coloured(result), "", legend(), sep="\n")
+        if output is sys.stdout:
+            output.write(in_colours(result))
         if arguments.top:
-            console.print(Text("\n".join(alternative_lines(result))))
-        console.print(Text(summary(result)))
+            output.write("\n".join(alternative_lines(result)) + "\n")
+        output.write(summary(result) + "\n")
     return 0
 
 
@@ -88,6 +88,16 @@ def as_json(score: Score) -> str:
     if score.alternatives:
         content["alternatives"] = [None, *score.alternatives]
     return json.dumps(content, ensure_ascii=False)
+
+
+def in_colours(score: Score) -> str:
+    """Return the text for the terminal, in colours; nothing if stdout is none."""
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        return ""
+    with console.capture() as capture:
+        console.print(coloured(score), "", legend(), sep="\n")
+    return capture.get()
 
 
 def coloured(score: Score) -> Text:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from shakespeare_lm.checkpoint import newest_checkpoint
 from shakespeare_lm.completion import Completer
@@ -26,42 +26,60 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     add("--ckpt", metavar="PATH", help="checkpoint (default: the newest run's best)")
     add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
     add("--dtype", choices=DTYPES, default="float32", help="of weights and cache (float32)")
-    add("--window", choices=("stride", "exact"), default="stride", help="see README (stride)")
+    add(
+        "--window",
+        choices=("stride", "exact"),
+        default="stride",
+        help="when the context is full, go on with its newer half, or read all of it each time "
+        "(stride)",
+    )
     add(
         "--unknown",
         choices=("error", "skip", "replace"),
         default="error",
-        help="characters never seen in training (error)",
+        help="characters never seen in training: refuse, leave out, or replace by their plain form "
+        "or a space (error)",
     )
-    add("--output", metavar="FILE", help="write to FILE instead of stdout")
+    add("--output", metavar="FILE", help="write to FILE instead of stdout, which is -")
 
 
 def load_completer(arguments: argparse.Namespace, compile: bool = False) -> Completer:
     """Load the checkpoint that was asked for, or else the newest run's best, and say which."""
-    path = arguments.ckpt or newest_checkpoint("best")
+    path = newest_checkpoint("best") if arguments.ckpt is None else arguments.ckpt
     print(f"model: {path}", file=sys.stderr)
     return Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
 
 
 def read_text(path: str) -> str:
-    """Return a UTF-8 file's text as it is, or that of stdin for `-`.
+    """Return a UTF-8 file's text, or that of stdin for `-`, with lines that end in a newline alone.
 
     Raises:
         UserError: for other bytes than UTF-8.
         OSError: if the file cannot be read.
     """
-    content = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-    return decoded(content, "stdin" if path == STDIN else path)
+    content = stdin().read() if path == STDIN else Path(path).read_bytes()
+    return decoded(content, "stdin" if path == STDIN else path).replace("\r\n", "\n")
+
+
+def stdin() -> BinaryIO:
+    """Return the standard input, as bytes.
+
+    Raises:
+        UserError: if the process was started without one.
+    """
+    if sys.stdin is None:
+        raise UserError("stdin is closed: there is nothing to read")
+    return sys.stdin.buffer
 
 
 def decoded(content: bytes, name: str) -> str:
-    """Return bytes as text.
+    """Return bytes as text, without the mark that some editors put before it.
 
     Raises:
         UserError: naming the first byte that is not UTF-8.
     """
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{name} is not UTF-8: byte 0x{content[error.start]:02X} at offset {error.start}"
@@ -69,11 +87,20 @@ def decoded(content: bytes, name: str) -> str:
 
 
 @contextmanager
-def opened(path: str | None) -> Iterator[TextIO]:
-    """Open a file to write to, or stdout for None; errors of writing name the file."""
-    if path is None:
+def opened(path: str | None, *inputs: str | None) -> Iterator[TextIO]:
+    """Open a file to write to, or stdout for None and `-`; errors of writing name the file.
+
+    Raises:
+        UserError: if it is one of the files that are read.
+        OSError: if it cannot be written.
+    """
+    if path is None or path == STDIN:
         yield sys.stdout
+        sys.stdout.flush()  # here, where a reader that has gone is met quietly
         return
+    for other in inputs:
+        if other and Path(other).exists() and Path(path).exists() and Path(path).samefile(other):
+            raise UserError(f"output is {path}, which is read: choose another file")
     try:
         with Path(path).open(
             "w", encoding="utf-8", errors="backslashreplace", newline="\n"
@@ -87,6 +114,9 @@ def opened(path: str | None) -> Iterator[TextIO]:
 
 def run(command: Callable[[], int]) -> int:
     """Run a script's command, and return its exit code: 0, or after one clear line 1."""
+    if sys.stdout is None:
+        print("error: stdout is closed: there is nowhere to write to", file=sys.stderr)
+        return 1
     # Any character of any text can be printed, whatever the terminal's encoding is said to be.
     sys.stdout.reconfigure(  # type: ignore[union-attr]
         encoding="utf-8", errors="backslashreplace", newline="\n"

@@ -63,6 +63,8 @@ class CharTokenizer:
         Raises:
             UserError: for a character outside the vocabulary, named with its position.
         """
+        if not isinstance(text, str):
+            raise UserError(f"a {type(text).__name__} is no text: accepted is a str")
         check_choice("unknown", unknown, _UNKNOWN)
         if unknown == "replace":
             text = "".join(c if c in self._id_of else self._replacement(c) for c in text)

@@ -185,6 +185,13 @@ def test_mistakes_show_when_asked_and_not_when_the_stream_is_read(completer: Com
         completer.stream("abc", window="half")
     with pytest.raises(UserError, match="unknown is 'ignore': accepted is error, skip, replace"):
         completer.stream("abc", unknown="ignore")
+    for options in ({"max_new_tokens": "5"}, {"seed": 1.5}, {"max_lines": 1.5}):
+        with pytest.raises(UserError, match="accepted is a whole number"):
+            completer.stream("abc", **options)
+    for prompt in (5, None, ["a", "b"]):
+        with pytest.raises(UserError, match="is no text: accepted is a str"):
+            completer.stream(prompt)
+    assert completer.complete((p for p in "ab"), 3, seed=0, stop=None)
     with pytest.raises(UserError, match="num_samples is 0"):
         completer.stream("abc", num_samples=0)
     with pytest.raises(UserError, match="num_samples is for one prompt"):

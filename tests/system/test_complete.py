@@ -193,6 +193,9 @@ def test_a_broken_line_is_named_and_the_others_are_answered(inside: Run, tmp_pat
         '{"prompt": "→", "id": 1}'.encode(),
         rb'{"prompt": "\ud800"}',
         b"[" * 100_000,
+        b'{"prompt": "a", "x": ' + b"9" * 5000 + b"}",
+        b'{"prompt": "a", "x": 1e400}',
+        b'{"prompt": "a", "x": NaN}',
         b'{"prompt": "b"}',
     ]
     path = tmp_path / "in.jsonl"
@@ -202,7 +205,7 @@ def test_a_broken_line_is_named_and_the_others_are_answered(inside: Run, tmp_pat
     assert "Traceback" not in err
     records = [json.loads(line) for line in out.splitlines()]
     assert len(records) == len(lines)
-    assert [n for n, record in enumerate(records) if "completion" in record] == [0, 8]
+    assert [n for n, record in enumerate(records) if "completion" in record] == [0, 11]
     for number, message in (
         (2, "is not JSON"),
         (3, "has no prompt"),
@@ -211,11 +214,54 @@ def test_a_broken_line_is_named_and_the_others_are_answered(inside: Run, tmp_pat
         (6, "U+2192"),
         (7, "U+D800"),
         (8, "is not JSON"),
+        (9, "is not JSON"),
+        (10, "1e400 is no finite number"),
+        (11, "NaN is no finite number"),
     ):
         assert f"{path}:{number}" in records[number - 1]["error"]
         assert message in records[number - 1]["error"]
         assert f"error: {records[number - 1]['error']}\n" in err
     assert records[5]["id"] == 1
+
+
+def test_a_file_that_is_read_is_not_written_over(inside: Run, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    for option in ("--jsonl", "--prompt_file"):
+        code, _, err = inside(option, str(path), "--output", str(path), "--unknown=skip")
+        assert code == 1
+        assert f"output is {path}, which is read" in err
+        assert path.read_text() == '{"prompt": "a"}\n'
+
+
+def test_marks_and_line_ends_of_windows_are_no_part_of_the_text(inside: Run) -> None:
+    options = ("--seed=1", "--max_new_tokens=5")
+    plain = inside("--prompt=To\nbe", *options)
+    assert inside("--prompt_file=-", *options, stdin=b"\xef\xbb\xbfTo\r\nbe") == plain
+    code, out, _ = inside("--jsonl=-", *options, stdin=b'\xef\xbb\xbf{"prompt": "To"}\r\n')
+    assert code == 0
+    assert json.loads(out)["prompt"] == "To"
+
+
+def test_closed_streams_are_named(folder: Path) -> None:
+    for option, message in (
+        ("--prompt=- <&-", "stdin is closed"),
+        ("--jsonl=- <&-", "stdin is closed"),
+        (">&-", "stdout is closed"),
+    ):
+        script = f"exec {sys.executable} {SCRIPT} {option}"
+        done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_dash_is_stdout_and_more_characters_than_memory_has_may_be_asked_for(inside: Run) -> None:
+    plain = inside("--prompt=a", "--seed=1", "--max_lines=1", "--top_k=50")
+    huge = ("--max_new_tokens=99999999999999999999999", "--output=-")
+    assert plain[0] == 0
+    longer = inside("--prompt=a", "--seed=1", "--max_lines=1", "--top_k=50", *huge)
+    assert longer[1].startswith(plain[1].removesuffix("\n"))
 
 
 def test_a_conversation_goes_on_after_a_mistake(inside: Run) -> None:
@@ -276,6 +322,9 @@ def test_a_full_disk_is_one_line_that_names_the_file(inside: Run) -> None:
         (["--max_new_tokens=-1"], "max_new_tokens is -1"),
         (["--max_lines=0"], "max_lines is 0"),
         (["--num_samples=0"], "num_samples is 0"),
+        (["--num_samples=1000000000"], "num_samples is 1000000000: at most 1024"),
+        (["--jsonl="], "Is a directory"),
+        (["--ckpt="], "there is no checkpoint"),
         (["--stop="], "stop is an empty text"),
         (["--device=cuda"], "device is cuda: there is none here"),
         (["--prompt_file=none.txt"], "none.txt: No such file or directory"),

@@ -84,6 +84,24 @@ def test_in_a_terminal_the_text_is_shown_in_colours(
     assert "perplexity" in out
 
 
+def test_a_file_gets_no_colours(
+    checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = tmp_path / "out.txt"
+    assert main(["--ckpt", str(checkpoint), str(text), "--output", str(output)]) == 0
+    assert output.read_text().startswith("characters")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(checkpoint: Path, text: Path) -> None:
+    command = f"{sys.executable} {SCRIPT} --ckpt {checkpoint} {text} --top 5; echo $? >&2"
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "0"
+    assert "Error" not in done.stderr
+
+
 def test_colours_follow_the_surprise() -> None:
     bits = [0.5, 2.0, 4.0, 6.0, 9.0, 9.0, 0.1]
     score = Score("abcdef\n\n", [-b * math.log(2) for b in bits], [])
