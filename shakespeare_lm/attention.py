@@ -47,8 +47,7 @@ class CausalSelfAttention(nn.Module):
         heads = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
             heads = torch.cat((rotate(heads[:2], rotation), heads[2:]))
-        keys_values = heads[1:] if remember is None else remember(heads[1:])
-        k, v = keys_values
+        k, v = heads[1:] if remember is None else remember(heads[1:])
         mixed = self._attend(heads[0], k, v, mask)
         projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return projected

@@ -11,7 +11,15 @@ from typing import Any, TextIO
 from shakespeare_lm.completion import Completer
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.jsonl import complete_lines
-from shakespeare_lm.terminal import STDIN, add_model_options, load_completer, opened, read_text, run
+from shakespeare_lm.terminal import (
+    STDIN,
+    add_model_options,
+    load_completer,
+    opened,
+    read_text,
+    run,
+    stdin,
+)
 
 _OPTIONS = (
     "max_new_tokens",
@@ -139,12 +147,13 @@ def _converse(completer: Completer, options: dict[str, Any]) -> None:
     """Complete line after line; Ctrl-C ends a completion, Ctrl-D the conversation."""
     with suppress(ImportError):  # not there on Windows
         import readline  # noqa: F401  (gives `input` a history and line editing)
+    stdin()  # refuses one that is closed
     while True:
         try:
-            prompt = input("> " if sys.stdin is not None and sys.stdin.isatty() else "")
+            prompt = input("> " if sys.stdin.isatty() else "")
             for piece in completer.stream(prompt, **options):
                 print(piece, end="", flush=True)
-        except (EOFError, RuntimeError):  # the latter if there is no stdin at all
+        except EOFError:
             break
         except UserError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)

@@ -247,6 +247,7 @@ def test_closed_streams_are_named(folder: Path) -> None:
     for option, message in (
         ("--prompt=- <&-", "stdin is closed"),
         ("--jsonl=- <&-", "stdin is closed"),
+        ("--interactive <&-", "stdin is closed"),
         (">&-", "stdout is closed"),
     ):
         script = f"exec {sys.executable} {SCRIPT} {option}"
