@@ -42,7 +42,7 @@ def complete_lines(
     name = "stdin" if path == STDIN else path
     failed = False
     together = _LINES_TOGETHER if num_samples == 1 and path != STDIN else 1
-    with nullcontext(stdin()) if path == STDIN else Path(path).open("rb") as file:
+    with nullcontext(stdin().buffer) if path == STDIN else Path(path).open("rb") as file:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         while some := list(islice(lines, together)):
             records = [_record(completer, f"{name}:{n}", line, options) for n, line in some]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from shakespeare_lm.checkpoint import newest_checkpoint
 from shakespeare_lm.completion import Completer
@@ -57,19 +57,19 @@ def read_text(path: str) -> str:
         UserError: for other bytes than UTF-8.
         OSError: if the file cannot be read.
     """
-    content = stdin().read() if path == STDIN else Path(path).read_bytes()
+    content = stdin().buffer.read() if path == STDIN else Path(path).read_bytes()
     return decoded(content, "stdin" if path == STDIN else path).replace("\r\n", "\n")
 
 
-def stdin() -> BinaryIO:
-    """Return the standard input, as bytes.
+def stdin() -> TextIO:
+    """Return the standard input.
 
     Raises:
         UserError: if the process was started without one.
     """
     if sys.stdin is None:
         raise UserError("stdin is closed: there is nothing to read")
-    return sys.stdin.buffer
+    return sys.stdin
 
 
 def decoded(content: bytes, name: str) -> str:
