@@ -17,10 +17,11 @@ from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.callbacks import Opening, ProgressBar, SampleText, Throughput
-from shakespeare_lm.checkpoint import newest_checkpoint, read_checkpoint
+from shakespeare_lm.checkpoint import newest_readable, read_checkpoint
 from shakespeare_lm.console import (
     prepare_console,
     print_resume_command,
@@ -31,7 +32,15 @@ from shakespeare_lm.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.module import ShakespeareLM
 from shakespeare_lm.precision import has_fast_bfloat16
-from shakespeare_lm.stopping import FinalValidation, StepAxis, StopOnDivergence, StopOnInterrupt
+from shakespeare_lm.saving import LastCheckpoint, WholeCheckpointIO
+from shakespeare_lm.stopping import (
+    FinalValidation,
+    RunTimer,
+    StepAxis,
+    StopOnDivergence,
+    StopOnSignal,
+    Terminated,
+)
 
 LOG_FOLDER = "lightning_logs"
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -74,11 +83,13 @@ class ShakespeareCLI(LightningCLI):
     ) -> None:
         self._arguments = sys.argv[1:] if arguments is None else arguments
         self._default_config = default_config
-        self.stop_on_interrupt = StopOnInterrupt()
-        saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-        self.best = ModelCheckpoint(filename="best", monitor="val_loss", **saving)
-        # Not `save_last`: since Lightning 2.6 that saves only when the best improves.
-        self.last = ModelCheckpoint(filename="last", **saving)
+        self.best = ModelCheckpoint(
+            filename="best",
+            monitor="val_loss",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+        self.last = LastCheckpoint()
         self.resumed_from: Path | None = None
         self.resumed_step = 0
         super().__init__(
@@ -96,11 +107,14 @@ class ShakespeareCLI(LightningCLI):
 
     def _callbacks(self, config: Mapping[str, Any]) -> list[Callback]:
         """Return all but `SampleText`, which Lightning adds because it has options."""
+        saves = config["enable_checkpointing"] is not False
+        self.stop_on_signal = StopOnSignal(self.last if saves else None)
+        self.timer = RunTimer(config["max_time"])
         callbacks: list[Callback] = [Opening(), StepAxis(), Throughput()]
-        callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_interrupt]
+        callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if config["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
-        if config["enable_checkpointing"] is not False:
+        if saves:
             callbacks += [self.best, self.last]
         return callbacks
 
@@ -143,6 +157,8 @@ class ShakespeareCLI(LightningCLI):
         if config["logger"] in (None, True):
             kwargs["logger"] = _logger(root, self.resumed_from, self.resumed_step)
         self.trainer_defaults["callbacks"] = self._callbacks(config)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in _listed(config["plugins"])):
+            kwargs["plugins"] = [*_listed(config["plugins"]), WholeCheckpointIO()]
         if config["precision"] is None and not config["plugins"]:
             kwargs["precision"] = fastest_precision(config["accelerator"])
             # For the config that the run leaves: another machine then repeats it as it was.
@@ -156,6 +172,10 @@ class ShakespeareCLI(LightningCLI):
                 has = ", ".join(_available_accelerators())
                 reason = f"{asked}: {reason} This machine has: {has}"
             raise UserError(f"the Trainer refuses these options: {reason}") from error
+
+
+def _listed(plugins: Any) -> list[Any]:
+    return list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
 
 
 def fastest_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "32-true"]:
@@ -175,8 +195,8 @@ def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> tuple[Path | None, 
     """
     if ckpt_path is None:
         return None, 0
-    path = newest_checkpoint("last", logs) if ckpt_path == "last" else ckpt_path
-    return Path(path), int(read_checkpoint(path).get("global_step", 0))
+    path = newest_readable(logs) if ckpt_path == "last" else ckpt_path
+    return Path(path), read_checkpoint(path)["global_step"]
 
 
 def _logger(root: Path, resumed_from: Path | None, resumed_step: int) -> TensorBoardLogger:
@@ -210,10 +230,10 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     if cli.resumed_from is not None and trainer.is_global_zero:
         print_resuming(cli.resumed_from, cli.resumed_step, trainer.max_steps)
     _train(cli)
-    interrupted = cli.stop_on_interrupt.interrupted
-    if interrupted and trainer.is_global_zero:
-        print_resume_command(cli.last, trainer.global_step)
+    interrupted = cli.stop_on_signal.number > 0
     if trainer.is_global_zero:
+        if interrupted or cli.timer.is_over:
+            print_resume_command(cli.last.path, trainer.global_step)
         print_summary(cli.best, data.vocabulary)
     if data.test_fraction > 0 and not interrupted:
         best = cli.best.best_model_path or None
@@ -229,9 +249,18 @@ def _train(cli: ShakespeareCLI) -> None:
             cli.trainer.fit(
                 cli.model, datamodule=cli.datamodule, ckpt_path=cli.resumed_from, weights_only=True
             )
+        except Terminated:
+            pass
         except (ValueError, torch.cuda.OutOfMemoryError) as error:
             # Options that do not fit each other, or the device.
             raise UserError(one_line(error)) from error
+        except Exception as error:
+            if cli.resumed_from is None or cli.trainer.global_step > cli.resumed_step:
+                raise
+            # Before the first step that is the checkpoint's fault: it can come from anybody.
+            raise UserError(
+                f"cannot go on from {cli.resumed_from}: {type(error).__name__}: {one_line(error)}"
+            ) from error
 
 
 def main(default_config: Path | None = None) -> int:
@@ -247,7 +276,7 @@ def main(default_config: Path | None = None) -> int:
     except SystemExit as stopped:
         # Lightning turns a KeyboardInterrupt, such as the second Ctrl-C, into this.
         return INTERRUPTED_EXIT_CODE if stopped.code == 1 else stopped.code  # type: ignore[return-value]
-    return INTERRUPTED_EXIT_CODE if cli.stop_on_interrupt.interrupted else 0
+    return cli.stop_on_signal.exit_code
 
 
 def _available_accelerators() -> list[str]:

@@ -13,10 +13,10 @@ from typing import Any, overload
 
 from torch import nn
 
-from shakespeare_lm.checkpoint import read_checkpoint
+from shakespeare_lm.checkpoint import network_weights, read_checkpoint
 from shakespeare_lm.device import DTYPES, choose_device
 from shakespeare_lm.ending import Ending
-from shakespeare_lm.errors import UserError, check_choice, one_line
+from shakespeare_lm.errors import UserError, check_choice
 from shakespeare_lm.generation import generate
 from shakespeare_lm.network import build_network
 from shakespeare_lm.reader import CachedReader, WholeReader, Window
@@ -25,7 +25,6 @@ from shakespeare_lm.scoring import Score, score_ids
 from shakespeare_lm.tokenizer import CharTokenizer, Unknown
 from shakespeare_lm.transformer import CausalTransformer
 
-_WEIGHTS_PREFIX = "transformer."
 # A completion of nothing starts as a new line would.
 _EMPTY_PROMPT = "\n"
 # More prompts than these are completed in turns: a cache of all would need too much memory.
@@ -81,16 +80,8 @@ class Completer:
         check_choice("dtype", dtype, DTYPES)
         checkpoint = read_checkpoint(path)
         hyperparameters = checkpoint["hyper_parameters"]
-        weights = {
-            name.removeprefix(_WEIGHTS_PREFIX): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith(_WEIGHTS_PREFIX)
-        }
-        try:
-            transformer = build_network(hyperparameters)
-            transformer.load_state_dict(weights)
-        except (RuntimeError, TypeError, AttributeError, UserError) as error:
-            raise UserError(f"{path} holds no working model: {one_line(error)}") from None
+        transformer = build_network(hyperparameters)
+        transformer.load_state_dict(network_weights(checkpoint))
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
         transformer.to(where, DTYPES[dtype]).eval()
         if compile and isinstance(transformer, CausalTransformer):

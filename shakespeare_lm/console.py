@@ -40,10 +40,9 @@ def print_summary(best: ModelCheckpoint, vocabulary: str) -> None:
     print(f"  python scripts/complete.py --ckpt {_typed(path)}{prompt}")
 
 
-def print_resume_command(last: ModelCheckpoint, step: int) -> None:
+def print_resume_command(path: Path, step: int) -> None:
     """Say how to go on from the last checkpoint, with the options of this run."""
-    if last.best_model_path:
-        path = Path(last.best_model_path)
+    if path.exists():
         config = _typed(path.parents[1] / "config.yaml")
         print(f"\nStopped at step {step:,}. To go on from there:")
         print(f"  python scripts/fit.py --config {config} --ckpt_path {_typed(path)}")

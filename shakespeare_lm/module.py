@@ -7,7 +7,7 @@ whole.
 
 import math
 import random
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -19,12 +19,10 @@ from shakespeare_lm.chunks import Batch, WindowLoader
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.loss import masked_cross_entropy
 from shakespeare_lm.metric import MeanPerCharacter, PrecisePerplexity
-from shakespeare_lm.network import NETWORK_OPTIONS, build_network
+from shakespeare_lm.network import NETWORK_OPTIONS, Network, build_network
 from shakespeare_lm.optim import OptimizerName, Schedule, build_optimizer, learning_rate_factor
 from shakespeare_lm.tokenizer import CharTokenizer
 from shakespeare_lm.transformer import Activation, Norm, Positions
-
-Network = Literal["transformer", "bigram"]
 
 # The optimizer's state carries these: other values would silently do nothing.
 _KEPT_ON_RESUME = (
@@ -125,6 +123,7 @@ class ShakespeareLM(LightningModule):
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = PrecisePerplexity(ignore_index=-100)
         self.test_perplexity = PrecisePerplexity(ignore_index=-100)
+        self._gradients: dict[str, Tensor] = {}
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
@@ -245,6 +244,23 @@ class ShakespeareLM(LightningModule):
             )
         return int(total_steps)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Between the batches of one step, keep the gradient gathered so far: the mean over the
+        processes, which is all that their next sum needs.
+        """
+        if self.trainer.accumulate_grad_batches > 1:
+            checkpoint["gradients"] = {
+                name: self.trainer.strategy.reduce(parameter.grad.clone(), reduce_op="mean")
+                for name, parameter in self.named_parameters()
+                if parameter.grad is not None
+            }
+
+    def on_train_start(self) -> None:
+        """Go on with the gradient of a step that a checkpoint was taken within."""
+        for name, gradient in self._gradients.items():
+            self.get_parameter(name).grad = gradient.to(self.device)
+        self._gradients = {}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with options that would be ignored, or would not fit the weights.
 
@@ -264,6 +280,7 @@ class ShakespeareLM(LightningModule):
                     f"has {self.hparams[name]!r}: resume with the options of the first run (its "
                     "config.yaml)"
                 )
+        self._gradients = checkpoint.get("gradients", {})
 
 
 def _check_training_options(

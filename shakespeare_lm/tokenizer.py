@@ -24,7 +24,7 @@ class CharTokenizer:
         vocabulary: all known characters, each exactly once.
 
     Raises:
-        UserError: if the vocabulary is empty or repeats a character.
+        UserError: if the vocabulary is empty, repeats a character, or has a lone surrogate.
     """
 
     def __init__(self, vocabulary: str) -> None:
@@ -34,6 +34,9 @@ class CharTokenizer:
         self._id_of = {character: number for number, character in enumerate(vocabulary)}
         if len(self._id_of) != len(vocabulary):
             raise UserError(f"the vocabulary repeats a character: {vocabulary!r}")
+        half = [character for character in vocabulary if "\ud800" <= character <= "\udfff"]
+        if half:
+            raise UserError(f"the vocabulary has {half[0]!r}, half of a character: no text has it")
 
     @classmethod
     def from_text(cls, *texts: str) -> "CharTokenizer":

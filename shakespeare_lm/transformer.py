@@ -22,6 +22,9 @@ Positions = Literal["sinusoidal", "learned", "rotary"]
 Norm = Literal["pre", "post"]
 Activation = Literal["gelu", "relu"]
 
+# The table of positions is no part of a checkpoint, so that no file's size bounds its length.
+_MAX_CONTEXT = 1 << 16
+
 
 class FeedForward(nn.Sequential):
     """Every position thinks by itself: out to `d_feedforward` and back."""
@@ -136,6 +139,7 @@ class CausalTransformer(nn.Module):
             d_feedforward=d_feedforward,
         )
         _check_heads(d_model, num_heads)
+        _check_context(context_length)
         _check_previous(previous_characters)
         _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
         self.padding_id = vocab_size - 1
@@ -300,6 +304,11 @@ def _check_heads(d_model: int, num_heads: int) -> None:
             f"d_model is {d_model} and num_heads {num_heads}: d_model must be a multiple of "
             "num_heads"
         )
+
+
+def _check_context(context_length: int) -> None:
+    if context_length > _MAX_CONTEXT:
+        raise UserError(f"context_length is {context_length}: accepted is at most {_MAX_CONTEXT}")
 
 
 def _check_previous(previous_characters: int) -> None:

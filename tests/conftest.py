@@ -50,7 +50,11 @@ def transformer() -> CausalTransformer:
 
 
 def save(path: Path, module: ShakespeareLM, **changes: object) -> Path:
-    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    content = {
+        "global_step": 0,
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+    }
     torch.save({**content, **changes}, path)
     return path
 

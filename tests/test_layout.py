@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "shakespeare_lm"
 LEVELS = [
     {"errors", "precision"},
     {
+        "archive",
         "corpus",
         "download",
         "tokenizer",
@@ -26,7 +27,7 @@ LEVELS = [
     {"datamodule", "transformer", "bigram"},
     {"network", "reader"},
     {"checkpoint", "generation", "scoring"},
-    {"module", "completion"},
+    {"module", "completion", "saving"},
     {"callbacks", "stopping", "console", "terminal"},
     {"jsonl"},
     {"cli", "completion_cli", "scoring_cli"},

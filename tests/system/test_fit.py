@@ -304,7 +304,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run_too(
     assert run_main(monkeypatch, *options) == 1
     error = capsys.readouterr().err
     assert "error: val_loss is inf at step 1 (learning rate 1e+37)" in error
-    assert "nothing was saved yet" in error
+    assert "no model was saved yet" in error
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def curves(run: str) -> dict[str, dict[int, float]]:
         (15, "--model.optimizer=adamw"),
         (21, "--model.schedule=cosine"),
         (21, "--precision=32-true"),
+        (11, "--accumulate_grad_batches=4"),
     ],
 )
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(

@@ -1,0 +1,96 @@
+"""Before a checkpoint is loaded: whether its file is whole, and holds nothing that could run.
+
+Enters: the path of a file from anywhere. Leaves: nothing, or an error that says what is wrong.
+torch.load(weights_only=True) runs no code, but trusts sizes and does not look at checksums; what
+it is given here first is checked such that memory and time stay in proportion to the file.
+"""
+
+import pickletools
+import zipfile
+import zlib
+from pathlib import Path
+
+from shakespeare_lm.errors import UserError
+
+ACCEPTED = "accepted is a .ckpt file that training wrote"
+# A large model's tree of names and sizes takes a tenth of these.
+_MAX_PICKLE_BYTES = 16 << 20
+_MAX_OPERATIONS = 1_000_000
+_TYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool")
+_HARMLESS = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    *(f"torch {name}Storage" for name in _TYPES),
+}
+# What zipfile raises for archives that are none, or are damaged in one place or another.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError)
+
+
+def check_archive(path: str | Path) -> None:
+    """Check that a file is an undamaged archive of tensors and plain values.
+
+    Raises:
+        UserError: if the file is missing, damaged, packed, no checkpoint, or names functions or
+            classes that checkpoints of this program do not need.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no checkpoint {path}: {ACCEPTED}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_form(archive, path)
+            _check_pickle(_read_pickle(archive, path), path)
+            damaged = archive.testzip()  # torch does not compare checksums
+    except UserError:
+        raise
+    except (*_DAMAGE, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or no checkpoint: {reason}; {ACCEPTED}") from None
+    if damaged is not None:
+        raise UserError(f"{path} is damaged or no checkpoint: its {damaged} has changed")
+
+
+def _check_form(archive: zipfile.ZipFile, path: str | Path) -> None:
+    """Refuse what torch.save does not write, and what its reader and Python's could read
+    differently.
+    """
+    members = archive.infolist()
+    with Path(path).open("rb") as file:
+        begins_with_a_member = file.read(4) == b"PK\x03\x04"
+    if archive.comment or not begins_with_a_member:
+        raise UserError(f"{path} is damaged or no checkpoint: {ACCEPTED}")
+    if len({_key(member) for member in members}) < len(members):
+        raise UserError(f"{path} holds two parts of one name: {ACCEPTED}")
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > Path(path).stat().st_size:
+        raise UserError(f"{path} unpacks to more than its size: {ACCEPTED}")
+
+
+def _key(member: zipfile.ZipInfo) -> str:
+    return member.filename.lower()  # torch's reader finds a name in any case
+
+
+def _read_pickle(archive: zipfile.ZipFile, path: str | Path) -> bytes:
+    found = [member for member in archive.infolist() if _key(member).endswith("data.pkl")]
+    if len(found) != 1:
+        raise UserError(f"{path} is damaged or no checkpoint: it has {len(found)} data.pkl")
+    if found[0].file_size > _MAX_PICKLE_BYTES:
+        raise UserError(
+            f"{path} describes its tensors in {found[0].file_size:,} bytes: accepted are "
+            f"{_MAX_PICKLE_BYTES:,}"
+        )
+    return archive.read(found[0])
+
+
+def _check_pickle(content: bytes, path: str | Path) -> None:
+    """Walk through the operations without carrying them out."""
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if number > _MAX_OPERATIONS:
+            raise UserError(f"{path} has more than {_MAX_OPERATIONS:,} values: {ACCEPTED}")
+        # Checkpoints name what they need in GLOBAL alone; the other operations hide the name.
+        hidden = operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
+        if hidden or (operation.name == "GLOBAL" and argument not in _HARMLESS):
+            named = f" ({str(argument).replace(' ', '.')[:80]!r})" if argument else ""
+            raise UserError(
+                f"{path} holds more than tensors and plain values, perhaps code{named}: it was not "
+                "loaded, and only checkpoints that this program wrote are accepted"
+            )
