@@ -1,0 +1,148 @@
+"""A run that is killed loses nothing that resuming does not bring back, bit for bit."""
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import logged
+from tests.system.killing import Place, output, run, run_and_kill_after
+
+# One epoch has 34 steps: 40 steps, validated every 6, cross its end.
+OPTIONS = ["--max_steps=40", "--val_check_interval=6", "--model.dropout=0.2"]
+CURVES = ("train_loss", "val_loss", "train_eval_loss", "learning_rate", "gradient_norm")
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights and the optimizer's state at the end of a run."""
+    path = folder / "lightning_logs/version_0/checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    tensors = dict(checkpoint["state_dict"])
+    for number, moments in checkpoint["optimizer_states"][0]["state"].items():
+        tensors |= {f"{number} {name}": torch.as_tensor(value) for name, value in moments.items()}
+    return tensors
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    expected, found = state(one), state(other)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    for name in CURVES:
+        assert logged(other / "lightning_logs/version_0", name) == logged(
+            one / "lightning_logs/version_0", name
+        ), name
+
+
+def kill_and_resume(folder: Path, options: list[str], *places: Place) -> None:
+    """Kill a run at each place in turn, counted from where it went on, and let it end."""
+    again: list[str] = []
+    for place in places:
+        assert run(folder, *options, *again, place=place) == -signal.SIGKILL, output(folder)
+        again = ["--ckpt_path=last"]
+    assert run(folder, *options, *again) == 0, output(folder)
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(folder, *OPTIONS) == 0, output(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("step", 3)],  # before anything but the start was saved
+        [("validation", 5)],
+        [("write", 7)],
+        [("rename", 6)],
+        [("step", 20), ("write", 2), ("step", 7)],
+    ],
+    ids=str,
+)
+def test_sigkill_at_a_step_in_validation_and_while_a_checkpoint_is_written(
+    whole: Path, tmp_path: Path, places: list[Place]
+) -> None:
+    kill_and_resume(tmp_path, OPTIONS, *places)
+    assert_equal_runs(whole, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(30))
+def test_sigkill_at_random_places(whole: Path, tmp_path: Path, number: int) -> None:
+    chance = random.Random(number)
+    highest = {"step": 40, "validation": 40, "write": 32, "rename": 16}
+    name = chance.choice(list(highest))
+    kill_and_resume(tmp_path, OPTIONS, (name, chance.randint(1, highest[name])))
+    assert_equal_runs(whole, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_sigkill_from_outside_at_random_times(whole: Path, tmp_path: Path, number: int) -> None:
+    run_and_kill_after(tmp_path, random.Random(number).uniform(0.5, 3.0), *OPTIONS)
+    # Killed while it was still starting, it has nothing to go on from.
+    began = list(tmp_path.rglob("last.ckpt"))
+    assert run(tmp_path, *OPTIONS, *(["--ckpt_path=last"] if began else [])) == 0, output(tmp_path)
+    if began:
+        assert_equal_runs(whole, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--data.sampling=sequential",
+        "--data.sampling=grid",
+        "--data.sampling=shifted",
+        "--data.sampling=random",
+        "--data.split=random_chunks",
+        "--model.optimizer=adamw",
+        "--model.optimizer=sgd",
+        "--model.schedule=cosine",
+        "--model.schedule=constant",
+        "--model.network=bigram",
+        "--model.positions=learned",
+        "--model.positions=rotary",
+        "--model.attention_dropout=0.1",
+        "--model.tied_head=true",
+        "--accumulate_grad_batches=4",
+        "--limit_train_batches=7",
+        "--limit_train_batches=0.5",
+        "--precision=32-true",
+        "--gradient_clip_val=0.1",
+        "--num_sanity_val_steps=2",
+        "--data.test_fraction=0.1",
+    ],
+)
+def test_sigkill_with_every_option_that_has_a_state(tmp_path: Path, option: str) -> None:
+    options = [*OPTIONS, option]
+    assert run(tmp_path / "whole", *options) == 0, output(tmp_path / "whole")
+    chance = random.Random(option)
+    places = [("step", chance.randint(7, 20)), ("step", chance.randint(1, 20))]
+    kill_and_resume(tmp_path / "cut", options, *places)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("step", [4, 6, 34, 37])
+def test_sigterm_saves_the_step_and_the_run_goes_on_from_there(
+    whole: Path, tmp_path: Path, step: int
+) -> None:
+    place = ("step", step)
+    assert run(tmp_path, *OPTIONS, place=place, number=signal.SIGTERM) == 143, output(tmp_path)
+    assert f"Stopped at step {step}" in output(tmp_path)
+    assert run(tmp_path, *OPTIONS, "--ckpt_path=last") == 0, output(tmp_path)
+    assert f"last.ckpt, step {step}" in output(tmp_path)
+    assert_equal_runs(whole, tmp_path)
+
+
+def test_sigterm_during_validation_lets_it_end(whole: Path, tmp_path: Path) -> None:
+    place = ("validation", 3)
+    assert run(tmp_path, *OPTIONS, place=place, number=signal.SIGTERM) == 143, output(tmp_path)
+    assert run(tmp_path, *OPTIONS, "--ckpt_path=last") == 0, output(tmp_path)
+    assert_equal_runs(whole, tmp_path)
