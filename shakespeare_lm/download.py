@@ -27,8 +27,12 @@ READ_TIMEOUT_SECONDS = 20.0
 PAUSES_SECONDS = (1.0, 2.0, 4.0)
 _LARGE_BYTES = 1_000_000
 _BLOCK_BYTES = 1 << 16
-# Errors of a server that may pass; urllib3 waits as long as a Retry-After header asks.
+# Errors of a server that may pass; urllib3 waits as a Retry-After header asks, but not for hours.
 _PASSING_STATUS = (429, 500, 502, 503, 504)
+LONGEST_PAUSE_SECONDS = 30
+# A server that sends without end, or a byte now and then, is left: texts are a few megabytes.
+MOST_BYTES = 64 << 20
+MOST_SECONDS = 900.0
 
 
 class DownloadError(UserError):
@@ -55,9 +59,11 @@ def download(url: str, sha256: str, path: Path, patience_seconds: float | None =
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.exists():
                 _fetch(url, sha256, path, patience_seconds)
+    except DownloadError:
+        raise
+    except (requests.RequestException, ValueError) as error:
+        raise DownloadError(f"cannot download {url}: {_reason(error)}") from None
     except OSError as error:
-        if isinstance(error, requests.RequestException):
-            raise DownloadError(f"cannot download {url}: {_reason(error)}") from None
         raise DownloadError(f"cannot write {path}: {error.strerror or error}") from None
 
 
@@ -96,7 +102,12 @@ def _open(url: str, patience_seconds: float | None) -> requests.Response:
 
 
 def _get(url: str) -> requests.Response:
-    retry = Retry(total=len(PAUSES_SECONDS), backoff_factor=1.0, status_forcelist=_PASSING_STATUS)
+    retry = Retry(
+        total=len(PAUSES_SECONDS),
+        backoff_factor=1.0,
+        status_forcelist=_PASSING_STATUS,
+        retry_after_max=LONGEST_PAUSE_SECONDS,
+    )
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
@@ -130,7 +141,9 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
 def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
     """Copy the body, with a progress bar on stderr if it is large; return its SHA-256 and size."""
     digest, size = hashlib.sha256(), 0
-    announced = int(response.headers.get("Content-Length") or 0)
+    end = time.monotonic() + MOST_SECONDS
+    length = response.headers.get("Content-Length", "")
+    announced = int(length) if length.isdecimal() else 0
     with Progress(
         console=Console(stderr=True), transient=True, disable=announced < _LARGE_BYTES
     ) as progress:
@@ -139,11 +152,16 @@ def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
             file.write(block)
             digest.update(block)
             size += len(block)
+            if size > MOST_BYTES or time.monotonic() > end:
+                raise DownloadError(
+                    f"{response.url} sent {size:,} bytes and no end: accepted are at most "
+                    f"{MOST_BYTES:,} bytes in {MOST_SECONDS:.0f} seconds"
+                )
             progress.update(task, completed=size)
     return digest.hexdigest(), size
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException | ValueError) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     # requests wraps a read timeout in a ConnectionError: in the body, and after the last retry.
@@ -155,4 +173,8 @@ def _reason(error: requests.RequestException) -> str:
         return "the server kept failing"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke before the file was whole"
+    if isinstance(error, requests.TooManyRedirects):
+        return "the server redirects without end"
+    if isinstance(error, ValueError):  # an address that is none, such as one it redirects to
+        return str(error)
     return "no connection to the server (is there a network?)"

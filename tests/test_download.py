@@ -1,7 +1,10 @@
 """A file from the internet arrives whole and verified, or not at all: against a local server."""
 
+import contextlib
 import gc
+import gzip
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -11,7 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from urllib3.util import Retry
 
-from shakespeare_lm.download import PAUSES_SECONDS, DownloadError, download
+from shakespeare_lm.download import (
+    LONGEST_PAUSE_SECONDS,
+    PAUSES_SECONDS,
+    DownloadError,
+    download,
+)
 
 # Longer than one block of the copy loop, shorter than what gets a progress bar.
 BODY = b"To be, or not to be, that is the question.\n" * 5000
@@ -286,6 +294,135 @@ def test_two_downloads_of_one_file_at_once_ask_the_server_once(serve, tmp_path):
         assert list(pool.map(fetch, [tmp_path / "tiny.txt"] * 2)) == [BODY, BODY]
     assert asked == ["/text"]
     assert left_in(tmp_path) == ["tiny.txt"]
+
+
+@pytest.mark.parametrize(("asked_for", "waited"), [("2", 2), ("86400", LONGEST_PAUSE_SECONDS)])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours(
+    asked_for, waited, status, serve, tmp_path, monkeypatch
+):
+    pauses = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
+
+    def busy(handler):
+        handler.send_response(status)
+        handler.send_header("Retry-After", asked_for)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    url, _ = serve(busy, whole)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert pauses == [waited]
+
+
+@pytest.mark.parametrize("length", ["-5", "many", ""])
+def test_a_server_that_announces_no_number_is_believed_by_its_bytes(length, serve, tmp_path):
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.wfile.write(BODY)
+
+    url, _ = serve(answer)
+    download(url, SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+
+
+def test_a_server_that_announces_less_than_it_sends_is_refused(serve, tmp_path):
+    url, _ = serve(send(BODY, announced=100_000))
+    assert "sent another file (100,000 bytes" in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+
+
+def test_a_server_that_sends_without_end_is_left(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.download.MOST_BYTES", 1_000_000)
+
+    def endless(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while not handler.server.stopping.is_set():
+                handler.wfile.write(BODY)
+
+    url, asked = serve(endless)
+    assert "bytes and no end: accepted are at most 1,000,000" in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+    assert len(asked) == 1
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_left(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.download.MOST_SECONDS", 0.3)
+    monkeypatch.setattr("shakespeare_lm.download._BLOCK_BYTES", 1)
+
+    def slow(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while not handler.server.stopping.wait(0.05):
+                handler.wfile.write(b"x")
+
+    url, _ = serve(slow)
+    assert "bytes and no end" in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("/text", "the server redirects without end"),
+        ("file:///etc/hostname", "No connection adapters were found"),
+        ("http://[", "Invalid IPv6 URL"),
+    ],
+)
+def test_a_redirect_to_nowhere_is_an_error(location, reason, serve, tmp_path):
+    def answer(handler):
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    url, _ = serve(answer)
+    message = refused(url, tmp_path / "tiny.txt")
+    assert message.startswith(f"cannot download {url}: {reason}")
+    assert left_in(tmp_path) == []
+
+
+def test_a_packed_body_that_swells_is_left(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.download.MOST_BYTES", 1_000_000)
+    bomb = gzip.compress(bytes(50_000_000))
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    url, _ = serve(answer)
+    assert "accepted are at most 1,000,000 bytes" in refused(url, tmp_path / "tiny.txt")
+    assert left_in(tmp_path) == []
+
+
+def test_a_proxy_from_the_environment_is_used(serve, tmp_path, monkeypatch):
+    proxy, asked = serve(whole)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("http_proxy", proxy.removesuffix("/text"))
+    download("http://text.invalid/text", SHA256, tmp_path / "tiny.txt")
+    assert (tmp_path / "tiny.txt").read_bytes() == BODY
+    assert asked == ["http://text.invalid/text"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_data_directory_that_is_read_only_is_an_error(serve, tmp_path):
+    url, asked = serve(whole)
+    tmp_path.chmod(0o555)
+    try:
+        message = refused(url, tmp_path / "tiny.txt")
+    finally:
+        tmp_path.chmod(0o755)
+    assert message == f"cannot write {tmp_path / 'tiny.txt'}: Permission denied"
+    assert asked == []
 
 
 def test_a_data_directory_that_cannot_be_made_is_an_error(serve, tmp_path):
