@@ -7,6 +7,7 @@ whole.
 
 import math
 import random
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from shakespeare_lm.checkpoint import read_checkpoint
 from shakespeare_lm.chunks import Batch, WindowLoader
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.loss import masked_cross_entropy
@@ -124,6 +126,19 @@ class ShakespeareLM(LightningModule):
         self.val_perplexity = PrecisePerplexity(ignore_index=-100)
         self.test_perplexity = PrecisePerplexity(ignore_index=-100)
         self._gradients: dict[str, Tensor] = {}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, **options: Any
+    ) -> "ShakespeareLM":
+        """Load a checkpoint as Lightning does, after `read_checkpoint` found it in order.
+
+        Raises:
+            UserError: if the file is missing, damaged, or not of this program.
+        """
+        read_checkpoint(checkpoint_path)
+        options["weights_only"] = True
+        return super().load_from_checkpoint(checkpoint_path, **options)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
