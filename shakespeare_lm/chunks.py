@@ -248,7 +248,7 @@ class WindowLoader:
                 f"an epoch of the checkpoint's run has {state['batches']} batches, but one of this "
                 f"run {len(self)}: resume with the text, batch size and processes of the first run"
             )
-        if not (state["epoch"] >= 0 and 0 <= state["next_batch"] <= len(self)):
+        if not (state["epoch"] >= -1 and 0 <= state["next_batch"] <= len(self)):
             raise UserError(f"the checkpoint's place in the data is none: {state}")
         self.set_epoch(state["epoch"])
         self._next_batch = state["next_batch"]

@@ -45,9 +45,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             part.replace(path)
             _flush_folder(path.parent)
         except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
             kept = "the one before is kept" if path.exists() else "nothing was saved before"
             raise UserError(f"cannot write {path}: {_reason(error)}; {kept}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,

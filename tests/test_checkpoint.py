@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shakespeare_lm.checkpoint import newest_checkpoint, read_checkpoint
+from shakespeare_lm.checkpoint import newest_checkpoint, newest_readable, read_checkpoint
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.module import ShakespeareLM
 from tests.conftest import save
@@ -81,3 +81,52 @@ def test_the_newest_run_is_the_one_with_the_highest_number(tmp_path: Path) -> No
     assert newest_checkpoint("best", tmp_path).parts[-3] == "version_10"
     with pytest.raises(UserError, match=r"no last\.ckpt in"):
         newest_checkpoint("last", tmp_path)
+
+
+def a_run(root: Path, number: int, module: ShakespeareLM, *names: str) -> Path:
+    folder = root / f"version_{number}" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in names:
+        save(folder / f"{name}.ckpt", module)
+    return folder
+
+
+def test_the_last_checkpoint_of_the_newest_run_is_gone_on_from(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    a_run(tmp_path, 2, module, "best", "last")
+    folder = a_run(tmp_path, 10, module, "best", "last")
+    assert newest_readable(tmp_path) == folder / "last.ckpt"
+
+
+def test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    older = a_run(tmp_path, 0, module, "best", "last")
+    newer = a_run(tmp_path, 1, module, "best", "last")
+    whole = (newer / "last.ckpt").read_bytes()
+    (newer / "last.ckpt").write_bytes(whole[:-100])
+    with pytest.warns(
+        UserWarning, match=r"last\.ckpt is damaged .*; going on from .*1/.*best\.ckpt"
+    ):
+        assert newest_readable(tmp_path) == newer / "best.ckpt"
+    (newer / "best.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"going on from .*version_0/.*last\.ckpt") as warned:
+        assert newest_readable(tmp_path) == older / "last.ckpt"
+    assert len(warned) == 2
+    for path in older.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"version_1/checkpoints/last\.ckpt is damaged"):
+        newest_readable(tmp_path)
+
+
+def test_a_bit_that_flipped_in_the_weights_is_noticed(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    path = save(tmp_path / "a.ckpt", module)
+    whole = bytearray(path.read_bytes())
+    weights = module.transformer.embedding.weight.detach().numpy().tobytes()
+    whole[whole.index(weights) + 3] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"its a/data/\d+ has changed|Bad CRC"):
+        read_checkpoint(path)

@@ -108,11 +108,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("option", ["--model.dropout=0.2", "--accumulate_grad_batches=2"])
+@pytest.mark.parametrize(
+    "option", ["--model.dropout=0.2", "--accumulate_grad_batches=2 --model.optimizer=sgd"]
+)
 def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_goes_on_from_there(
     tmp_path: Path, option: str
 ) -> None:
-    options = ["--max_steps=400", "--val_check_interval=200", option, *TWO]
+    options = ["--max_steps=400", "--val_check_interval=200", *option.split(), *TWO]
     finish(start(tmp_path / "whole", *options))
     cut = tmp_path / "cut"
     process = start(cut, *options)
@@ -128,7 +130,7 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_goes_on_from_the
         # Sums of two are the same in any order; the gathered gradient is rounded once more.
         exact = "dropout" in option
         torch.testing.assert_close(
-            weights(cut)[name], tensor, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-4
+            weights(cut)[name], tensor, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5
         )
 
 

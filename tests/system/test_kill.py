@@ -142,6 +142,19 @@ def test_sigterm_saves_the_step_and_the_run_goes_on_from_there(
     assert_equal_runs(whole, tmp_path)
 
 
+@pytest.mark.parametrize("batch", [5, 7])
+def test_sigterm_between_the_batches_of_one_step_loses_no_gradient(
+    tmp_path: Path, batch: int
+) -> None:
+    options = ["--max_steps=12", "--val_check_interval=6", "--accumulate_grad_batches=4"]
+    whole = tmp_path / "whole"
+    assert run(whole, *options) == 0, output(whole)
+    cut = tmp_path / "cut"
+    assert run(cut, *options, place=("step", batch), number=signal.SIGTERM) == 143, output(cut)
+    assert run(cut, *options, "--ckpt_path=last") == 0, output(cut)
+    assert_equal_runs(whole, cut)
+
+
 def test_sigterm_during_validation_lets_it_end(whole: Path, tmp_path: Path) -> None:
     place = ("validation", 3)
     assert run(tmp_path, *OPTIONS, place=place, number=signal.SIGTERM) == 143, output(tmp_path)
