@@ -1,0 +1,76 @@
+"""Hours of training, saving, resuming and completing need no more than the first minutes.
+
+    SHAKESPEARE_LM_SOAK_MINUTES=30 pytest -m slow -s tests/system/test_soak.py
+
+runs for so long, and prints what was measured; one minute if nothing is said.
+"""
+
+import gc
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shakespeare_lm.completion import Completer
+from shakespeare_lm.scoring import Score
+from tests.conftest import Fit
+
+MINUTES = float(os.environ.get("SHAKESPEARE_LM_SOAK_MINUTES", "1"))
+STEPS_PER_ROUND = 40
+# Allocators keep some freed memory, and caches of torch and Python fill for a while.
+WARM_UP_ROUNDS = 10
+PROCESS = Path("/proc/self")
+
+
+def resident_megabytes() -> float:
+    pages = int((PROCESS / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def measure(run: Path) -> dict[str, float]:
+    gc.collect()
+    return {
+        "resident_mb": round(resident_megabytes(), 1),
+        "open_files": len(list((PROCESS / "fd").iterdir())),
+        "threads": threading.active_count(),
+        "checkpoint_files": len(list((run / "checkpoints").iterdir())),
+        "checkpoint_kb": sum(p.stat().st_size for p in (run / "checkpoints").iterdir()) // 1000,
+        "runs": len(list(run.parent.iterdir())),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROCESS.is_dir(), reason="memory and open files are read from /proc")
+def test_a_long_life_needs_no_more_than_a_short_one(tiny_fit: Fit) -> None:
+    started, rounds = time.monotonic(), 0
+    first: dict[str, float] = {}
+    figures: list[dict[str, float]] = []
+    # A constant rate, as the end of this run is not known.
+    options = ["--model.schedule=constant", "--val_check_interval=20", "--model.dropout=0.1"]
+    while time.monotonic() - started < 60 * MINUTES or rounds <= WARM_UP_ROUNDS + 1:
+        rounds += 1
+        again = ["--ckpt_path=last"] if rounds > 1 else []
+        cli = tiny_fit(*options, f"--max_steps={rounds * STEPS_PER_ROUND}", *again)
+        assert cli.trainer.global_step == rounds * STEPS_PER_ROUND
+        completer = Completer.from_checkpoint(cli.best.best_model_path)
+        assert len(completer.complete("To be", 200, seed=rounds)) == 200
+        score: Score = completer.score("To be, or not to be")
+        assert score.total_nats > 0
+        run = cli.last.path.parents[1]
+        del cli, completer
+        if rounds == WARM_UP_ROUNDS:
+            first = measure(run)
+        elif rounds > WARM_UP_ROUNDS and rounds % 10 == 0:
+            figures.append(measure(run))
+    last = measure(run)
+    elapsed = round((time.monotonic() - started) / 60, 1)
+    log_kb = sum(path.stat().st_size for path in run.glob("events*")) // 1000
+    print(json.dumps({"minutes": elapsed, "rounds": rounds, "log_kb": log_kb}))
+    print(json.dumps({"first": first, "every_tenth": figures, "last": last}))
+
+    for name in ("open_files", "threads", "checkpoint_files", "checkpoint_kb", "runs"):
+        assert last[name] <= first[name], name
+    assert last["resident_mb"] < first["resident_mb"] * 1.1
