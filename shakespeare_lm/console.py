@@ -7,11 +7,14 @@ import logging
 import math
 import shlex
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from shakespeare_lm.errors import one_line
 
 _PROMPT = "ROMEO:"
 
@@ -64,8 +67,18 @@ def prepare_console() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.showwarning = _show_warning
+    threading.excepthook = _thread_failed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Say in a line that TensorBoard's thread cannot write; the run then ends with that error."""
+    if isinstance(failed.exc_value, OSError):
+        reason = one_line(failed.exc_value)
+        print(f"warning: the log cannot be written: {reason}", file=sys.stderr)
+    else:
+        threading.__excepthook__(failed)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,17 +1,21 @@
 """`scripts/fit.py` as its users meet it: options, recipes, what a run leaves, how it ends."""
 
+import errno
 import math
 import os
+import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from shakespeare_lm import cli as cli_module
-from shakespeare_lm import datamodule
+from shakespeare_lm import console, datamodule
 from shakespeare_lm.callbacks import Throughput
 from shakespeare_lm.cli import ShakespeareCLI, expand_short_names, fit, main
 from shakespeare_lm.completion import Completer
@@ -295,6 +299,68 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpo
     assert "error: train_loss is nan at step 6" in error
     assert "lower learning rates (--model.learning_rate, --model.muon_learning_rate)" in error
     assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_the_weights_take_harm(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(context, loss: torch.Tensor) -> torch.Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * math.inf
+
+    original = cli_module.ShakespeareLM.training_step
+    modules = []
+
+    def training_step(self, batch, batch_idx: int) -> torch.Tensor:
+        modules[:] = [self]
+        loss = original(self, batch, batch_idx)
+        return Overflow.apply(loss) if self.global_step == 5 else loss
+
+    monkeypatch.setattr(cli_module.ShakespeareLM, "training_step", training_step)
+    assert run_main(monkeypatch, "--max_steps=9", "--val_check_interval=2") == 1
+    error = capsys.readouterr().err
+    assert re.search(r"error: gradient_norm is (nan|inf) at step 6 \(learning rate", error)
+    assert "the best checkpoint is kept: " in error
+    assert all(torch.isfinite(parameter).all() for parameter in modules[0].parameters())
+
+
+def test_a_full_disk_under_the_log_ends_the_run_in_lines_and_keeps_the_checkpoint(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = RecordWriter.write
+
+    def write(self: RecordWriter, data: bytes) -> None:
+        if (RUN / "checkpoints/best.ckpt").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", write)
+    monkeypatch.setattr(threading, "excepthook", console._thread_failed)
+    assert run_main(monkeypatch, "--max_steps=200", "--val_check_interval=2") == 1
+    error = capsys.readouterr().err
+    assert "warning: the log cannot be written: No space left on device" in error
+    assert "error: No space left on device" in error
+    assert "Traceback" not in error
+    assert torch.load(RUN / "checkpoints/best.ckpt", weights_only=True)["global_step"] >= 2
+
+
+def test_max_time_ends_a_run_that_says_how_to_go_on_and_then_has_as_much_again(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--max_steps=100000", "--max_time=00:00:00:01", "--model.schedule=constant"]
+    options += ["--val_check_interval=100000"]
+    assert run_main(monkeypatch, *options) == 0
+    output = capsys.readouterr().out
+    first = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert f"Stopped at step {first:,}. To go on from there" in output
+    assert run_main(monkeypatch, *options, "--ckpt_path=last") == 0
+    second = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert second > first + 5
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run_too(
