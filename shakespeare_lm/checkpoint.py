@@ -77,16 +77,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is missing, damaged, or not of this program.
     """
-    check_archive(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # as many kinds as there are ways to be wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
+    checkpoint = read_archive(path)
     _check_is_ours(checkpoint, path)
     _check_weights(checkpoint, path)
     result: dict[str, Any] = checkpoint
     return result
+
+
+def read_archive(path: str | Path) -> Any:
+    """Return tensors and plain values that torch.save wrote, with tensors on the CPU.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds anything else.
+    """
+    check_archive(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

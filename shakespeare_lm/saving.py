@@ -14,7 +14,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from shakespeare_lm.checkpoint import read_checkpoint
+from shakespeare_lm.checkpoint import read_archive
 from shakespeare_lm.errors import UserError, one_line
 
 
@@ -28,7 +28,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self,
         checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
+        path: str | Path,
         storage_options: Any | None = None,
     ) -> None:
         """Write beside `path`, flush, and only then take its place.
@@ -52,12 +52,16 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(
         self,
-        path: str | os.PathLike[str],
+        path: str | Path,
         map_location: Any | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint as `read_checkpoint` does, whatever else is asked for."""
-        return read_checkpoint(Path(path))
+        """Read a file of this run: tensors and plain values, whatever else is asked for.
+
+        The checkpoint that a user goes on from has been read by `read_checkpoint` before.
+        """
+        content: dict[str, Any] = read_archive(path)
+        return content
 
 
 def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
