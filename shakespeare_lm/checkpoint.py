@@ -120,8 +120,8 @@ def _check_is_ours(checkpoint: object, path: str | Path) -> None:
             f"{path} is a checkpoint of another program: it has no vocabulary and sizes of a "
             "shakespeare_lm model"
         )
-    if type(checkpoint.get("global_step")) is not int:  # type: ignore[attr-defined]
-        raise UserError(f"{path} does not say how many steps it was trained for: {ACCEPTED}")
+    if type(checkpoint.get("global_step", 0)) is not int:  # type: ignore[attr-defined]
+        raise UserError(f"{path} has a global_step that is no whole number: {ACCEPTED}")
     for name, value in hyperparameters.items():  # type: ignore[union-attr]
         if not isinstance(name, str) or name.startswith("_") or not isinstance(value, _PLAIN):
             # Lightning's _instantiator and _class_path name code to run.

@@ -196,7 +196,7 @@ def resolve_checkpoint(ckpt_path: str | None, logs: Path) -> tuple[Path | None, 
     if ckpt_path is None:
         return None, 0
     path = newest_readable(logs) if ckpt_path == "last" else ckpt_path
-    return Path(path), read_checkpoint(path)["global_step"]
+    return Path(path), read_checkpoint(path).get("global_step", 0)
 
 
 def _logger(root: Path, resumed_from: Path | None, resumed_step: int) -> TensorBoardLogger:

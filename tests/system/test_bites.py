@@ -35,6 +35,12 @@ CHECKPOINT = "tests/test_checkpoint.py::"
 READER = "tests/test_reader.py::"
 ENDING = "tests/test_ending.py::"
 SCORING = "tests/test_scoring.py::"
+DOWNLOAD = "tests/test_download.py::"
+FIT = "tests/system/test_fit.py::"
+HOSTILE = "tests/system/test_hostile_checkpoint.py::"
+KILL = "tests/system/test_kill.py::"
+PROPERTIES = "tests/test_properties.py::"
+SAVING = "tests/test_saving.py::"
 LOSS = "tests/test_loss.py::"
 MODULE = "tests/test_module.py::"
 OPTIM = "tests/test_optim.py::"
@@ -359,11 +365,115 @@ MISTAKES = {
         ">= 0",
         f"{SCORING}test_each_character_sees_the_window_that_completion_would",
     ),
-    "checkpoint_runs_code": Mistake(
-        "checkpoint.py",
-        'torch.load(path, map_location="cpu", weights_only=True)',
-        'torch.load(path, map_location="cpu", weights_only=False)',
+    "names_of_code_accepted": Mistake(
+        "archive.py",
+        'hidden or (operation.name == "GLOBAL" and argument not in _HARMLESS)',
+        "False",
         f"{CHECKPOINT}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
+    ),
+    "checksums_not_compared": Mistake(
+        "archive.py",
+        "damaged = archive.testzip()",
+        "damaged = None",
+        f"{CHECKPOINT}test_a_bit_that_flipped_in_the_weights_is_noticed",
+    ),
+    "packed_archives_accepted": Mistake(
+        "archive.py",
+        "if packed or sum(",
+        "if False and sum(",
+        f"{HOSTILE}test_archives_that_swell_or_are_ambiguous_are_refused",
+    ),
+    "sizes_not_compared_with_the_weights": Mistake(
+        "checkpoint.py",
+        "_check_shapes(expected, network_weights(checkpoint), path)",
+        "pass",
+        f"{HOSTILE}test_strange_weights_are_refused",
+        "RuntimeError",
+    ),
+    "lightnings_hooks_accepted": Mistake(
+        "checkpoint.py",
+        'name.startswith("_")',
+        "False",
+        f"{HOSTILE}test_strange_hyperparameters_are_refused",
+    ),
+    "half_a_character_accepted": Mistake(
+        "tokenizer.py",
+        "        if half:",
+        "        if False:",
+        f"{PROPERTIES}test_half_a_character_is_refused",
+    ),
+    "damaged_last_is_the_end": Mistake(
+        "checkpoint.py",
+        "            continue\n",
+        "            raise\n",
+        f"{CHECKPOINT}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
+        r"shakespeare_lm\.errors\.UserError",
+    ),
+    "checkpoint_written_in_its_place": Mistake(
+        "saving.py",
+        "_write(checkpoint, part)",
+        "_write(checkpoint, path)",
+        f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
+    ),
+    "checkpoint_not_flushed": Mistake(
+        "saving.py",
+        "os.fsync(file.fileno())",
+        "pass",
+        f"{SAVING}test_it_is_flushed_before_it_takes_its_place_and_the_folder_after",
+    ),
+    "half_a_checkpoint_left_behind": Mistake(
+        "saving.py",
+        "part.unlink(missing_ok=True)",
+        "pass",
+        f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
+    ),
+    "start_of_the_run_not_saved": Mistake(
+        "saving.py",
+        "            self.save(trainer)\n",
+        "            pass\n",
+        f"{SAVING}test_a_run_saves_its_start_and_keeps_two_files",
+    ),
+    "gradient_of_an_accumulated_step_lost": Mistake(
+        "module.py",
+        "self.get_parameter(name).grad = gradient.to(self.device)",
+        "pass",
+        f"{KILL}test_sigterm_between_the_batches_of_one_step_loses_no_gradient",
+    ),
+    "validation_logged_at_another_step_within_an_accumulated_one": Mistake(
+        "stopping.py",
+        "max(0, trainer.global_step - 1)",
+        "trainer.global_step",
+        f"{RESUME}[11---accumulate_grad_batches=4]",
+    ),
+    "sigterm_saves_nothing": Mistake(
+        "stopping.py",
+        "self.last.save(trainer)",
+        "pass",
+        f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
+    ),
+    "sigterm_loses_the_losses_of_its_step": Mistake(
+        "stopping.py",
+        "            self._saved = True",
+        "            raise Terminated",
+        f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
+    ),
+    "gradient_that_is_no_number_overlooked": Mistake(
+        "stopping.py",
+        "if not torch.isfinite(length):",
+        "if False:",
+        f"{FIT}test_a_gradient_that_is_no_number_ends_the_run_before_the_weights_take_harm",
+    ),
+    "time_of_earlier_runs_counted": Mistake(
+        "stopping.py",
+        "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
+        "def forget(self, state_dict: dict[str, Any]) -> None:",
+        f"{FIT}test_max_time_ends_a_run_that_says_how_to_go_on_and_then_has_as_much_again",
+    ),
+    "retry_after_obeyed_for_hours": Mistake(
+        "download.py",
+        "retry_after_max=LONGEST_PAUSE_SECONDS,",
+        "",
+        f"{DOWNLOAD}test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours",
     ),
 }
 
