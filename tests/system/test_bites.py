@@ -407,7 +407,7 @@ MISTAKES = {
         "            continue\n",
         "            raise\n",
         f"{CHECKPOINT}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
-        r"shakespeare_lm\.errors\.UserError",
+        "Failed: DID NOT WARN",
     ),
     "checkpoint_written_in_its_place": Mistake(
         "saving.py",
