@@ -4,8 +4,6 @@ Enters: an address, the SHA-256 of what must come, a path. Leaves: that file, un
 """
 
 import hashlib
-import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -123,19 +121,19 @@ def _get(url: str) -> requests.Response:
 
 
 def _save(response: requests.Response, sha256: str, path: Path) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    # One name for all attempts, which the lock allows: what a killed process left is overwritten.
+    part = path.with_name(f".{path.name}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("wb") as file:
             digest, size = _copy(response, file)
         if digest != sha256:
             raise DownloadError(
                 f"{response.url} sent another file ({size:,} bytes, SHA-256 {digest}); "
                 f"accepted is only SHA-256 {sha256}"
             )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        part.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:

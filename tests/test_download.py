@@ -413,10 +413,11 @@ def test_a_proxy_from_the_environment_is_used(serve, tmp_path, monkeypatch):
     assert asked == ["http://text.invalid/text"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_data_directory_that_is_read_only_is_an_error(serve, tmp_path):
     url, asked = serve(whole)
     tmp_path.chmod(0o555)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere")
     try:
         message = refused(url, tmp_path / "tiny.txt")
     finally:
