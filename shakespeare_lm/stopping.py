@@ -154,7 +154,10 @@ class StopOnDivergence(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
     ) -> None:
-        if self._is_due(trainer, pl_module) and not torch.isfinite(loss):
+        # Of several processes one alone would stop here, and the others wait for it: the gradient,
+        # which they share, tells them all.
+        alone = trainer.world_size == 1
+        if alone and self._is_due(trainer, pl_module) and not torch.isfinite(loss):
             self._stop("train_loss", loss.detach(), trainer, trainer.global_step + 1)
 
     def on_before_optimizer_step(

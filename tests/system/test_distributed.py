@@ -134,6 +134,15 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_goes_on_from_the
         )
 
 
+def test_two_processes_whose_training_diverges_both_stop(tmp_path: Path) -> None:
+    options = ["--max_steps=50", "--model.optimizer=sgd", "--model.learning_rate=1e20", *TWO]
+    process = start(tmp_path, *options, "--gradient_clip_val=0")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1, error
+    assert "error: gradient_norm is " in error
+    assert "Traceback" not in error
+
+
 def test_two_processes_killed_together_go_on_bit_for_bit(tmp_path: Path) -> None:
     options = ["--max_steps=300", "--val_check_interval=50", *TWO]
     finish(start(tmp_path / "whole", *options))
