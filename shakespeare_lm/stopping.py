@@ -116,7 +116,16 @@ class StopOnSignal(Callback):
         if self._saved:
             raise Terminated
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    # Not in `teardown`, which comes after Lightning has put back its own: it would undo that.
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put_back()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

@@ -209,6 +209,20 @@ def test_a_second_ctrl_c_stops_at_once(tiny_fit: Fit, monkeypatch: pytest.Monkey
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.parametrize("step", [2, 99])
+def test_a_run_leaves_signals_as_they_were(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    def terminate(self: Throughput, trainer, *arguments) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Throughput, "on_train_batch_end", terminate)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert run_main(monkeypatch, "--max_steps=3") == (143 if step == 2 else 0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def test_a_part_held_back_is_tested_with_the_best_checkpoint(tiny_fit: Fit) -> None:
     cli = tiny_fit("--max_steps=3", "--data.test_fraction=0.1")
     assert 3.0 < float(cli.trainer.callback_metrics["test_loss"]) < 5.0
