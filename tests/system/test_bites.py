@@ -457,6 +457,12 @@ MISTAKES = {
         "            raise Terminated",
         f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
     ),
+    "signals_put_back_too_late": Mistake(
+        "stopping.py",
+        "def on_train_end(self, trainer",
+        "def on_fit_end(self, trainer",
+        f"{FIT}test_a_run_leaves_signals_as_they_were",
+    ),
     "gradient_that_is_no_number_overlooked": Mistake(
         "stopping.py",
         "if not torch.isfinite(length):",
