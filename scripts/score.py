@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from shakespeare_lm.scoring_cli import main
+        from shakespeare_lm.commands.score import main
     except KeyboardInterrupt:  # importing torch takes a while
         sys.exit(130)
     sys.exit(main())

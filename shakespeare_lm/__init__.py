@@ -9,12 +9,12 @@ Lightning.
 from importlib import import_module
 
 _HOME_OF = {
-    "CharTokenizer": "tokenizer",
-    "ShakespeareDataModule": "datamodule",
-    "CausalTransformer": "transformer",
-    "BigramTable": "bigram",
-    "ShakespeareLM": "module",
-    "Completer": "completion",
+    "CharTokenizer": "data.tokenizer",
+    "ShakespeareDataModule": "data.datamodule",
+    "CausalTransformer": "network.transformer",
+    "BigramTable": "network.bigram",
+    "ShakespeareLM": "training.module",
+    "Completer": "completion.completer",
     "UserError": "errors",
 }
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from shakespeare_lm.cli import ShakespeareCLI, fit
-from shakespeare_lm.module import ShakespeareLM
-from shakespeare_lm.transformer import CausalTransformer
+from shakespeare_lm.commands.fit import ShakespeareCLI, fit
+from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.training.module import ShakespeareLM
 
 TINY = [
     "--data.corpus=sample",

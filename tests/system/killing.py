@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from shakespeare_lm.callbacks import Throughput
-from shakespeare_lm.cli import main
-from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.commands.fit import main
+from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.progress import Throughput
 from tests.conftest import TINY
 
 # One process imports everything once, and is forked for each run.

@@ -29,29 +29,29 @@ import shakespeare_lm
 assert Path(shakespeare_lm.__file__).parents[1] == Path(__file__).parent
 """
 
-CHUNKS = "tests/test_chunks.py::"
-COMPLETION = "tests/test_completion.py::"
-CHECKPOINT = "tests/test_checkpoint.py::"
-READER = "tests/test_reader.py::"
-ENDING = "tests/test_ending.py::"
-SCORING = "tests/test_scoring.py::"
-DOWNLOAD = "tests/test_download.py::"
-FIT = "tests/system/test_fit.py::"
+CHUNKS = "tests/data/test_windows.py::"
+COMPLETION = "tests/completion/test_completer.py::"
+CHECKPOINT = "tests/checkpoint/test_reading.py::"
+READER = "tests/completion/test_decoder.py::"
+ENDING = "tests/completion/test_stop_strings.py::"
+SCORING = "tests/completion/test_scoring.py::"
+DOWNLOAD = "tests/data/test_download.py::"
+FIT = "tests/commands/test_fit.py::"
 HOSTILE = "tests/system/test_hostile_checkpoint.py::"
 KILL = "tests/system/test_kill.py::"
-PROPERTIES = "tests/test_properties.py::"
-SAVING = "tests/test_saving.py::"
-LOSS = "tests/test_loss.py::"
-MODULE = "tests/test_module.py::"
-OPTIM = "tests/test_optim.py::"
-POSITIONS = "tests/test_positions.py::"
+PROPERTIES = "tests/system/test_properties.py::"
+SAVING = "tests/training/test_checkpointing.py::"
+LOSS = "tests/training/test_loss.py::"
+MODULE = "tests/training/test_module.py::"
+OPTIM = "tests/training/test_optimizer.py::"
+POSITIONS = "tests/network/test_positions.py::"
 RESUME = (
     "tests/system/test_resume.py::"
     "test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit"
 )
-SAMPLING = "tests/test_sampling.py::"
-TOKENIZER = "tests/test_tokenizer.py::"
-TRANSFORMER = "tests/test_transformer.py::"
+SAMPLING = "tests/completion/test_sampling.py::"
+TOKENIZER = "tests/data/test_tokenizer.py::"
+TRANSFORMER = "tests/network/test_transformer.py::"
 
 
 class Mistake(NamedTuple):
@@ -66,68 +66,68 @@ class Mistake(NamedTuple):
 
 MISTAKES = {
     "one_position_row_for_all": Mistake(
-        "positions.py",
+        "network/positions.py",
         "return torch.arange(length, dtype=torch.float64)[:, None] * frequencies",
         "return torch.ones(length, dtype=torch.float64)[:, None] * frequencies",
         f"{POSITIONS}test_all_rows_of_the_sinusoidal_table_differ",
     ),
     "one_position_row_added_everywhere": Mistake(
-        "transformer.py",
+        "network/transformer.py",
         "self.positions_table)[places], None",
         "self.positions_table)[0], None",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "rotary_positions_not_applied": Mistake(
-        "transformer.py",
+        "network/transformer.py",
         "return x, self.positions_table[:, places].unsqueeze(-3)",
         "return x, None",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "vocabulary_sorted_on_reload": Mistake(
-        "completion.py",
+        "completion/completer.py",
         'CharTokenizer(hyperparameters["vocabulary"])',
         'CharTokenizer.from_text(hyperparameters["vocabulary"])',
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
     ),
     "causal_mask_not_passed": Mistake(
-        "attention.py",
+        "network/attention.py",
         "is_causal=causal",
         "is_causal=False",
         f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
     ),
     "padding_mask_built_but_not_passed": Mistake(
-        "attention.py",
+        "network/attention.py",
         "attn_mask=mask, dropout_p=dropout, is_causal=causal",
         "attn_mask=None, dropout_p=dropout, is_causal=True",
         f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side",
     ),
     "padding_mask_without_causal_triangle": Mistake(
-        "attention.py",
+        "network/attention.py",
         "((triangle & attention_mask[:, None, :]) | itself)",
         "(attention_mask[:, None, :] | itself)",
         f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side",
     ),
     "attention_scaled_by_the_root_of_d_model": Mistake(
-        "attention.py",
+        "network/attention.py",
         "is_causal=causal",
         "is_causal=causal, scale=self.output.in_features**-0.5",
         f"{TRANSFORMER}test_attention_equals_a_loop_over_its_definition",
     ),
     "targets_unshifted": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "window[:, 1:], real[:, :-1]",
         "window[:, :-1], real[:, :-1]",
         f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "targets_shifted_again_in_the_loss": Mistake(
-        "loss.py",
+        "training/loss.py",
         '"""\n    nats =',
         '"""\n    logits, targets = logits[:, :-1], targets[:, 1:]\n'
         "    target_mask = target_mask[:, 1:]\n    nats =",
         f"{LOSS}test_the_sum_and_the_count_equal_a_loop_in_double_precision",
     ),
     "targets_shifted_again_in_training": Mistake(
-        "module.py",
+        "training/module.py",
         "# here.\n"
         "        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, "
         "batch.target_mask)",
@@ -137,346 +137,346 @@ MISTAKES = {
         f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
     ),
     "targets_shifted_again_in_validation": Mistake(
-        "module.py",
+        "training/module.py",
         "masked_cross_entropy(logits, batch.targets, batch.target_mask)",
         "masked_cross_entropy(logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])",
         f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
     ),
     "val_loss_a_mean_of_batch_means": Mistake(
-        "module.py",
+        "training/module.py",
         "mean.update(total, count)",
         "mean.update(total / count.clamp(min=1), torch.ones_like(count))",
         f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
     ),
     "padding_scored_in_the_loss": Mistake(
-        "loss.py",
+        "training/loss.py",
         "targets.masked_fill(~target_mask, -100).flatten()",
         "targets.flatten()",
         f"{LOSS}test_what_lies_under_the_mask_changes_neither_loss_nor_gradient",
     ),
     "padding_counted_in_the_loss": Mistake(
-        "loss.py",
+        "training/loss.py",
         "return nats, target_mask.sum()",
         "return nats, target_mask.sum() * 0 + target_mask.numel()",
         f"{LOSS}test_the_sum_and_the_count_equal_a_loop_in_double_precision",
     ),
     "padding_counted_in_training": Mistake(
-        "module.py",
+        "training/module.py",
         "loss = nats / count.clamp(min=1)",
         "loss = nats / batch.targets.numel()",
         f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
     ),
     "padding_counted_in_the_perplexity": Mistake(
-        "module.py",
+        "training/module.py",
         "perplexity.update(logits.float(), batch.targets.masked_fill(~batch.target_mask, -100))",
         "perplexity.update(logits.float(), batch.targets)",
         f"{MODULE}test_bits_and_perplexity_follow_from_the_loss",
     ),
     "padding_a_target": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "real[:, :-1], real[:, 1:]",
         "real[:, :-1], real[:, :-1]",
         f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "attention_dropout_active_in_evaluation": Mistake(
-        "attention.py",
+        "network/attention.py",
         "dropout = self.dropout if self.training else 0.0",
         "dropout = self.dropout",
         f"{TRANSFORMER}test_dropout_acts_in_training_and_never_in_evaluation",
     ),
     "dropout_active_in_validation": Mistake(
-        "transformer.py",
+        "network/transformer.py",
         "x = self.dropout(x)",
         "x = F.dropout(x, self.dropout.p)",
         f"{MODULE}test_dropout_is_off_in_validation",
     ),
     "dropout_active_in_completion": Mistake(
-        "reader.py",
+        "completion/decoder.py",
         "network.eval()",
         "pass",
         f"{COMPLETION}test_completing_is_the_same_in_either_mode",
     ),
     "evaluation_mode_left_on_after_completion": Mistake(
-        "reader.py",
+        "completion/decoder.py",
         "network.train()",
         "pass",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
     ),
     "scheduler_state_lost_on_resume": Mistake(
-        "module.py",
+        "training/module.py",
         'stored = checkpoint.get("hyper_parameters", {})',
         'stored = checkpoint.get("hyper_parameters", {})\n        checkpoint["lr_schedulers"] = []',
         RESUME,
     ),
     "dropout_not_repeated_on_resume": Mistake(
-        "module.py",
+        "training/module.py",
         "torch.default_generator.manual_seed(seed)",
         "pass",
         RESUME,
     ),
     "resumed_loader_replays_the_first_batches": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "range(self._next_batch, len(self), per_gather)",
         "range(0, len(self), per_gather)",
         f"{CHUNKS}test_a_loader_resumed_anywhere_goes_on_with_the_very_next_batch",
     ),
     "resumed_run_forgets_its_place_in_the_epoch": Mistake(
-        "chunks.py",
+        "data/windows.py",
         'self._next_batch = state["next_batch"]',
         "self._next_batch = 0",
         RESUME,
     ),
     "vocabulary_in_the_order_of_a_set": Mistake(
-        "tokenizer.py",
+        "data/tokenizer.py",
         '"".join(sorted(set().union(*texts)))',
         '"".join(set().union(*texts))',
         f"{TOKENIZER}test_a_vocabulary_made_from_texts_is_in_code_point_order",
     ),
     "vocabulary_reversed_on_reload": Mistake(
-        "completion.py",
+        "completion/completer.py",
         'CharTokenizer(hyperparameters["vocabulary"])',
         'CharTokenizer(hyperparameters["vocabulary"][::-1])',
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
     ),
     "checkpoint_of_another_vocabulary_accepted": Mistake(
-        "module.py",
+        "training/module.py",
         'stored = checkpoint.get("hyper_parameters", {})',
         "return",
         f"{MODULE}test_a_checkpoint_of_another_vocabulary_is_refused",
     ),
     "last_short_chunk_dropped": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "clamp(min=0).add(context_length - 1) // context_length",
         "clamp(min=0) // context_length",
         f"{CHUNKS}test_a_document_is_cut_beside_the_grid_and_keeps_its_short_rest",
     ),
     "last_short_batch_dropped": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "-(-(self._grid_size + more) // (batch_size * world_size))",
         "(self._grid_size + more) // (batch_size * world_size)",
         f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
     ),
     "windows_without_their_shared_id": Mistake(
-        "chunks.py",
+        "data/windows.py",
         "(end - first + 1)[filled]",
         "(end - first)[filled]",
         f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
     ),
     "padding_produced": Mistake(
-        "generation.py",
+        "completion/generation.py",
         "reader.logits(texts)[:, :choices]",
         "reader.logits(texts)",
         f"{COMPLETION}test_padding_is_never_produced_however_likely",
         symptom="IndexError: string index out of range",  # the padding id has no character
     ),
     "logits_modified_in_place": Mistake(
-        "sampling.py",
+        "completion/sampling.py",
         "logits = logits.detach()",
         "logits = logits.detach().sub_(logits.max())",
         f"{SAMPLING}test_logits_are_not_modified",
     ),
     "top_k_keeps_ties_beyond_k": Mistake(
-        "sampling.py",
+        "completion/sampling.py",
         "kept[:, decoding.top_k :] = False",
         "kept &= ordered >= ordered[:, : decoding.top_k].amin(-1, keepdim=True)",
         f"{SAMPLING}test_top_k_keeps_exactly_k_on_ties",
     ),
     "samples_drawn_from_the_global_generator": Mistake(
-        "generation.py",
+        "completion/generation.py",
         "[source.random() for source in randoms]",
         "__import__('torch').rand(len(randoms)).tolist()",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
     ),
     "biases_in_no_group": Mistake(
-        "optim.py",
+        "training/optimizer.py",
         "if p.ndim < 2]",
         "if p.ndim < 1]",
         f"{OPTIM}test_every_parameter_is_in_exactly_one_group",
     ),
     "biases_decayed": Mistake(
-        "optim.py",
+        "training/optimizer.py",
         'if p.ndim < 2], "weight_decay": 0.0}',
         'if p.ndim < 2], "weight_decay": weight_decay}',
         f"{OPTIM}test_matrices_decay_and_biases_and_norms_do_not",
     ),
     "optimizers_apart_after_loading": Mistake(
-        "optim.py",
+        "training/optimizer.py",
         "        super().__setstate__(state)\n        self._share()\n",
         "        super().__setstate__(state)\n",
         f"{OPTIM}test_what_a_schedule_sets_after_loading_reaches_both",
     ),
     "muons_scale_upside_down": Mistake(
-        "optim.py",
+        "training/optimizer.py",
         "rows / columns",
         "columns / rows",
         f"{OPTIM}test_a_muon_step_is_that_of_torchs_muon_and_adamw_side_by_side",
     ),
     "embeddings_muon_steps": Mistake(
-        "optim.py",
+        "training/optimizer.py",
         "matrices = [p for p in blocks.parameters() if p.ndim == 2]",
         "matrices = [p for p in network.parameters() if p.ndim == 2]",
         f"{OPTIM}test_muon_is_for_the_matrices_inside_blocks",
     ),
     "every_table_sees_the_same_previous_character": Mistake(
-        "transformer.py",
+        "network/transformer.py",
         "ids[:, count - distance :]",
         "ids[:, count - 1 :]",
         f"{TRANSFORMER}test_each_position_is_told_of_the_characters_before_it",
     ),
     "cached_positions_one_behind": Mistake(
-        "cache.py",
+        "network/cache.py",
         "self.places, self.mask = self.positions[:, None],",
         "self.places, self.mask = self.positions[:, None] - 1,",
         f"{READER}test_cached_equals_uncached",
     ),
     "uneven_windows_looked_at_to_their_padding": Mistake(
-        "cache.py",
+        "network/cache.py",
         "<= self.positions[:, None]",
         "<= self.positions.max().expand_as(self.positions)[:, None]",
         f"{READER}test_cached_equals_uncached",
     ),
     "equal_prompts_mixed_up": Mistake(
-        "cache.py",
+        "network/cache.py",
         "new[:, source]",
         "new[:, source.flip(0)]",
         f"{READER}test_cached_equals_uncached",
     ),
     "batch_mates_share_their_randomness": Mistake(
-        "completion.py",
+        "completion/completer.py",
         "[_randomness(seed) for seed in seeds]",
         "[_randomness(seeds[0])] * len(seeds)",
         f"{COMPLETION}test_several_prompts_together_equal_each_alone",
     ),
     "min_p_of_the_whole_instead_of_the_likeliest": Mistake(
-        "sampling.py",
+        "completion/sampling.py",
         "(ordered - ordered[:, :1]).exp() >= decoding.min_p",
         "ordered.softmax(-1) >= decoding.min_p",
         f"{SAMPLING}test_min_p_keeps_those_as_likely_as_a_share_of_the_likeliest",
     ),
     "stop_shown_before_it_is_complete": Mistake(
-        "ending.py",
+        "completion/stop_strings.py",
         "self._release(self._beginning_of_a_stop())",
         "self._release(0)",
         f"{ENDING}test_a_possible_beginning_is_held_back_until_it_is_certain",
     ),
     "scored_twice_where_windows_overlap": Mistake(
-        "scoring.py",
+        "completion/scoring.py",
         ">= kept - 1",
         ">= 0",
         f"{SCORING}test_each_character_sees_the_window_that_completion_would",
     ),
     "names_of_code_accepted": Mistake(
-        "archive.py",
+        "checkpoint/archive.py",
         'hidden or (operation.name == "GLOBAL" and argument not in _HARMLESS)',
         "False",
         f"{CHECKPOINT}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
     ),
     "checksums_not_compared": Mistake(
-        "archive.py",
+        "checkpoint/archive.py",
         "damaged = archive.testzip()",
         "damaged = None",
         f"{CHECKPOINT}test_a_bit_that_flipped_in_the_weights_is_noticed",
     ),
     "packed_archives_accepted": Mistake(
-        "archive.py",
+        "checkpoint/archive.py",
         "if packed or sum(",
         "if False and sum(",
         f"{HOSTILE}test_archives_that_swell_or_are_ambiguous_are_refused",
     ),
     "sizes_not_compared_with_the_weights": Mistake(
-        "checkpoint.py",
+        "checkpoint/reading.py",
         "_check_shapes(expected, network_weights(checkpoint), path)",
         "pass",
         f"{HOSTILE}test_strange_weights_are_refused",
         "RuntimeError",
     ),
     "lightnings_hooks_accepted": Mistake(
-        "checkpoint.py",
+        "checkpoint/reading.py",
         'name.startswith("_")',
         "False",
         f"{HOSTILE}test_strange_hyperparameters_are_refused",
     ),
     "half_a_character_accepted": Mistake(
-        "tokenizer.py",
+        "data/tokenizer.py",
         "        if half:",
         "        if False:",
         f"{PROPERTIES}test_half_a_character_is_refused",
     ),
     "damaged_last_is_the_end": Mistake(
-        "checkpoint.py",
+        "checkpoint/reading.py",
         "            continue\n",
         "            raise\n",
         f"{CHECKPOINT}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
         "Failed: DID NOT WARN",
     ),
     "checkpoint_written_in_its_place": Mistake(
-        "saving.py",
+        "training/checkpointing.py",
         "_write(checkpoint, part)",
         "_write(checkpoint, path)",
         f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
     ),
     "checkpoint_not_flushed": Mistake(
-        "saving.py",
+        "training/checkpointing.py",
         "os.fsync(file.fileno())",
         "pass",
         f"{SAVING}test_it_is_flushed_before_it_takes_its_place_and_the_folder_after",
     ),
     "half_a_checkpoint_left_behind": Mistake(
-        "saving.py",
+        "training/checkpointing.py",
         "part.unlink(missing_ok=True)",
         "pass",
         f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
     ),
     "start_of_the_run_not_saved": Mistake(
-        "saving.py",
+        "training/checkpointing.py",
         "            self.save(trainer)\n",
         "            pass\n",
         f"{SAVING}test_a_run_saves_its_start_and_keeps_two_files",
     ),
     "gradient_of_an_accumulated_step_lost": Mistake(
-        "module.py",
+        "training/module.py",
         "self.get_parameter(name).grad = gradient.to(self.device)",
         "pass",
         f"{KILL}test_sigterm_between_the_batches_of_one_step_loses_no_gradient",
     ),
     "validation_logged_at_another_step_within_an_accumulated_one": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "max(0, trainer.global_step - 1)",
         "trainer.global_step",
         f"{RESUME}[11---accumulate_grad_batches=4]",
     ),
     "sigterm_saves_nothing": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "self.last.save(trainer)",
         "pass",
         f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
     ),
     "sigterm_loses_the_losses_of_its_step": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "            self._saved = True",
         "            raise Terminated",
         f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
     ),
     "signals_put_back_too_late": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "def on_train_end(self, trainer",
         "def on_fit_end(self, trainer",
         f"{FIT}test_a_run_leaves_signals_as_they_were",
     ),
     "gradient_that_is_no_number_overlooked": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "if not torch.isfinite(length):",
         "if False:",
         f"{FIT}test_a_gradient_that_is_no_number_ends_the_run_before_the_weights_take_harm",
     ),
     "time_of_earlier_runs_counted": Mistake(
-        "stopping.py",
+        "training/stopping.py",
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         "def forget(self, state_dict: dict[str, Any]) -> None:",
         f"{FIT}test_max_time_ends_a_run_that_says_how_to_go_on_and_then_has_as_much_again",
     ),
     "retry_after_obeyed_for_hours": Mistake(
-        "download.py",
+        "data/download.py",
         "retry_after_max=LONGEST_PAUSE_SECONDS,",
         "",
         f"{DOWNLOAD}test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours",

@@ -162,7 +162,7 @@ def test_two_processes_killed_together_go_on_bit_for_bit(tmp_path: Path) -> None
 
 def test_two_processes_download_once(tmp_path: Path) -> None:
     asked: list[str] = []
-    body = resources.files("shakespeare_lm").joinpath("sample.txt").read_bytes()
+    body = resources.files("shakespeare_lm.data").joinpath("sample.txt").read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -179,8 +179,8 @@ def test_two_processes_download_once(tmp_path: Path) -> None:
     script = tmp_path / "fit.py"
     script.write_text(
         "import hashlib, sys\n"
-        "from shakespeare_lm import corpus\n"
-        "from shakespeare_lm.cli import main\n"
+        "from shakespeare_lm.data import corpus\n"
+        "from shakespeare_lm.commands.fit import main\n"
         f"url, digest = 'http://127.0.0.1:{server.server_port}/text', sys.argv.pop(1)\n"
         "named = corpus.NamedCorpus('tiny.txt', url, digest)\n"
         "corpus.NAMED_CORPORA['tinyshakespeare'] = named\n"

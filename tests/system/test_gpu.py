@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shakespeare_lm.completion import Completer
+from shakespeare_lm.completion.completer import Completer
 from tests.conftest import Fit
 
 pytestmark = [

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
-from shakespeare_lm.cli import main
-from shakespeare_lm.completion import Completer
+from shakespeare_lm.commands.fit import main
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.module import ShakespeareLM
+from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import TINY, Fit
 
 # What no checkpoint may bring about, as the interpreter reports it.
@@ -228,7 +228,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(
         ("norm", ["post ", None, {}]),
         ("dropout", [1.0, -0.1, float("nan"), float("inf"), "0", [0.1]]),
         ("bias", [True, "no", None]),
-        ("_instantiator", ["os.system", "shakespeare_lm.cli.main", None]),
+        ("_instantiator", ["os.system", "shakespeare_lm.commands.fit.main", None]),
         ("_class_path", ["os.system", "torch.nn.Linear"]),
         ("seed", [[1], {"a": 1}, torch.tensor(1)]),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shakespeare_lm.corpus import load_corpus
+from shakespeare_lm.data.corpus import load_corpus
 
 pytestmark = pytest.mark.network
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shakespeare_lm import completion_cli, scoring_cli
-from shakespeare_lm.cli import fit
+from shakespeare_lm.commands import complete as completion_cli
+from shakespeare_lm.commands import score as scoring_cli
+from shakespeare_lm.commands.fit import fit
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from shakespeare_lm.callbacks import Throughput
-from shakespeare_lm.cli import ShakespeareCLI
+from shakespeare_lm.commands.fit import ShakespeareCLI
+from shakespeare_lm.training.progress import Throughput
 from tests.conftest import Fit, logged
 
 # One epoch has 34 steps: 40 steps, validated every 6, cross its end.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shakespeare_lm.completion import Completer
-from shakespeare_lm.scoring import Score
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.scoring import Score
 from tests.conftest import Fit
 
 MINUTES = float(os.environ.get("SHAKESPEARE_LM_SOAK_MINUTES", "1"))

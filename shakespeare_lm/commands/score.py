@@ -1,0 +1,135 @@
+"""The command line of scoring: how likely a text is, as figures, as JSON, or in colours.
+
+Enters: the options of `scripts/score.py`. Leaves: a summary; in a terminal, the text itself with
+the characters that surprised the model; with --json, everything for programs.
+"""
+
+import argparse
+import json
+import math
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from shakespeare_lm.commands.shared import add_model_options, load_completer, opened, read_text, run
+from shakespeare_lm.completion.scoring import Score
+
+# From how many bits of surprise on a character is shown in which colours: a character of 3 bits had
+# a probability of 1/8. The colours grow darker for any eye (ColorBrewer's YlOrRd).
+_COLOURS = {
+    1: "black on #ffffb2",
+    3: "black on #fecc5c",
+    5: "black on #fd8d3c",
+    8: "white on #bd0026",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all options."""
+    parser = argparse.ArgumentParser(
+        description="Say how likely a model finds a text, character by character."
+    )
+    add = parser.add_argument
+    add("text", metavar="FILE", help="a UTF-8 file, - for stdin")
+    add("--json", action="store_true", help="print every character's log-probability as JSON")
+    add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
+    add_model_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score as the options say; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    return run(lambda: score(arguments))
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Score the text, then open the output: a mistake leaves no empty file."""
+    text = read_text(arguments.text)
+    completer = load_completer(arguments)
+    result = completer.score(
+        text, top=arguments.top, window=arguments.window, unknown=arguments.unknown
+    )
+    with opened(arguments.output, arguments.text) as output:
+        if arguments.json:
+            output.write(as_json(result) + "\n")
+            return 0
+        if output is sys.stdout:
+            output.write(in_colours(result))
+        if arguments.top:
+            output.write("\n".join(alternative_lines(result)) + "\n")
+        output.write(summary(result) + "\n")
+    return 0
+
+
+def summary(score: Score) -> str:
+    """Return the text's figures, one per line."""
+    return (
+        f"characters          {len(score.log_probabilities):,} (all but the first)\n"
+        f"total               {score.total_nats:.4f} nats\n"
+        f"bits per character  {score.bits_per_character:.4f}\n"
+        f"perplexity          {score.perplexity:.4f}"
+    )
+
+
+def as_json(score: Score) -> str:
+    """Return everything as one JSON object; its lists have one item per character, of which the
+    first, that follows nothing, is null.
+    """
+    content = {
+        "characters": len(score.log_probabilities),
+        "total_nats": score.total_nats,
+        "bits_per_character": score.bits_per_character,
+        "perplexity": score.perplexity,
+        "text": score.text,
+        "log_probabilities": [None, *score.log_probabilities],
+    }
+    if score.alternatives:
+        content["alternatives"] = [None, *score.alternatives]
+    return json.dumps(content, ensure_ascii=False)
+
+
+def in_colours(score: Score) -> str:
+    """Return the text for the terminal, in colours; nothing if stdout is none."""
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        return ""
+    with console.capture() as capture:
+        console.print(coloured(score), "", legend(), sep="\n")
+    return capture.get()
+
+
+def coloured(score: Score) -> Text:
+    """Return the text, each character in the colours of its surprise."""
+    shown = Text(score.text[0])
+    for character, likelihood in zip(score.text[1:], score.log_probabilities, strict=True):
+        style = _style(-likelihood / math.log(2))
+        # The end of a line has no body to be coloured.
+        shown.append("↵\n" if style and character == "\n" else character, style)
+    return shown
+
+
+def legend() -> Text:
+    """Return what the colours mean."""
+    shown = Text("surprise in bits: below 1 ")
+    for bits, style in _COLOURS.items():
+        shown.append(f" {bits} and more ", style)
+    return shown
+
+
+def _style(bits: float) -> str:
+    return next((_COLOURS[least] for least in reversed(_COLOURS) if bits >= least), "")
+
+
+def alternative_lines(score: Score) -> list[str]:
+    """Return one line per character: its place, its probability, and the likeliest ones."""
+    lines = []
+    for place, likelihood in enumerate(score.log_probabilities, start=1):
+        best = "  ".join(
+            f"{character!r} {math.exp(value):.3f}"
+            for character, value in score.alternatives[place - 1]
+        )
+        own = f"{score.text[place]!r} {math.exp(likelihood):.3f}"
+        lines.append(f"{place:6}  {own:12}  likeliest  {best}")
+    return lines

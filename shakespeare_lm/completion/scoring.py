@@ -1,0 +1,101 @@
+"""text -> how likely each of its characters is.
+
+Enters: a network and a text as ids. Leaves: a `Score`. A character is scored as if the text before
+it had been completed: it sees the same window, which moves on in the same way (see reader.py).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shakespeare_lm.completion.decoder import Window, characters_kept, evaluating
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
+
+# Windows scored at once hold about this many characters.
+_CHARACTERS_TOGETHER = 8192
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a text.
+
+    Args:
+        text: the characters that were scored, and before them the first one.
+        log_probabilities: natural logarithms, one per character but the first, which follows
+            nothing.
+        alternatives: for each of these, the likeliest characters with their logarithms, best
+            first; empty unless asked for.
+    """
+
+    text: str
+    log_probabilities: list[float]
+    alternatives: list[list[tuple[str, float]]]
+
+    @property
+    def total_nats(self) -> float:
+        """The text's surprise, in nats."""
+        return -math.fsum(self.log_probabilities)
+
+    @property
+    def bits_per_character(self) -> float:
+        """The mean surprise, in bits."""
+        return self.total_nats / len(self.log_probabilities) / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """Among how many equally likely characters the model would have wavered as much."""
+        return math.exp(self.total_nats / len(self.log_probabilities))
+
+
+def score_ids(
+    network: nn.Module,
+    tokenizer: CharTokenizer,
+    ids: Sequence[int],
+    context_length: int,
+    window: Window = "stride",
+    top: int = 0,
+) -> Score:
+    """Score a text of at least two characters.
+
+    Raises:
+        UserError: for a shorter text, or `top` out of range.
+    """
+    if len(ids) < 2:
+        raise UserError(f"the text has {len(ids)} known characters: at least 2 are needed to score")
+    if not 0 <= top <= len(tokenizer.vocabulary):
+        raise UserError(f"top is {top}: accepted is 0 to {len(tokenizer.vocabulary)}")
+    likelihoods: list[float] = []
+    alternatives: list[list[tuple[str, float]]] = []
+    with evaluating(network):
+        for rows, targets in _predictions(network, torch.tensor(ids), context_length, window):
+            rows = rows[:, : len(tokenizer.vocabulary)].float().log_softmax(dim=-1)  # no padding
+            likelihoods += rows.gather(1, targets[:, None])[:, 0].tolist()
+            best = rows.topk(top)
+            for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                named = [tokenizer.vocabulary[number] for number in numbers]
+                alternatives.append(list(zip(named, values, strict=True)))
+    return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
+
+
+def _predictions(
+    network: nn.Module, ids: Tensor, context_length: int, window: Window
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text."""
+    device = next(network.parameters()).device
+    ids = ids.to(device)
+    kept = characters_kept(window, context_length)
+    stride = context_length + 1 - kept  # characters predicted by each window after the first
+    starts = range(0, max(1, len(ids) - kept), stride)
+    together = max(1, _CHARACTERS_TOGETHER // context_length)
+    for first in range(0, len(starts), together):
+        some = torch.tensor(starts[first : first + together], device=device)
+        places = some[:, None] + torch.arange(context_length, device=device)
+        logits = network(ids[places.clamp(max=len(ids) - 1)])
+        # Each window predicts what no window before it has, and nothing beyond the end.
+        new = torch.arange(context_length, device=device) >= kept - 1
+        counted = (new | (some == 0)[:, None]) & (places + 1 < len(ids))
+        yield logits[counted], ids[places[counted] + 1]

@@ -1,0 +1,62 @@
+"""Which device to compute on, and which number format is fast on it.
+
+Enters: names, as users type them. Leaves: torch's devices and dtypes. No Lightning: completion uses
+this too.
+"""
+
+import functools
+from typing import Literal
+
+import torch
+
+from shakespeare_lm.errors import UserError, check_choice
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    check_choice("device", name, DEVICES)
+    if name == "auto":
+        return torch.device(next((gpu for gpu in ("cuda", "mps") if is_available(gpu)), "cpu"))
+    if not is_available(name):
+        raise UserError(f"device is {name}: not available here; choose from: auto, cpu")
+    return torch.device(name)
+
+
+def is_available(device_type: str) -> bool:
+    """Say whether this machine has a "cpu", "cuda" or "mps" device."""
+    if device_type == "cuda":
+        return torch.cuda.is_available()
+    return device_type == "cpu" or torch.backends.mps.is_available()
+
+
+@functools.cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Say whether this machine's "cpu" or "cuda" multiplies bfloat16 matrices in hardware.
+
+    That is a GPU since Ampere, or an x86 CPU with AMX (Xeons since Sapphire Rapids). Elsewhere
+    bfloat16 is emulated, and slower than float32.
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch 2.11 has no public way to ask.
+    return device_type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
+    """Return the Trainer precision that trains fastest on Lightning's accelerator of that name."""
+    device_type = {"gpu": "cuda"}.get(accelerator, accelerator)
+    if device_type == "auto":
+        device_type = choose_device("auto").type
+    return "bf16-mixed" if has_fast_bfloat16(device_type) else "32-true"
+
+
+def available_accelerators() -> list[str]:
+    """Return the device types of this machine, as Lightning's `--accelerator` spells them."""
+    return [name for name in DEVICES if name != "auto" and is_available(name)]

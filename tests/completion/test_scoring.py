@@ -1,0 +1,100 @@
+"""How likely a text is, character by character."""
+
+import math
+
+import pytest
+import torch
+
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.decoder import Window, characters_kept
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.bigram import BigramTable
+from shakespeare_lm.network.transformer import CausalTransformer
+
+VOCABULARY = "\nihgfedcba"
+
+
+@pytest.fixture
+def completer(transformer: CausalTransformer) -> Completer:
+    return Completer(transformer, CharTokenizer(VOCABULARY), context_length=8)
+
+
+def by_hand(completer: Completer, text: str, window: Window) -> list[float]:
+    """Score by reading each character's window by itself."""
+    ids = completer.tokenizer.encode(text)
+    length, scores = 0, []
+    for place in range(1, len(ids)):
+        length = characters_kept(window, 8) if length == 8 else length + 1
+        with torch.no_grad():
+            logits = completer.transformer(torch.tensor([ids[place - length : place]]))
+        scores.append(logits[0, -1, :-1].log_softmax(-1)[ids[place]].item())
+    return scores
+
+
+@pytest.mark.parametrize("window", ["stride", "exact"])
+@pytest.mark.parametrize("length", [2, 8, 9, 10, 13, 14, 40])
+def test_each_character_sees_the_window_that_completion_would(
+    completer: Completer, window: Window, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ("abcdefghi\n" * 9)[3 : 3 + length]
+    expected = by_hand(completer, text, window)
+    for together in (8192, 8):  # all windows at once, and one at a time
+        monkeypatch.setattr("shakespeare_lm.completion.scoring._CHARACTERS_TOGETHER", together)
+        score = completer.score(text, window=window)
+        assert score.text == text
+        # Rounding of sums of a few terms of order ten.
+        assert score.log_probabilities == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_sums_follow_from_the_characters(completer: Completer) -> None:
+    score = completer.score("abcabcabcabcabc")
+    assert len(score.log_probabilities) == 14
+    assert score.total_nats == pytest.approx(-sum(score.log_probabilities))
+    mean = score.total_nats / 14
+    assert score.bits_per_character == pytest.approx(mean / math.log(2))
+    assert score.perplexity == pytest.approx(math.exp(mean))
+
+
+def test_the_alternatives_are_the_likeliest_in_order(completer: Completer) -> None:
+    score = completer.score("abcabc", top=10)
+    for likelihood, best, character in zip(
+        score.log_probabilities, score.alternatives, "bcabc", strict=True
+    ):
+        assert len(best) == 10
+        assert sorted(best, key=lambda pair: -pair[1]) == best
+        assert dict(best)[character] == likelihood
+        assert sum(math.exp(value) for _, value in best) == pytest.approx(1.0)
+    assert [best[:3] for best in score.alternatives] == completer.score(
+        "abcabc", top=3
+    ).alternatives
+    assert completer.score("abcabc").alternatives == []
+
+
+def test_a_bigram_table_scores_too() -> None:
+    table = BigramTable(11)
+    score = Completer(table, CharTokenizer(VOCABULARY), 8).score("abcabcabcabc")
+    assert score.log_probabilities[0] == pytest.approx(score.log_probabilities[3])
+
+
+def test_unknown_characters_are_refused_or_left_out(completer: Completer) -> None:
+    with pytest.raises(UserError, match="'Z'"):
+        completer.score("abZc")
+    assert completer.score("abZc", unknown="skip") == completer.score("abc")
+
+
+def test_too_short_a_text_and_values_out_of_range_are_refused(completer: Completer) -> None:
+    with pytest.raises(UserError, match="the text has 1 known characters"):
+        completer.score("a")
+    for top in (-1, 11):
+        with pytest.raises(UserError, match=f"top is {top}: accepted is 0 to 10"):
+            completer.score("abc", top=top)
+    with pytest.raises(UserError, match="window is 'whole'"):
+        completer.score("abc", window="whole")
+
+
+def test_scoring_leaves_the_mode_as_it_was(completer: Completer) -> None:
+    for training in (True, False):
+        completer.transformer.train(training)
+        completer.score("abc")
+        assert completer.transformer.training is training

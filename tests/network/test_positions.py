@@ -1,0 +1,58 @@
+"""Tables that tell positions apart, against scalar formulas."""
+
+import math
+
+import pytest
+import torch
+
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.positions import rotary_table, rotate, sinusoidal_table
+
+
+def test_the_sinusoidal_table_is_the_papers_formula() -> None:
+    table = sinusoidal_table(50, 12)
+    for position in range(50):
+        for pair in range(6):
+            angle = position / 10_000 ** (2 * pair / 12)
+            # Single precision holds values up to 1 to within 6e-8.
+            assert table[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-7)
+            assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-7)
+
+
+def test_all_rows_of_the_sinusoidal_table_differ() -> None:
+    assert len(torch.unique(sinusoidal_table(1024, 64), dim=0)) == 1024
+
+
+def test_a_long_table_starts_with_the_short_one() -> None:
+    assert torch.equal(sinusoidal_table(300, 16)[:20], sinusoidal_table(20, 16))
+    assert torch.equal(rotary_table(300, 16)[:, :20], rotary_table(20, 16))
+
+
+def test_an_odd_width_is_refused_by_name_and_value() -> None:
+    with pytest.raises(UserError, match="d_model is 7"):
+        sinusoidal_table(10, 7)
+    with pytest.raises(UserError, match="d_model / num_heads is 5"):
+        rotary_table(10, 5)
+
+
+def test_rotation_turns_each_pair_by_its_angle() -> None:
+    x = torch.randn(1, 1, 6, 4, dtype=torch.float64)
+    turned = rotate(x, rotary_table(6, 4).double())
+    for position in range(6):
+        for pair in range(2):
+            angle = position / 10_000 ** (2 * pair / 4)
+            before = complex(x[0, 0, position, pair], x[0, 0, position, pair + 2])
+            after = complex(turned[0, 0, position, pair], turned[0, 0, position, pair + 2])
+            # The table is stored in single precision.
+            assert abs(after - before * complex(math.cos(angle), math.sin(angle))) < 1e-6
+
+
+def test_products_of_rotated_vectors_depend_on_distance_alone() -> None:
+    q, k = torch.randn(2, 8)
+    table = rotary_table(40, 8)
+    turned_q, turned_k = (rotate(x.expand(1, 1, 40, 8), table)[0, 0] for x in (q, k))
+    scores = turned_q @ turned_k.T
+    for distance in range(-10, 11):
+        along = scores.diagonal(distance)
+        # Rounding of sums of eight products of single precision numbers of order one.
+        torch.testing.assert_close(along, along[:1].expand_as(along), rtol=0, atol=1e-5)

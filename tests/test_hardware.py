@@ -1,0 +1,74 @@
+"""Names of devices, as users type them, and the number format that is fast on each."""
+
+import pytest
+import torch
+
+from shakespeare_lm import hardware
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.hardware import (
+    available_accelerators,
+    choose_device,
+    fastest_precision,
+    has_fast_bfloat16,
+)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that pretends that this machine has these GPUs."""
+
+    def pretend(cuda: bool, mps: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_a_gpu_if_there_is_one(gpus, cuda: bool, mps: bool, expected: str) -> None:
+    gpus(cuda, mps)
+    assert choose_device("auto") == torch.device(expected)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert available_accelerators() == sorted({"cpu", expected})
+
+
+def test_a_device_that_is_missing_or_unknown_is_refused(gpus) -> None:
+    gpus(cuda=False, mps=False)
+    with pytest.raises(UserError, match="device is cuda: not available here; choose from: auto"):
+        choose_device("cuda")
+    with pytest.raises(UserError, match="device is 'gpu'"):
+        choose_device("gpu")
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_a_cpu_is_fast_in_bfloat16_if_it_multiplies_its_matrices_in_hardware(
+    amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_fast_bfloat16.cache_clear()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_fast_bfloat16("cpu") is amx
+    has_fast_bfloat16.cache_clear()
+    assert not has_fast_bfloat16("mps")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "cuda", "mps", "device_type"),
+    [
+        ("cpu", True, False, "cpu"),
+        ("gpu", True, False, "cuda"),
+        ("auto", True, False, "cuda"),
+        ("auto", False, True, "mps"),
+        ("auto", False, False, "cpu"),
+    ],
+)
+def test_the_precision_is_that_of_the_device_that_will_be_used(
+    gpus, monkeypatch: pytest.MonkeyPatch, accelerator: str, cuda: bool, mps: bool, device_type: str
+) -> None:
+    gpus(cuda, mps)
+    monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda name: name == device_type)
+    assert fastest_precision(accelerator) == "bf16-mixed"
+    monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda name: name != device_type)
+    assert fastest_precision(accelerator) == "32-true"
