@@ -1,1 +1,3 @@
-"""What scripts/bench.py measures, one file per noun."""
+"""Speed, measured: `python -m benchmarks {train,complete,growth}`. docs/PERFORMANCE.md shows the
+results.
+"""

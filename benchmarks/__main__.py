@@ -1,20 +1,20 @@
-"""Measure speed and memory: python scripts/bench.py {feed,train,scaling,complete} [options].
+"""Measure speed: python -m benchmarks {train,complete,growth} [options].
 
-Every command prints a readable table, and as its last line the same figures as JSON.
+Every command prints a table, and the same figures as JSON in its last line.
 """
 
 import argparse
 import sys
 
-from benchmarks import complete, feed, scaling, train
+from benchmarks import complete, growth, train
+from shakespeare_lm.commands.shared import prepare_console
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.training.summary import prepare_console
 
-COMMANDS = {"feed": feed, "train": train, "scaling": scaling, "complete": complete}
+COMMANDS = {"train": train, "complete": complete, "growth": growth}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         summary = (command.__doc__ or "").partition("\n\n")[0]
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    # What a command does not know itself is for the command line of fit.py, if it takes any.
+    # Unknown options are passed on to the command line of fit.py.
     known, options = build_parser().parse_known_args(arguments)
     try:
         COMMANDS[known.command].run(known, options)

@@ -1,9 +1,8 @@
-"""How fast characters are made: nanoGPT's way, ours, and ours of many texts together.
+"""How fast characters are made: nanoGPT's way, ours, and many texts together.
 
-Of networks in nanoGPT's two shapes, with the same weights for all ways, which take turns. Beside
-them: how fast the device can read the weights once per character, which no way of making one text
-alone can exceed; the time from the start of scripts/complete.py to its first character; and, with
---growth, what the time per character and the memory do in a long text.
+Networks in nanoGPT's two shapes with random weights; all ways take turns. For comparison: how fast
+the device reads all weights once per character, which no single text can exceed, and the time from
+the start of scripts/complete.py to its first character.
 """
 
 import argparse
@@ -12,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.nanogpt import SHAPES, Shape, nanogpt_config
+from benchmarks.report import device_name, print_json, print_row
+from benchmarks.timing import Spread, ratio_of, repeated, seconds_per_call, spread_of
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import DTYPES, choose_device
 from shakespeare_lm.training.module import ShakespeareLM
 
-from .memory import in_fresh_process, resident_bytes
-from .nanogpt import SHAPES, Shape
-from .report import device_name, print_json, print_row
-from .timing import Spread, now, ratio_of, repeated, spread_of
-
-_VOCABULARY = "\n" + "".join(map(chr, range(32, 96)))  # 65 characters, as tiny Shakespeare has
+_VOCABULARY = "\n" + "".join(map(chr, range(32, 96)))  # 65 characters, as in tiny Shakespeare
 _COMPLETE = Path(__file__).parents[1] / "scripts" / "complete.py"
 _NANOGPT, _ONE, _TOGETHER = "nanoGPT's way", "one text", "together"
 
@@ -43,26 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--characters", type=int, default=512, help="of each text (512)")
     add("--texts", type=int, default=64, help="made together (64)")
     add("--rounds", type=int, default=3, help="rounds that count, after one to warm up (3)")
-    add("--growth", type=int, default=0, metavar="N", help="also make one text of N characters")
     add("--starts", type=int, default=5, help="starts of the script to time; 0 for none (5)")
 
 
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> None:
     if more:
-        raise UserError(f"complete does not know {' '.join(more)}")
+        raise UserError(f"complete has no option {' '.join(more)}")
     device = choose_device(arguments.device)
-    shapes = {name: measure(name, arguments) for name in arguments.shapes}
     print(
         f"{arguments.dtype} on {device_name(device)} with {torch.get_num_threads()} threads; "
         f"{arguments.rounds} rounds of {arguments.characters} characters per text"
     )
-    for name, figures in shapes.items():
-        report(name, figures, arguments.texts)
+    shapes = {name: measure(name, arguments) for name in arguments.shapes}
     print_json("complete", device, dtype=arguments.dtype, texts=arguments.texts, shapes=shapes)
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return all figures of one shape."""
+    """Measure and print all figures of one shape."""
     with tempfile.TemporaryDirectory() as folder:
         path = save_checkpoint(SHAPES[name], Path(folder) / "model.ckpt")
         completer = Completer.from_checkpoint(
@@ -70,31 +65,24 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         )
         figures = compare(completer, arguments)
         figures["weights_per_second"] = reads_per_second(completer)
-        figures["parameters"] = sum(p.numel() for p in completer.transformer.parameters())
         if arguments.starts:
-            figures["start"] = start_seconds(path, arguments.starts)
-        if arguments.growth:
-            figures["growth"] = in_fresh_process(
-                grow, path, arguments.device, arguments.dtype, arguments.growth
-            )
+            figures["first_character_seconds"] = seconds_to_first_character(path, arguments.starts)
+    print()
+    print_row(name, "characters/s", "quartiles")
+    for way, speed in figures["characters_per_second"].items():
+        print_row(way, f"{speed.median:,.0f}", f"{speed.low:,.0f}-{speed.high:,.0f}")
+    print_row("reading the weights", f"{figures['weights_per_second'].median:,.0f}")
+    print(f"one text over nanoGPT's way: {figures['one_over_nanogpt'].median:.1f} times")
+    print(f"{arguments.texts} texts over one: {figures['together_over_one'].median:.1f} times")
+    if start := figures.get("first_character_seconds"):
+        print(f"first character: {start.median:.2f} s after that of importing torch")
     return figures
 
 
 def save_checkpoint(shape: Shape, path: Path) -> Path:
     """Write a checkpoint of a network in nanoGPT's architecture, with random weights."""
     torch.manual_seed(0)
-    module = ShakespeareLM(
-        _VOCABULARY,
-        context_length=shape.context_length,
-        num_layers=shape.num_layers,
-        num_heads=shape.num_heads,
-        d_model=shape.d_model,
-        positions="learned",
-        tied_head=True,
-        scale_embedding=False,
-        previous_characters=0,
-        zero_init=False,
-    )
+    module = ShakespeareLM(_VOCABULARY, **asdict(nanogpt_config(shape)))
     content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(content, path)
     return path
@@ -103,24 +91,21 @@ def save_checkpoint(shape: Shape, path: Path) -> Path:
 def compare(completer: Completer, arguments: argparse.Namespace) -> dict[str, Any]:
     """Let the three ways take turns; return the characters per second of each, and ratios."""
     count, texts = arguments.characters, arguments.texts
-    ways: dict[str, Callable[[], object]] = {
-        _NANOGPT: lambda: nanogpt_generate(completer, count),
-        _ONE: lambda: completer.complete("A", count, seed=0),
-        _TOGETHER: lambda: list(completer.stream("A", count, num_samples=texts, seed=0)),
+    ways: dict[str, tuple[int, Callable[[], object]]] = {
+        _NANOGPT: (count, lambda: nanogpt_generate(completer, count)),
+        _ONE: (count, lambda: completer.complete("A", count, seed=0)),
+        _TOGETHER: (count * texts, lambda: completer.complete(["A"] * texts, count, seed=0)),
     }
-    made = {_NANOGPT: count, _ONE: count, _TOGETHER: count * texts}
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     device = next(completer.transformer.parameters()).device
-    for number in range(arguments.rounds + 1):
-        for name, way in ways.items():
-            start = now(device)
-            way()
-            if number:  # the first round warms up
-                speeds[name].append(made[name] / (now(device) - start))
+    for _ in range(arguments.rounds + 1):
+        for name, (made, way) in ways.items():
+            speeds[name].append(made / seconds_per_call(way, 1, device))
+    kept = {name: values[1:] for name, values in speeds.items()}  # the first round warms up
     return {
-        "characters_per_second": {name: spread_of(values) for name, values in speeds.items()},
-        "one_over_nanogpt": ratio_of(speeds[_ONE], speeds[_NANOGPT]),
-        "together_over_one": ratio_of(speeds[_TOGETHER], speeds[_ONE]),
+        "characters_per_second": {name: spread_of(values) for name, values in kept.items()},
+        "one_over_nanogpt": ratio_of(kept[_ONE], kept[_NANOGPT]),
+        "together_over_one": ratio_of(kept[_TOGETHER], kept[_ONE]),
     }
 
 
@@ -145,23 +130,14 @@ def reads_per_second(completer: Completer) -> Spread:
     return Spread(*(1 / second for second in (seconds.median, seconds.high, seconds.low)))
 
 
-def start_seconds(path: Path, starts: int) -> dict[str, Spread]:
-    """Return the time to the first character, and that of importing torch alone, in turns."""
-    commands = {
-        "import torch": [sys.executable, "-c", "import torch; print(1)"],
-        "first character": [sys.executable, str(_COMPLETE), "--ckpt", str(path), "--prompt=A"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for number in range(starts + 1):
-        for name, command in commands.items():
-            elapsed = _seconds_to_output(command, 2 if name == "first character" else 1)
-            if number:  # the first start finds the files in no cache
-                seconds[name].append(elapsed)
-    over = [a - b for a, b in zip(seconds["first character"], seconds["import torch"], strict=True)]
-    return {
-        **{name: spread_of(values) for name, values in seconds.items()},
-        "over import": spread_of(over),
-    }
+def seconds_to_first_character(path: Path, starts: int) -> Spread:
+    """Return the time to the first character, minus that of importing torch; both in turns."""
+    torch_alone = [sys.executable, "-c", "import torch; print(1)"]
+    first = [sys.executable, str(_COMPLETE), "--ckpt", str(path), "--prompt=A"]
+    seconds = [
+        _seconds_to_output(first, 2) - _seconds_to_output(torch_alone, 1) for _ in range(starts + 1)
+    ]
+    return spread_of(seconds[1:])  # the first start has a cold file cache
 
 
 def _seconds_to_output(command: Sequence[str], characters: int) -> float:
@@ -172,52 +148,3 @@ def _seconds_to_output(command: Sequence[str], characters: int) -> float:
         elapsed = time.perf_counter() - start
         process.kill()
     return elapsed
-
-
-def grow(path: Path, device: str, dtype: str, count: int) -> dict[str, Any]:
-    """Make one long text; return the speed of each tenth of it, and the memory at both ends."""
-    stream = Completer.from_checkpoint(path, device, dtype).stream("A", count, seed=0)
-    tenth, tenths = count // 10, []
-    for _ in range(tenth):  # the first tenth warms up
-        next(stream)
-    before = resident_bytes()
-    for _ in range(9):
-        start = time.perf_counter()
-        for _ in range(tenth):
-            next(stream)
-        tenths.append(tenth / (time.perf_counter() - start))
-    return {
-        "characters": count,
-        "characters_per_second_of_tenths": tenths,
-        "resident_bytes": [before, resident_bytes()],
-    }
-
-
-def report(name: str, figures: dict[str, Any], texts: int) -> None:
-    """Print the figures of one shape as a table."""
-    print(f"\n{name}, {figures['parameters']:,} parameters")
-    speeds = figures["characters_per_second"]
-    limit = figures["weights_per_second"].median
-    print_row("", "characters/s", "quartiles")
-    for way, speed in speeds.items():
-        label = f"{texts} {way}" if way == _TOGETHER else way
-        print_row(label, f"{speed.median:,.0f}", f"{speed.low:,.0f}-{speed.high:,.0f}")
-    print_row("reading the weights", f"{limit:,.0f}")
-    ratio, together = figures["one_over_nanogpt"], figures["together_over_one"]
-    print(
-        f"one text: {ratio.median:.1f} times nanoGPT's way ({ratio.low:.1f}-{ratio.high:.1f}), "
-        f"{speeds[_ONE].median / limit:.0%} of reading the weights; {texts} texts together: "
-        f"{together.median:.1f} times one ({together.low:.1f}-{together.high:.1f})"
-    )
-    if "start" in figures:
-        start = figures["start"]
-        print(
-            f"first character after {start['first character'].median:.2f} s, "
-            f"{start['over import'].median:.2f} s more than importing torch alone"
-        )
-    if "growth" in figures:
-        growth = figures["growth"]
-        tenths = ", ".join(f"{s:,.0f}" for s in growth["characters_per_second_of_tenths"])
-        low, high = (size / 1e6 for size in growth["resident_bytes"])
-        print(f"{growth['characters']:,} characters: {tenths} characters/s in tenths 2 to 10")
-        print(f"memory {low:,.1f} MB after the first tenth, {high:,.1f} MB at the end")

@@ -1,8 +1,8 @@
 """The baseline: nanoGPT's network and its settings for Shakespeare, character by character.
 
-Enters: ids. Leaves: steps of training as its script takes them, and a loss. Written from the
-description of github.com/karpathy/nanoGPT (its model, config/train_shakespeare_char.py and, for the
-laptop, the options in its read-me).
+Enters: ids. Leaves: training steps as in its script, and a loss. Written from the description of
+github.com/karpathy/nanoGPT (its model, config/train_shakespeare_char.py and, for the laptop, the
+options in its README).
 """
 
 import math
@@ -12,6 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.network.transformer import CausalTransformer
 
 LEARNING_RATE, LOWEST_LEARNING_RATE, WARMUP_STEPS = 1e-3, 1e-4, 100
 WEIGHT_DECAY, BETAS, CLIP = 0.1, (0.9, 0.99), 1.0
@@ -28,7 +31,7 @@ class Shape(NamedTuple):
     dropout: float
     max_steps: int
     dtype: torch.dtype
-    loss_every_n_steps: int  # how often the loop waits for the loss, to print it
+    loss_every_n_steps: int  # how often its loop reads the loss, to print it
 
 
 SHAPES = {
@@ -37,69 +40,25 @@ SHAPES = {
 }
 
 
-class _Block(nn.Module):
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        d_model = shape.d_model
-        self.num_heads, self.dropout = shape.num_heads, shape.dropout
-        self.attention_norm = nn.LayerNorm(d_model, bias=False)
-        self.query_key_value = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.attention_output = nn.Linear(d_model, d_model, bias=False)
-        self.feed_forward_norm = nn.LayerNorm(d_model, bias=False)
-        self.outwards = nn.Linear(d_model, 4 * d_model, bias=False)
-        self.back = nn.Linear(4 * d_model, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = self.attention_output(self._attend(self.attention_norm(x)))
-        x = x + F.dropout(mixed, self.dropout, self.training)
-        thought = self.back(F.gelu(self.outwards(self.feed_forward_norm(x))))
-        return x + F.dropout(thought, self.dropout, self.training)
-
-    def _attend(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(x).chunk(3, dim=-1)
-        )
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        return mixed.transpose(1, 2).flatten(2)
-
-
-class NanoGPT(nn.Module):
-    """Learned positions, pre-norm blocks without biases, GELU, and a head tied to the embedding."""
-
-    def __init__(self, vocab_size: int, shape: Shape) -> None:
-        super().__init__()
-        self.dropout = shape.dropout
-        self.embedding = nn.Embedding(vocab_size, shape.d_model)
-        self.positions = nn.Embedding(shape.context_length, shape.d_model)
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.num_layers))
-        self.final_norm = nn.LayerNorm(shape.d_model, bias=False)
-        self.head = nn.Linear(shape.d_model, vocab_size, bias=False)
-        self.head.weight = self.embedding.weight
-        adding = 0.02 / math.sqrt(2 * shape.num_layers)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                adds_up = name.endswith(("attention_output.weight", "back.weight"))
-                nn.init.normal_(parameter, std=adding if adds_up else 0.02)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
-        places = torch.arange(ids.shape[1], device=ids.device)
-        x = self.embedding(ids) + self.positions(places)
-        x = F.dropout(x, self.dropout, self.training)
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.final_norm(x))
-        return logits
-
-    def num_parameters(self) -> int:
-        """Count as nanoGPT does: without the positions."""
-        return sum(p.numel() for p in self.parameters()) - self.positions.weight.numel()
+def nanogpt_config(shape: Shape) -> NetworkConfig:
+    """Return nanoGPT's architecture as options of our transformer, which computes the same."""
+    return NetworkConfig(
+        context_length=shape.context_length,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        d_model=shape.d_model,
+        positions="learned",
+        tied_head=True,
+        scale_embedding=False,
+        previous_characters=0,
+        zero_init=False,
+        dropout=shape.dropout,
+        attention_dropout=shape.dropout,
+    )
 
 
 class NanoGPTLoop:
-    """Trains it as nanoGPT's script does, without the evaluations in between."""
+    """Trains like nanoGPT's script, without the evaluations in between."""
 
     def __init__(
         self,
@@ -111,7 +70,7 @@ class NanoGPTLoop:
     ) -> None:
         self.shape, self.device = shape, device
         self.text = ids.numpy().astype(np.uint16)
-        self.network = NanoGPT(vocab_size, shape).to(device)
+        self.network = CausalTransformer(vocab_size, nanogpt_config(shape)).to(device)
         if compile_network:
             self.network.compile()
         groups: list[dict[str, Any]] = [
@@ -122,9 +81,11 @@ class NanoGPTLoop:
             groups, LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda"
         )
         self.steps = 0
+        self.dtype = shape.dtype
+        self.characters_per_step = shape.batch_size * shape.context_length
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Cut windows at random places out of the text, one at a time."""
+        """Cut windows at random positions, one at a time."""
         time = self.shape.context_length
         starts = torch.randint(len(self.text) - time, (self.shape.batch_size,)).tolist()
         inputs = torch.stack([self._window(start) for start in starts])
@@ -168,7 +129,7 @@ def learning_rate(step: int, max_steps: int) -> float:
 
 @torch.no_grad()
 def mean_loss(network: nn.Module, ids: Tensor, context_length: int) -> float:
-    """Return nats per character of a whole text, cut into blocks beside each other."""
+    """Return nats per character of a whole text, cut into consecutive blocks."""
     network.eval()
     nats = 0.0
     whole = (len(ids) - 1) // context_length * context_length

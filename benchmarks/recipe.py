@@ -1,12 +1,11 @@
-"""A recipe as scripts/fit.py would build it: trainer, model and data, in a folder that goes away.
+"""A recipe as scripts/fit.py builds it: trainer, model and data, in a temporary folder.
 
-Enters: a config and options. Leaves: a `ShakespeareCLI`, of which nothing has run yet.
+Enters: a config and options. Leaves: a `ShakespeareCLI` that has not trained yet.
 """
 
 import argparse
 import contextlib
 import io
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,48 +16,39 @@ from shakespeare_lm.commands.fit import ShakespeareCLI
 from shakespeare_lm.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-# Training alone is measured. Lightning cannot be kept from validating once, at the end.
-_NO_VALIDATION = (
+# Only training is measured. Lightning always validates once at the end.
+_WITHOUT_VALIDATION = (
     "--val_check_interval=1000000000",
     "--check_val_every_n_epoch=null",
     "--limit_val_batches=1",
     "--sample.max_new_tokens=0",
+    "--enable_progress_bar=false",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which recipe is measured, where."""
+    """Add the options that choose a recipe and a device."""
     parser.add_argument("--config", default="default", help="a recipe's name, or a path (default)")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     parser.add_argument("--corpus", help="another text than the recipe's")
 
 
 def options_of(arguments: argparse.Namespace, more: Sequence[str]) -> list[str]:
-    """Return the command line of fit.py that the benchmark's arguments stand for."""
-    options = [f"--config={_config_path(arguments.config)}"]
-    options += [f"--accelerator={arguments.accelerator}", *more]
+    """Return the benchmark's arguments as options of fit.py."""
+    named = CONFIGS / f"{arguments.config}.yaml"
+    path = named if named.exists() else Path(arguments.config)
+    if not path.exists():
+        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+        raise UserError(f"config is {arguments.config}: choose from: {names}, or give a YAML file")
+    options = [f"--config={path}", f"--accelerator={arguments.accelerator}", *more]
     return options if arguments.corpus is None else [*options, f"--data.corpus={arguments.corpus}"]
 
 
-def _config_path(name_or_path: str) -> Path:
-    named = CONFIGS / f"{name_or_path}.yaml"
-    path = named if named.exists() else Path(name_or_path)
-    if not path.exists():
-        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-        raise UserError(f"config is {name_or_path}: accepted is a YAML file's path, or {names}")
-    return path
-
-
 @contextlib.contextmanager
-def built(options: Sequence[str], progress_bar: bool = False) -> Iterator[ShakespeareCLI]:
-    """Build a recipe; what its run writes is deleted in the end, and what it says is not shown.
-
-    With a progress bar it is shown, on stderr.
-    """
-    console = sys.stderr if progress_bar else io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(console):
-        quiet = [f"--enable_progress_bar={str(progress_bar).lower()}", *_NO_VALIDATION]
-        cli = ShakespeareCLI([*options, *quiet, f"--default_root_dir={folder}"])
+def built(options: Sequence[str]) -> Iterator[ShakespeareCLI]:
+    """Build a recipe; whatever its run writes or prints is discarded."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        cli = ShakespeareCLI([*options, *_WITHOUT_VALIDATION, f"--default_root_dir={folder}"])
         cli.datamodule.setup()
         yield cli
 
@@ -68,19 +58,18 @@ def device_of(cli: ShakespeareCLI) -> torch.device:
 
 
 def dtype_of(cli: ShakespeareCLI) -> torch.dtype:
-    """Return the number format that matrices are multiplied in."""
-    mixed = cli.trainer.precision == "bf16-mixed"
-    return torch.bfloat16 if mixed else torch.float32
+    """Return the number format of matrix products."""
+    return torch.bfloat16 if cli.trainer.precision == "bf16-mixed" else torch.float32
 
 
 def planned_steps(cli: ShakespeareCLI) -> int:
-    """Return the steps of the whole recipe."""
+    """Return the number of steps of the whole recipe."""
     if cli.trainer.max_steps > 0:
         return cli.trainer.max_steps
     return (cli.trainer.max_epochs or 1) * len(cli.datamodule.train_dataloader())
 
 
 def characters_per_step(cli: ShakespeareCLI) -> float:
-    """Return how many characters a step predicts: rows that stay free in a batch do not count."""
+    """Return how many real characters a step predicts on average."""
     lengths = cli.datamodule.encoded["train"].lengths
     return int((lengths - 1).clamp(min=0).sum()) / len(cli.datamodule.train_dataloader())

@@ -1,48 +1,32 @@
-"""What a training step costs: by the Trainer, by a plain PyTorch loop, and of nanoGPT.
+"""The cost of a training step: with the Trainer, in a plain PyTorch loop, and of nanoGPT.
 
 The first two do the same: same network, weights, batches, precision, optimizer, schedule and
-clipping. The loops take turns in rounds of some steps, so that whatever else the machine does hits
-all of them. Further options are those of fit.py, such as --model.d_model 256.
+clipping. The loops take turns in rounds, so that other load on the machine affects all of them.
+Further options are those of fit.py, such as --model.d_model 256.
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any
 
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import nn
 
+from benchmarks import recipe
+from benchmarks.nanogpt import SHAPES, NanoGPTLoop, mean_loss
+from benchmarks.report import device_name, milliseconds, print_json, print_row
+from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_of
 from shakespeare_lm.commands.fit import ShakespeareCLI
+from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.training.loss import masked_cross_entropy
+from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 
-from . import recipe
-from .ceiling import matmul_flops, training_flops_per_character
-from .feed import seconds_per_batch
-from .memory import in_fresh_process, peak_bytes
-from .nanogpt import SHAPES, NanoGPTLoop, mean_loss
-from .plain import PlainLoop
-from .report import device_name, milliseconds, print_json, print_row
-from .timing import now, ratio_of, spread_of
-from .trainer import TRAINER, Rounds, run_rounds
-
-PLAIN, NANOGPT = "plain loop", "nanoGPT"
-_STEPS_FOR_MEMORY = 3
-
-
-class Setting(NamedTuple):
-    """What is measured: the options of fit.py, and nanoGPT's shape."""
-
-    options: list[str]
-    shape: str | None
-    compile_network: bool
-    progress_bar: bool
-
-
-class Work(NamedTuple):
-    """What one loop does, whatever time it takes."""
-
-    characters_per_step: float
-    flops_per_character: int
-    dtype: torch.dtype
-    planned_steps: int
+TRAINER, PLAIN, NANOGPT = "Trainer", "plain loop", "nanoGPT"
+_MATRIX_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,20 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=20, help="steps of each loop in a round (20)")
     add("--shape", choices=list(SHAPES), help="nanoGPT's (gpu on a GPU, else laptop)")
     add("--compile", action="store_true", help="compile all networks, in the warm-up round")
-    add("--progress_bar", action="store_true", help="let the Trainer draw its bar, on stderr")
-    add("--full", action="store_true", help="also train nanoGPT to its end, and score it")
+    add("--full", action="store_true", help="also train nanoGPT to its end, and evaluate it")
 
 
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> None:
-    options = recipe.options_of(arguments, more)
-    setting = Setting(options, arguments.shape, arguments.compile, arguments.progress_bar)
-    with recipe.built(options, setting.progress_bar) as cli:
-        device, precision = recipe.device_of(cli), cli.trainer.precision
-        figures = measure(cli, setting, arguments.rounds, arguments.steps)
+    with recipe.built(recipe.options_of(arguments, more)) as cli:
+        device, precision = recipe.device_of(cli), str(cli.trainer.precision)
+        figures = measure(cli, arguments)
         if arguments.full:
-            figures["nanogpt_full"] = train_nanogpt(nanogpt_loop(cli, setting), cli)
-    for name, row in figures["loops"].items():
-        row["peak_bytes"] = in_fresh_process(peak_of, name, setting)
+            figures["nanogpt_full"] = train_nanogpt(nanogpt_loop(cli, arguments), cli)
     print(
         f"{arguments.config}, {precision}, on {device_name(device)} with {torch.get_num_threads()} "
         f"threads; {arguments.rounds} rounds of {arguments.steps} steps of each loop"
@@ -74,115 +53,171 @@ def run(arguments: argparse.Namespace, more: Sequence[str]) -> None:
     print_json("train", device, config=arguments.config, precision=precision, **figures)
 
 
-def measure(cli: ShakespeareCLI, setting: Setting, rounds: int, steps: int) -> dict[str, Any]:
-    """Let the loops take turns, and return all figures but the memory."""
-    device = recipe.device_of(cli)
-    plain, nanogpt = PlainLoop(cli, setting.compile_network), nanogpt_loop(cli, setting)
-    works = {PLAIN: our_work(cli), TRAINER: our_work(cli), NANOGPT: nanogpt_work(nanogpt)}
-    ceilings = {work.dtype: matmul_flops(device, work.dtype) for work in works.values()}
-    feeding = seconds_per_batch(cli.datamodule.train_dataloader())
-    turns = Rounds({PLAIN: plain.step, NANOGPT: nanogpt.step}, rounds, steps)
-    run_rounds(cli, turns, setting.compile_network)
-    seconds = turns.kept()
-    rows = {name: row_of(work, seconds[name], ceilings[work.dtype]) for name, work in works.items()}
+class PlainLoop:
+    """Trains a copy of a recipe's network without the Trainer, with the same arithmetic."""
+
+    def __init__(self, cli: ShakespeareCLI, compile_network: bool = False) -> None:
+        self.config = cli.model.config
+        self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
+        self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
+        if compile_network:
+            self.network.compile()
+        self.optimizer = build_optimizer(self.network, self.config)
+        self.highest = [group["lr"] for group in self.optimizer.param_groups]
+        # In the order of the optimizer, as in Lightning: another order rounds sums differently.
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.clip = cli.trainer.gradient_clip_val
+        self.total_steps = self.config.total_steps(recipe.planned_steps(cli))
+        loader = cli.datamodule.train_dataloader()
+        self.batches: Iterator[Batch] = chain.from_iterable(repeat(loader))
+        self.steps = 0
+        self.loss = torch.tensor(0.0)
+
+    def step(self) -> None:
+        """Fetch a batch and train on it."""
+        batch = Batch(*(part.to(self.device, non_blocking=True) for part in next(self.batches)))
+        factor = learning_rate_factor(
+            self.steps, self.config.schedule, self.config.warmup_steps, self.total_steps
+        )
+        for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
+            group["lr"] = highest * factor
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.network(batch.inputs)
+            nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
+            loss = nats / count.clamp(min=1)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.loss = loss.detach()
+        self.steps += 1
+
+
+class Rounds(Callback):
+    """Times the Trainer in blocks of steps, and after each block as many steps of other loops.
+
+    As the last callback it sees whole cycles: everything that the Trainer does between the ends of
+    two steps. The first round warms up and is not kept.
+    """
+
+    def __init__(self, others: Mapping[str, Callable[[], object]], rounds: int, steps: int) -> None:
+        self.others, self.rounds, self.steps = others, rounds, steps
+        self.seconds: dict[str, list[float]] = {name: [] for name in (TRAINER, *others)}
+        self.started = 0.0
+        self.loss = torch.tensor(0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = now(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.steps == 0:
+            self.loss, device = outputs["loss"], pl_module.device
+            self.seconds[TRAINER].append((now(device) - self.started) / self.steps)
+            for name, step in self.others.items():
+                self.seconds[name].append(seconds_per_call(step, self.steps, device))
+            trainer.should_stop = len(self.seconds[TRAINER]) > self.rounds
+            self.started = now(device)
+
+
+def measure(cli: ShakespeareCLI, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Let the loops take turns; return all figures."""
+    needed, planned = (arguments.rounds + 1) * arguments.steps, recipe.planned_steps(cli)
+    if needed > planned:
+        raise UserError(f"rounds and steps make {needed} steps, but the recipe has {planned}")
+    plain, nanogpt = PlainLoop(cli, arguments.compile), nanogpt_loop(cli, arguments)
+    loader = cli.datamodule.train_dataloader()
+    feeding = repeated(lambda: sum(1 for _ in loader), 1, 3, torch.device("cpu"), warm_up=1)
+    flops = {dtype: matmul_flops(plain.device, dtype) for dtype in (plain.dtype, nanogpt.dtype)}
+    rounds = Rounds({PLAIN: plain.step, NANOGPT: nanogpt.step}, arguments.rounds, arguments.steps)
+    if arguments.compile:
+        cli.model.transformer.compile()
+    cli.trainer.callbacks.append(rounds)  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    seconds = {name: values[1:] for name, values in rounds.seconds.items()}
+    ours = recipe.characters_per_step(cli), planned, plain.network, plain.dtype, cli.model.config
+    theirs = nanogpt.characters_per_step, nanogpt.shape.max_steps, nanogpt.network, nanogpt.dtype
+    works = {TRAINER: ours, PLAIN: ours, NANOGPT: (*theirs, nanogpt.shape)}
+    rows = {}
+    for name, (characters, steps, network, dtype, sizes) in works.items():
+        spread = spread_of(seconds[name])
+        per_second = characters / spread.median
+        rows[name] = {
+            "step_seconds": spread,
+            "characters_per_second": per_second,
+            "share_of_matmul": per_second * flops_per_character(network, sizes) / flops[dtype],
+            "recipe_seconds": steps * spread.median,
+        }
     return {
         "loops": rows,
         "trainer_over_plain": ratio_of(seconds[TRAINER], seconds[PLAIN]),
-        "losses": {TRAINER: float(turns.loss), PLAIN: float(plain.loss)},
-        "steps_taken": plain.steps,
-        "feeding_seconds": feeding,
-        "ceiling_flops": {_name(dtype): flops for dtype, flops in ceilings.items()},
+        "losses": {TRAINER: float(rounds.loss), PLAIN: float(plain.loss)},
+        "feeding_seconds": feeding.median / len(loader),
+        "matmul_flops": {str(dtype): value for dtype, value in flops.items()},
     }
 
 
-def row_of(work: Work, seconds: list[float], ceiling: float) -> dict[str, Any]:
-    spread = spread_of(seconds)
-    characters = work.characters_per_step / spread.median
-    return {
-        "step_seconds": spread,
-        "characters_per_second": characters,
-        "share_of_ceiling": characters * work.flops_per_character / ceiling,
-        "planned_steps": work.planned_steps,
-        "planned_seconds": work.planned_steps * spread.median,
-    }
+def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations per second of the fastest of some large dense matrix products."""
+
+    def flops(size: int) -> float:
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        product = torch.empty_like(left)
+        calls = 1 if device.type == "cpu" else 20
+        seconds = repeated(lambda: torch.mm(left, right, out=product), calls, 5, device)
+        return 2 * size**3 / seconds.median
+
+    return max(map(flops, _MATRIX_SIZES.get(device.type, _MATRIX_SIZES["cpu"])))
 
 
-def our_work(cli: ShakespeareCLI) -> Work:
-    network, sizes = cli.model.transformer, cli.model.hparams
-    num_layers = len(getattr(network, "blocks", ()))
-    flops = training_flops_per_character(
-        network, num_layers, sizes["context_length"], sizes["d_model"]
-    )
-    characters = recipe.characters_per_step(cli)
-    return Work(characters, flops, recipe.dtype_of(cli), recipe.planned_steps(cli))
+def flops_per_character(network: nn.Module, sizes: Any) -> int:
+    """Return the operations that forward and backward need per character.
+
+    6 per weight of a linear layer (multiply and add; forward, gradient of inputs, gradient of
+    weights), and 6 * num_layers * context_length * d_model for causal attention.
+    """
+    linears = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    num_layers = sizes.num_layers if hasattr(network, "blocks") else 0
+    attention = num_layers * sizes.context_length * sizes.d_model
+    return 6 * sum(layer.weight.numel() for layer in linears) + 6 * attention
 
 
-def nanogpt_work(loop: NanoGPTLoop) -> Work:
-    shape = loop.shape
-    flops = training_flops_per_character(
-        loop.network, shape.num_layers, shape.context_length, shape.d_model
-    )
-    return Work(shape.batch_size * shape.context_length, flops, shape.dtype, shape.max_steps)
-
-
-def nanogpt_loop(cli: ShakespeareCLI, setting: Setting) -> NanoGPTLoop:
+def nanogpt_loop(cli: ShakespeareCLI, arguments: argparse.Namespace) -> NanoGPTLoop:
     device, data = recipe.device_of(cli), cli.datamodule
-    shape = SHAPES[setting.shape or ("gpu" if device.type == "cuda" else "laptop")]
+    shape = SHAPES[arguments.shape or ("gpu" if device.type == "cuda" else "laptop")]
     ids, vocab_size = data.encoded["train"].ids, len(data.vocabulary)
-    return NanoGPTLoop(ids, vocab_size, shape, device, setting.compile_network)
-
-
-def peak_of(name: str, setting: Setting) -> int:
-    """Return the most memory that a process needs which trains with this loop alone."""
-    with recipe.built(setting.options) as cli:
-        if name == TRAINER:
-            turns = Rounds({}, rounds=0, steps=_STEPS_FOR_MEMORY)
-            run_rounds(cli, turns, setting.compile_network)
-            return turns.peak_bytes
-        compiled = setting.compile_network
-        loop = PlainLoop(cli, compiled) if name == PLAIN else nanogpt_loop(cli, setting)
-        for _ in range(_STEPS_FOR_MEMORY):
-            loop.step()
-        return peak_bytes(loop.device)
+    return NanoGPTLoop(ids, vocab_size, shape, device, arguments.compile)
 
 
 def train_nanogpt(loop: NanoGPTLoop, cli: ShakespeareCLI) -> dict[str, float]:
-    """Train to the end; return the seconds of it, and the loss on the whole validation part."""
-    start = now(loop.device)
-    for _ in range(loop.shape.max_steps):
-        loop.step()
-    seconds = now(loop.device) - start
+    """Train to the end; return the duration, and the loss on the whole validation part."""
+    steps = loop.shape.max_steps
+    seconds = steps * seconds_per_call(loop.step, steps, loop.device)
     ids = cli.datamodule.encoded["val"].ids.to(loop.device)
     loss = mean_loss(loop.network, ids, loop.shape.context_length)
-    return {"steps": loop.shape.max_steps, "seconds": seconds, "val_loss": loss}
+    return {"steps": steps, "seconds": seconds, "val_loss": loss}
 
 
 def report(figures: dict[str, Any]) -> None:
-    print_row("", "step", "quartiles", "characters/s", "of ceiling", "peak memory", "whole recipe")
+    print_row("", "step", "quartiles", "characters/s", "of matmul", "whole recipe")
     for name, row in figures["loops"].items():
         print_row(
             name,
             *milliseconds(row["step_seconds"]),
             f"{row['characters_per_second']:,.0f}",
-            f"{row['share_of_ceiling']:.1%}",
-            f"{row['peak_bytes'] / 1e6:,.0f} MB",
-            f"{row['planned_seconds']:,.0f} s",
+            f"{row['share_of_matmul']:.1%}",
+            f"{row['recipe_seconds']:,.0f} s",
         )
-    ratio, feeding = figures["trainer_over_plain"], figures["feeding_seconds"]
-    print(f"Trainer / plain loop   {ratio.median:.3f} (quartiles {ratio.low:.3f}-{ratio.high:.3f})")
-    losses = " and ".join(f"{loss:.6f}" for loss in figures["losses"].values())
-    print(f"their losses           {losses} after {figures['steps_taken']} steps")
-    share = feeding / figures["loops"][PLAIN]["step_seconds"].median
-    print(f"feeding                {feeding * 1e6:.1f} us per batch, {share:.2%} of a plain step")
-    for name, flops in figures["ceiling_flops"].items():
-        print(f"ceiling                {flops / 1e9:,.0f} GFLOP/s in dense {name} products")
-    if "nanogpt_full" in figures:
-        full = figures["nanogpt_full"]
+    ratio, losses = figures["trainer_over_plain"], figures["losses"]
+    print(f"Trainer / plain loop  {ratio.median:.3f} (quartiles {ratio.low:.3f}-{ratio.high:.3f})")
+    print(f"their losses          {' and '.join(f'{loss:.6f}' for loss in losses.values())}")
+    print(f"making a batch        {figures['feeding_seconds'] * 1e6:.1f} us")
+    for name, flops in figures["matmul_flops"].items():
+        print(f"matrix products       {flops / 1e9:,.0f} GFLOP/s in {name}")
+    if full := figures.get("nanogpt_full"):
         print(
-            f"nanoGPT in full        {full['steps']} steps in {full['seconds']:.1f} s without "
+            f"nanoGPT to its end    {full['steps']} steps in {full['seconds']:.1f} s without "
             f"evaluations, val_loss {full['val_loss']:.4f} on the whole validation part"
         )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

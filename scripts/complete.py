@@ -1,4 +1,4 @@
-"""Continue a prompt with a trained model: python scripts/complete.py --prompt "ROMEO:"."""
+"""Complete a prompt with a trained model: python scripts/complete.py --prompt "ROMEO:"."""
 
 import sys
 

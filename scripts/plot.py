@@ -13,14 +13,14 @@ import yaml
 from matplotlib.axes import Axes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# Best validation losses of nanoGPT: its laptop recipe (measured by `bench.py train --full`), and
-# its 10.65 M parameters on a GPU (its read-me).
+# Best validation losses of nanoGPT: its laptop recipe (measured by `python -m benchmarks train
+# --full`), and its 10.65 M parameters on a GPU (its README).
 ANCHORS = {"nanoGPT, laptop recipe": 1.8972, "nanoGPT, GPU recipe": 1.4697}
 SMOOTHING = 0.9
 
 
 def characters_per_step(folder: Path) -> int:
-    """Return the places of a batch, as the config that the run left says."""
+    """Return batch size times context length, from the config.yaml that the run left."""
     data = yaml.safe_load((folder / "config.yaml").read_text())["data"]
     return int(data["batch_size"]) * int(data["context_length"])
 
@@ -33,7 +33,7 @@ def read_curve(events: EventAccumulator, name: str) -> tuple[np.ndarray, np.ndar
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Return the running mean with exponential weights, corrected for its start."""
+    """Return the exponential moving average, with bias correction."""
     mean, weight, smoothed = 0.0, 0.0, []
     for value in values:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value

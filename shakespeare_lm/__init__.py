@@ -1,31 +1,51 @@
 """A small causal transformer that learns Shakespeare character by character.
 
-    text -> tokenizer -> chunks -> batches -> transformer -> loss -> checkpoint -> completion
+    text -> tokenizer -> windows -> batches -> transformer -> loss -> checkpoint -> completion
 
-The names below are imported on first use, so that completing a text never pays for importing
-Lightning.
+The public names are imported on first use, so that completing a text does not import Lightning.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOME_OF = {
-    "CharTokenizer": "data.tokenizer",
-    "ShakespeareDataModule": "data.datamodule",
-    "CausalTransformer": "network.transformer",
+if TYPE_CHECKING:
+    from shakespeare_lm.completion.completer import Completer
+    from shakespeare_lm.data.datamodule import ShakespeareDataModule
+    from shakespeare_lm.data.tokenizer import CharTokenizer
+    from shakespeare_lm.errors import UserError
+    from shakespeare_lm.network.bigram import BigramTable
+    from shakespeare_lm.network.config import NetworkConfig
+    from shakespeare_lm.network.transformer import CausalTransformer
+    from shakespeare_lm.training.module import ShakespeareLM
+
+_MODULE_OF = {
     "BigramTable": "network.bigram",
-    "ShakespeareLM": "training.module",
+    "CausalTransformer": "network.transformer",
+    "CharTokenizer": "data.tokenizer",
     "Completer": "completion.completer",
+    "NetworkConfig": "network.config",
+    "ShakespeareDataModule": "data.datamodule",
+    "ShakespeareLM": "training.module",
     "UserError": "errors",
 }
 
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "BigramTable",
+    "CausalTransformer",
+    "CharTokenizer",
+    "Completer",
+    "NetworkConfig",
+    "ShakespeareDataModule",
+    "ShakespeareLM",
+    "UserError",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted([*globals(), *_MODULE_OF])

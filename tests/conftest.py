@@ -1,5 +1,6 @@
-"""What several tests share: tiny sizes, and runs of the command line inside the test's process."""
+"""What several tests share: tiny sizes, and runs of the `fit` command inside the test's process."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from shakespeare_lm.commands import fit as fit_command
 from shakespeare_lm.commands.fit import ShakespeareCLI, fit
+from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
 
@@ -26,6 +29,7 @@ TINY = [
 ]
 
 Fit = Callable[..., ShakespeareCLI]
+Main = Callable[..., int]
 
 
 # Tensors this small gain nothing from a second thread, and lose a lot if something else runs.
@@ -40,10 +44,24 @@ def tiny_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
 
 
 @pytest.fixture
+def tiny_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
+    """Return a function that runs the program like `tiny_fit` and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fit_command, "prepare_console", lambda: None)
+
+    def run(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, *options])
+        return fit_command.main()
+
+    return run
+
+
+@pytest.fixture
 def transformer() -> CausalTransformer:
     """Return a small transformer in evaluation mode whose logits depend on every character."""
     torch.manual_seed(0)
-    network = CausalTransformer(11, 8, num_layers=2, num_heads=2, d_model=8)
+    config = NetworkConfig(context_length=8, num_layers=2, num_heads=2, d_model=8)
+    network = CausalTransformer(11, config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     return network.eval()

@@ -1,8 +1,8 @@
-"""Before a checkpoint is loaded: whether its file is whole, and holds nothing that could run.
+"""Before a checkpoint is loaded: is its file complete, and free of anything that could run?
 
 Enters: the path of a file from anywhere. Leaves: nothing, or an error that says what is wrong.
-torch.load(weights_only=True) runs no code, but trusts sizes and does not look at checksums; what
-it is given here first is checked such that memory and time stay in proportion to the file.
+torch.load(weights_only=True) runs no code, but it trusts sizes and does not compare checksums;
+these checks come first, so that memory and time stay in proportion to the file.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shakespeare_lm.errors import UserError
 
-ACCEPTED = "accepted is a .ckpt file that training wrote"
+EXPECTED = "expected a .ckpt file written by training"
 # A large model's tree of names and sizes takes a tenth of these.
 _MAX_PICKLE_BYTES = 16 << 20
 _MAX_OPERATIONS = 1_000_000
@@ -22,7 +22,7 @@ _HARMLESS = {
     "torch._utils _rebuild_tensor_v2",
     *(f"torch {name}Storage" for name in _TYPES),
 }
-# What zipfile raises for archives that are none, or are damaged in one place or another.
+# What zipfile raises for files that are not zip archives, and for damaged ones.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError)
 
 
@@ -30,11 +30,11 @@ def check_archive(path: str | Path) -> None:
     """Check that a file is an undamaged archive of tensors and plain values.
 
     Raises:
-        UserError: if the file is missing, damaged, packed, no checkpoint, or names functions or
-            classes that checkpoints of this program do not need.
+        UserError: if the file is missing, damaged, compressed, not a checkpoint, or names functions
+            or classes that checkpoints of this program do not need.
     """
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}: {ACCEPTED}")
+        raise UserError(f"there is no checkpoint {path}: {EXPECTED}")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_form(archive, path)
@@ -44,53 +44,53 @@ def check_archive(path: str | Path) -> None:
         raise
     except (*_DAMAGE, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}; {ACCEPTED}") from None
+        raise UserError(f"{path} is damaged or not a checkpoint: {reason}; {EXPECTED}") from None
     if damaged is not None:
-        raise UserError(f"{path} is damaged or no checkpoint: its {damaged} has changed")
+        raise UserError(f"{path} is damaged: the checksum of its {damaged} does not match")
 
 
 def _check_form(archive: zipfile.ZipFile, path: str | Path) -> None:
-    """Refuse what torch.save does not write, and what its reader and Python's could read
+    """Refuse archives that torch.save does not write, and that torch and Python could read
     differently.
     """
     members = archive.infolist()
     with Path(path).open("rb") as file:
-        begins_with_a_member = file.read(4) == b"PK\x03\x04"
-    if archive.comment or not begins_with_a_member:
-        raise UserError(f"{path} is damaged or no checkpoint: {ACCEPTED}")
+        starts_with_a_member = file.read(4) == b"PK\x03\x04"
+    if archive.comment or not starts_with_a_member:
+        raise UserError(f"{path} is damaged or not a checkpoint: {EXPECTED}")
     if len({_key(member) for member in members}) < len(members):
-        raise UserError(f"{path} holds two parts of one name: {ACCEPTED}")
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if packed or sum(member.file_size for member in members) > Path(path).stat().st_size:
-        raise UserError(f"{path} unpacks to more than its size: {ACCEPTED}")
+        raise UserError(f"{path} holds two members of the same name: {EXPECTED}")
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if compressed or sum(member.file_size for member in members) > Path(path).stat().st_size:
+        raise UserError(f"{path} is compressed or larger inside than its file: {EXPECTED}")
 
 
 def _key(member: zipfile.ZipInfo) -> str:
-    return member.filename.lower()  # torch's reader finds a name in any case
+    return member.filename.lower()  # torch's reader ignores case
 
 
 def _read_pickle(archive: zipfile.ZipFile, path: str | Path) -> bytes:
     found = [member for member in archive.infolist() if _key(member).endswith("data.pkl")]
     if len(found) != 1:
-        raise UserError(f"{path} is damaged or no checkpoint: it has {len(found)} data.pkl")
+        raise UserError(f"{path} is damaged or not a checkpoint: it has {len(found)} data.pkl")
     if found[0].file_size > _MAX_PICKLE_BYTES:
         raise UserError(
-            f"{path} describes its tensors in {found[0].file_size:,} bytes: accepted are "
+            f"{path} describes its tensors in {found[0].file_size:,} bytes: expected at most "
             f"{_MAX_PICKLE_BYTES:,}"
         )
     return archive.read(found[0])
 
 
 def _check_pickle(content: bytes, path: str | Path) -> None:
-    """Walk through the operations without carrying them out."""
+    """Walk through the pickle operations without executing them."""
     for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
         if number > _MAX_OPERATIONS:
-            raise UserError(f"{path} has more than {_MAX_OPERATIONS:,} values: {ACCEPTED}")
-        # Checkpoints name what they need in GLOBAL alone; the other operations hide the name.
+            raise UserError(f"{path} has more than {_MAX_OPERATIONS:,} values: {EXPECTED}")
+        # Checkpoints name what they need only in GLOBAL; other operations hide the name.
         hidden = operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
         if hidden or (operation.name == "GLOBAL" and argument not in _HARMLESS):
             named = f" ({str(argument).replace(' ', '.')[:80]!r})" if argument else ""
             raise UserError(
-                f"{path} holds more than tensors and plain values, perhaps code{named}: it was not "
-                "loaded, and only checkpoints that this program wrote are accepted"
+                f"{path} holds more than tensors and plain values, possibly code{named}: it was "
+                f"not loaded; {EXPECTED}"
             )

@@ -1,87 +1,69 @@
-"""module -> checkpoint: which file a run left, and what is in it.
+"""checkpoint -> hyperparameters and weights, read so that nothing in the file runs.
 
-Enters: a path. Leaves: hyperparameters and weights, read such that nothing in the file runs.
+Enters: a path. Leaves: a `Checkpoint`, whose parts fit each other.
 """
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from shakespeare_lm.checkpoint.archive import ACCEPTED, check_archive
+from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
+from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.network.build import NETWORK_OPTIONS, build_network
+from shakespeare_lm.network.build import build_network
+from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
 
-_WEIGHTS_PREFIX = "transformer."
+_WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _PLAIN = str | int | float | None  # bool is an int
 
 
-def newest_checkpoint(name: str, root: str | Path = "lightning_logs") -> Path:
-    """Return `name`.ckpt of the newest run under `root` that has one.
+class Checkpoint(NamedTuple):
+    """A checkpoint of this program.
 
-    Raises:
-        UserError: if no run has.
+    Args:
+        tokenizer: for the vocabulary in the hyperparameters.
+        config: of the network.
+        weights: as the network names them.
+        content: everything, as training wrote it; tensors are on the CPU.
     """
-    found = _checkpoints(root, name)
-    if not found:
-        raise UserError(
-            f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
-            "scripts/fit.py), or give the path of a checkpoint"
-        )
-    return found[0]
+
+    tokenizer: CharTokenizer
+    config: NetworkConfig
+    weights: dict[str, Tensor]
+    content: dict[str, Any]
 
 
-def newest_readable(root: str | Path = "lightning_logs") -> Path:
-    """Return the newest run's last.ckpt, or, with a warning, what is newest of the undamaged.
-
-    Raises:
-        UserError: if there is none.
-    """
-    damaged: list[str] = []
-    for path in _checkpoints(root, "last", "best"):
-        try:
-            read_checkpoint(path)
-        except UserError as error:
-            damaged.append(str(error))
-            continue
-        for error_line in damaged:
-            warnings.warn(f"{error_line}; going on from {path} instead", stacklevel=2)
-        return path
-    if damaged:
-        raise UserError(damaged[0])
-    return newest_checkpoint("last", root)
-
-
-def _checkpoints(root: str | Path, *names: str) -> list[Path]:
-    """Return the checkpoints of these names: the newest run's first, in the names' order."""
-    found = [
-        (-int(match[1]), order, path)
-        for order, name in enumerate(names)
-        for path in Path(root).glob(f"version_*/checkpoints/{name}.ckpt")
-        if (match := re.fullmatch(r"version_(\d+)", path.parent.parent.name))
-    ]
-    return [path for _, _, path in sorted(found)]
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of this program, with tensors on the CPU.
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint that can come from anybody.
 
     Nothing in the file runs, and nothing in it makes this take more memory or time than a file of
-    its size may: it can come from anybody.
+    its size may.
 
     Raises:
-        UserError: if the file is missing, damaged, or not of this program.
+        UserError: if the file is missing, damaged, or not from this program.
     """
-    checkpoint = read_archive(path)
-    _check_is_ours(checkpoint, path)
-    _check_weights(checkpoint, path)
-    result: dict[str, Any] = checkpoint
-    return result
+    content = read_archive(path)
+    _check_is_ours(content, path)
+    weights = {
+        name.removeprefix(_WEIGHTS_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if str(name).startswith(_WEIGHTS_PREFIX)
+    }
+    hyperparameters = content["hyper_parameters"]
+    _check_size(content["state_dict"], hyperparameters, path)
+    try:
+        tokenizer = CharTokenizer(hyperparameters["vocabulary"])
+        config = NetworkConfig(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
+        with torch.device("meta"):  # shapes without memory
+            expected = build_network(tokenizer.vocab_size, config).state_dict()
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
+    _check_shapes(expected, weights, path)
+    return Checkpoint(tokenizer, config, weights, content)
 
 
 def read_archive(path: str | Path) -> Any:
@@ -95,16 +77,7 @@ def read_archive(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as many kinds as there are ways to be wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
-
-
-def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights as the network names them, from what `read_checkpoint` returned."""
-    return {
-        name.removeprefix(_WEIGHTS_PREFIX): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(_WEIGHTS_PREFIX)
-    }
+        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from None
 
 
 def _check_is_ours(checkpoint: object, path: str | Path) -> None:
@@ -112,59 +85,61 @@ def _check_is_ours(checkpoint: object, path: str | Path) -> None:
     complete = (
         isinstance(hyperparameters, dict)
         and all(name in hyperparameters for name in NETWORK_OPTIONS)
-        and isinstance(hyperparameters["vocabulary"], str)
+        and isinstance(hyperparameters.get("vocabulary"), str)
         and isinstance(checkpoint.get("state_dict"), dict)  # type: ignore[attr-defined]
     )
     if not complete:
         raise UserError(
-            f"{path} is a checkpoint of another program: it has no vocabulary and sizes of a "
+            f"{path} is a checkpoint of another program: it lacks the vocabulary and sizes of a "
             "shakespeare_lm model"
         )
-    if type(checkpoint.get("global_step", 0)) is not int:  # type: ignore[attr-defined]
-        raise UserError(f"{path} has a global_step that is no whole number: {ACCEPTED}")
+    step = checkpoint.get("global_step", 0)  # type: ignore[attr-defined]
+    if type(step) is not int:
+        # Not the value: printing nested lists from a hostile file can take forever.
+        raise UserError(f"{path}: global_step is {type(step).__name__}, not an integer; {EXPECTED}")
     for name, value in hyperparameters.items():  # type: ignore[union-attr]
         if not isinstance(name, str) or name.startswith("_") or not isinstance(value, _PLAIN):
             # Lightning's _instantiator and _class_path name code to run.
             raise UserError(
                 f"{path} has a hyperparameter {str(name)[:40]!r} that this program does not write: "
-                f"{ACCEPTED}"
+                f"{EXPECTED}"
             )
 
 
-def _check_weights(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Compare sizes with hyperparameters before memory is taken for a network of such sizes."""
-    state, hyperparameters = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+def _check_size(
+    state: Mapping[Any, Any], hyperparameters: Mapping[str, Any], path: str | Path
+) -> None:
+    """Compare counts and bytes with the file before memory is taken for a network of such sizes."""
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{path} holds no working model: {str(name)[:40]!r} is no tensor")
+            raise UserError(
+                f"{path} does not hold a working model: {str(name)[:40]!r} is not a tensor"
+            )
     # A tied head counts twice, but is in the file once.
     if sum(tensor.nbytes for tensor in state.values()) > 2 * Path(path).stat().st_size:
-        raise UserError(f"{path} holds no working model: its weights are larger than the file")
+        raise UserError(
+            f"{path} does not hold a working model: its weights are larger than the file"
+        )
     for name in _COUNTS if hyperparameters["network"] != "bigram" else ():
         count = hyperparameters[name]
         if isinstance(count, int) and count > len(state):
             raise UserError(
-                f"{path} holds no working model: {name} is {count}, for {len(state)} tensors"
+                f"{path} does not hold a working model: {name} is {count}, but there are "
+                f"{len(state)} tensors"
             )
-    try:
-        with torch.device("meta"):  # sizes without memory
-            expected = build_network(hyperparameters).state_dict()
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path} holds no working model: {one_line(error)[:200]}") from None
-    _check_shapes(expected, network_weights(checkpoint), path)
 
 
 def _check_shapes(
     expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | Path
 ) -> None:
     for name in sorted(expected.keys() ^ weights.keys()):
-        which = "lacks" if name in expected else "has unknown"
-        raise UserError(f"{path} holds no working model: it {which} weights {name[:80]}")
+        which = "lacks the" if name in expected else "has unknown"
+        raise UserError(f"{path} does not hold a working model: it {which} weights {name[:80]}")
     for name, tensor in weights.items():
-        sizes, wanted = tuple(tensor.shape), tuple(expected[name].shape)
-        if sizes != wanted:
+        shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+        if shape != wanted:
             raise UserError(
-                f"{path} holds no working model: {name} is {sizes}, its sizes ask for {wanted}"
+                f"{path} does not hold a working model: {name} has shape {shape}, expected {wanted}"
             )
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise UserError(f"{path} holds no working model: {name} has values that are no numbers")
+            raise UserError(f"{path} does not hold a working model: {name} has non-finite values")

@@ -1,4 +1,4 @@
-"""The command line of completion: prompts from anywhere become texts anywhere.
+"""The command `complete`: prompts from the command line, files or stdin become text.
 
 Enters: the options of `scripts/complete.py`. Leaves: text on stdout or in a file, as it is made.
 """
@@ -18,96 +18,114 @@ from shakespeare_lm.commands.shared import (
     run,
     stdin,
 )
-from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.completer import COMPLETION_OPTIONS, Completer
 from shakespeare_lm.errors import UserError, one_line
-
-_OPTIONS = (
-    "max_new_tokens",
-    "greedy",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "stop",
-    "max_lines",
-    "window",
-    "cache",
-    "unknown",
-    "seed",
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all options."""
     parser = argparse.ArgumentParser(
-        description="Continue a prompt with a trained model. The text alone goes to stdout."
+        description="Complete a prompt with a trained model. Only the text goes to stdout."
     )
     _add_prompt_options(parser.add_argument_group("prompt").add_mutually_exclusive_group())
-    _add_decoding_options(parser.add_argument_group("which character comes next"))
-    _add_ending_options(parser.add_argument_group("how much"))
+    _add_sampling_options(parser.add_argument_group("sampling"))
+    _add_ending_options(parser.add_argument_group("length"))
     model = parser.add_argument_group("model, input and output")
     add_model_options(model)
     add = model.add_argument
     add(
         "--compile",
         action="store_true",
-        help="compile the step: slow to start; on a CPU for one sample alone",
+        help="compile the step: slow to start; on a CPU only for single samples",
     )
-    add("--no_cache", dest="cache", action="store_false", help="read every window anew, to compare")
+    add(
+        "--no_cache",
+        dest="cache",
+        action="store_false",
+        help="read whole windows, to compare",
+    )
     return parser
 
 
 def _add_prompt_options(group: Any) -> None:
     add = group.add_argument
-    add("--prompt", metavar="TEXT", help="the text to continue, - for stdin (default: a new line)")
-    add("--prompt_file", metavar="FILE", help="a UTF-8 file with it, - for stdin")
+    add("--prompt", metavar="TEXT", help="the text to complete, - for stdin (default: a new line)")
+    add("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt, - for stdin")
     add(
         "--jsonl",
         metavar="FILE",
-        help='many prompts, one {"prompt": ...} per line, - for stdin; lines with "completion" out',
+        help='many prompts, one {"prompt": ...} per line, - for stdin; adds "completion" to each',
     )
     add("--interactive", action="store_true", help="ask for prompts until Ctrl-D")
 
 
-def _add_decoding_options(group: Any) -> None:
+def _add_sampling_options(group: Any) -> None:
     add = group.add_argument
-    add("--greedy", action="store_true", help="always the most likely one")
+    add("--greedy", action="store_true", help="always take the most likely character")
     add(
         "--temperature",
         type=float,
         default=0.8,
         metavar="T",
-        help="below 1 bolder, above wilder, 0 greedy (0.8)",
+        help="below 1 safer, above 1 more varied, 0 greedy (default: 0.8)",
     )
-    add("--top_k", type=int, metavar="K", help="among the K likeliest only")
-    add("--top_p", type=float, metavar="P", help="among the likeliest with probability P in all")
-    add("--min_p", type=float, metavar="P", help="among those P times as likely as the likeliest")
-    add("--seed", type=int, help="makes the result repeatable")
+    add("--top_k", type=int, metavar="K", help="keep only the K likeliest characters")
+    add(
+        "--top_p",
+        type=float,
+        metavar="P",
+        help="keep only the likeliest, with total probability P",
+    )
+    add(
+        "--min_p",
+        type=float,
+        metavar="P",
+        help="keep only those P times as likely as the likeliest",
+    )
+    add("--seed", type=int, help="make the result repeatable")
 
 
 def _add_ending_options(group: Any) -> None:
     add = group.add_argument
-    add("--max_new_tokens", type=int, default=500, metavar="N", help="characters at most (500)")
-    add("--max_lines", type=int, metavar="N", help="lines at most, with the prompt's last one")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; repeatable")
-    add("--num_samples", type=int, default=1, metavar="N", help="how many completions (1)")
+    add(
+        "--max_new_tokens",
+        type=int,
+        default=500,
+        metavar="N",
+        help="most characters (default: 500)",
+    )
+    add(
+        "--max_lines",
+        type=int,
+        metavar="N",
+        help="most lines, with the prompt's last one",
+    )
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before TEXT; repeatable",
+    )
+    add("--num_samples", type=int, default=1, metavar="N", help="how many completions (default: 1)")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Complete as the options say; return the exit code."""
+    """Run the command; return the exit code."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.interactive and (arguments.output or arguments.num_samples != 1):
-        parser.error("--interactive takes no --output and no --num_samples")
+        parser.error("--interactive cannot be combined with --output or --num_samples")
     return run(lambda: complete(arguments))
 
 
 def complete(arguments: argparse.Namespace) -> int:
-    """Do what was asked for; return 1 if some of many prompts could not be completed."""
+    """Complete the prompts; return 1 if some of many could not be completed."""
     many = arguments.jsonl is not None
     prompt = None if many or arguments.interactive else _prompt(arguments)
     completer = load_completer(arguments, arguments.compile)
-    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    names = ("max_new_tokens", "seed", *COMPLETION_OPTIONS)
+    options = {name: getattr(arguments, name) for name in names}
     # All options are checked before the output file is opened: a mistake leaves no empty file.
     if prompt is not None:
         pieces = completer.stream(prompt, num_samples=arguments.num_samples, **options)
@@ -131,7 +149,7 @@ def _prompt(arguments: argparse.Namespace) -> str:
 
 
 def _write_samples(output: TextIO, prompt: str, pieces: Any, count: int) -> None:
-    """Write the first sample as it grows, and the others, which grow beside it, after it."""
+    """Write the first sample as it grows, and the others, made at the same time, after it."""
     others = [prompt] * (count - 1)
     output.write(prompt)
     try:
@@ -144,10 +162,10 @@ def _write_samples(output: TextIO, prompt: str, pieces: Any, count: int) -> None
 
 
 def _converse(completer: Completer, options: dict[str, Any]) -> None:
-    """Complete line after line; Ctrl-C ends a completion, Ctrl-D the conversation."""
-    with suppress(ImportError):  # not there on Windows
+    """Complete line after line; Ctrl-C ends a completion, Ctrl-D the command."""
+    with suppress(ImportError):  # not available on Windows
         import readline  # noqa: F401  (gives `input` a history and line editing)
-    stdin()  # refuses one that is closed
+    stdin()  # an error if it is closed
     while True:
         try:
             prompt = input("> " if sys.stdin.isatty() else "")

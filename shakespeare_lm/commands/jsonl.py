@@ -1,7 +1,7 @@
-"""Many prompts from a file of JSON lines, and their completions as such.
+"""Many prompts as JSON lines, and their completions as JSON lines.
 
 Enters: lines like {"prompt": "ROMEO:"}. Leaves: the same objects in the same order, each with its
-completion, or with an error: a line that cannot be completed does not keep the others from it.
+completion or an error: a line that cannot be completed does not stop the others.
 """
 
 import json
@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from shakespeare_lm.commands.shared import STDIN, decoded, stdin
+from shakespeare_lm.commands.shared import STDIN, stdin
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.text import decode_utf8
 from shakespeare_lm.errors import UserError, one_line
 
-# Lines of a file that are completed together, and written then. Those of stdin are answered one by
-# one: who writes them may wait for the answer.
+# Lines of a file that are completed together and then written. Those of stdin are answered one by
+# one: the writer may be waiting for the answer.
 _LINES_TOGETHER = 64
-
 
 _ADDED = ("completion", "completions", "error")
 
@@ -30,14 +30,14 @@ def complete_lines(
 ) -> int:
     """Complete the prompt of every line of a file, or of stdin for `-`.
 
-    One sample becomes "completion", a text; more become "completions", a list of texts. Lines
-    without anything are left out.
+    One sample becomes "completion", a text; several become "completions", a list. Blank lines are
+    dropped.
 
     Returns:
-        1 if a line could not be completed, which stderr and its object name with its number; or 0.
+        The exit code: 1 if a line could not be completed; stderr and the line's object say which.
 
     Raises:
-        OSError: if the file cannot be read, or the output not be written.
+        OSError: if the file cannot be read, or the output cannot be written.
     """
     name = "stdin" if path == STDIN else path
     failed = False
@@ -56,7 +56,7 @@ def complete_lines(
 def _record(
     completer: Completer, place: str, line: bytes, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return a line's object; if it cannot be completed, with an "error" that names the place."""
+    """Return a line's object; if it cannot be completed, with an "error" that names the line."""
     record: Any = {}
     try:
         record = _parsed(line, place)
@@ -69,28 +69,28 @@ def _record(
 
 
 def _parsed(line: bytes, place: str) -> dict[str, Any]:
-    text = decoded(line, place)
+    text = decode_utf8(line, place)
     try:
         record = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not JSON: {one_line(error)}") from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        raise UserError(f'{place} has no prompt: accepted is an object like {{"prompt": "ROMEO:"}}')
+        raise UserError(f'{place} has no prompt: expected an object like {{"prompt": "ROMEO:"}}')
     return {key: value for key, value in record.items() if key not in _ADDED}
 
 
 def _finite(text: str) -> float:
-    """Refuse numbers that JSON could not take back."""
+    """Refuse numbers that JSON cannot represent."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return number
 
 
 def _complete(
     records: list[dict[str, Any]], completer: Completer, num_samples: int, options: dict[str, Any]
 ) -> None:
-    """Add its completion to every record."""
+    """Add the completion to every record."""
     prompts = [record["prompt"] for record in records]
     if num_samples == 1:
         for record, text in zip(records, completer.complete(prompts, **options), strict=True):

@@ -1,7 +1,7 @@
-"""The command line of scoring: how likely a text is, as figures, as JSON, or in colours.
+"""The command `score`: how likely a text is, as figures, as JSON, or in colours.
 
-Enters: the options of `scripts/score.py`. Leaves: a summary; in a terminal, the text itself with
-the characters that surprised the model; with --json, everything for programs.
+Enters: the options of `scripts/score.py`. Leaves: a summary; in a terminal also the text with its
+surprising characters in colours; with --json everything for programs.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from rich.text import Text
 from shakespeare_lm.commands.shared import add_model_options, load_completer, opened, read_text, run
 from shakespeare_lm.completion.scoring import Score
 
-# From how many bits of surprise on a character is shown in which colours: a character of 3 bits had
-# a probability of 1/8. The colours grow darker for any eye (ColorBrewer's YlOrRd).
+# From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
+# 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
 _COLOURS = {
     1: "black on #ffffb2",
     3: "black on #fecc5c",
@@ -39,13 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Score as the options say; return the exit code."""
+    """Run the command; return the exit code."""
     arguments = build_parser().parse_args(argv)
     return run(lambda: score(arguments))
 
 
 def score(arguments: argparse.Namespace) -> int:
-    """Score the text, then open the output: a mistake leaves no empty file."""
+    """Score the text, and only then open the output: a mistake leaves no empty file."""
     text = read_text(arguments.text)
     completer = load_completer(arguments)
     result = completer.score(
@@ -64,7 +64,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def summary(score: Score) -> str:
-    """Return the text's figures, one per line."""
+    """Return the figures, one per line."""
     return (
         f"characters          {len(score.log_probabilities):,} (all but the first)\n"
         f"total               {score.total_nats:.4f} nats\n"
@@ -74,8 +74,8 @@ def summary(score: Score) -> str:
 
 
 def as_json(score: Score) -> str:
-    """Return everything as one JSON object; its lists have one item per character, of which the
-    first, that follows nothing, is null.
+    """Return everything as one JSON object; its lists have one item per character, and null for the
+    first, which is not scored.
     """
     content = {
         "characters": len(score.log_probabilities),
@@ -91,7 +91,7 @@ def as_json(score: Score) -> str:
 
 
 def in_colours(score: Score) -> str:
-    """Return the text for the terminal, in colours; nothing if stdout is none."""
+    """Return the text in colours for the terminal; nothing if stdout is not a terminal."""
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         return ""
@@ -101,17 +101,17 @@ def in_colours(score: Score) -> str:
 
 
 def coloured(score: Score) -> Text:
-    """Return the text, each character in the colours of its surprise."""
+    """Return the text, each character coloured by its surprise."""
     shown = Text(score.text[0])
     for character, likelihood in zip(score.text[1:], score.log_probabilities, strict=True):
         style = _style(-likelihood / math.log(2))
-        # The end of a line has no body to be coloured.
+        # A newline has no visible body to colour.
         shown.append("↵\n" if style and character == "\n" else character, style)
     return shown
 
 
 def legend() -> Text:
-    """Return what the colours mean."""
+    """Return the legend of the colours."""
     shown = Text("surprise in bits: below 1 ")
     for bits, style in _COLOURS.items():
         shown.append(f" {bits} and more ", style)
@@ -123,7 +123,7 @@ def _style(bits: float) -> str:
 
 
 def alternative_lines(score: Score) -> list[str]:
-    """Return one line per character: its place, its probability, and the likeliest ones."""
+    """Return one line per character: position, probability, and the likeliest characters."""
     lines = []
     for place, likelihood in enumerate(score.log_probabilities, start=1):
         best = "  ".join(

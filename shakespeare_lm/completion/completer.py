@@ -1,7 +1,6 @@
 """checkpoint -> completion: a `.ckpt` and a prompt become text.
 
-Enters: the path of a checkpoint. Leaves: a `Completer`. Needs torch but not Lightning, so it starts
-fast.
+Enters: the path of a checkpoint. Leaves: a `Completer`.
 """
 
 import random
@@ -9,37 +8,61 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TypedDict, Unpack, get_args, overload
 
 from torch import nn
 
-from shakespeare_lm.checkpoint.reading import network_weights, read_checkpoint
-from shakespeare_lm.completion.decoder import CachedReader, WholeReader, Window
+from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
-from shakespeare_lm.completion.sampling import Decoding
+from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
 from shakespeare_lm.completion.scoring import Score, score_ids
-from shakespeare_lm.completion.stop_strings import Ending
+from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer, Unknown
-from shakespeare_lm.errors import UserError, check_choice
+from shakespeare_lm.errors import UserError, check_at_least, check_choice
 from shakespeare_lm.hardware import DTYPES, choose_device
 from shakespeare_lm.network.build import build_network
+from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.transformer import CausalTransformer
 
-# A completion of nothing starts as a new line would.
+# An empty prompt starts as a new line does.
 _EMPTY_PROMPT = "\n"
-# More prompts than these are completed in turns: a cache of all would need too much memory.
+# More prompts than this are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
-_SAMPLES_TOGETHER = 1024
+_MAX_SAMPLES = 1024
+
+
+class TextKeywords(TypedDict, total=False):
+    """How the prompt is read, where a completion ends, and how the context window moves on.
+
+    `unknown`: what to do with characters that the model never saw (see `CharTokenizer.encode`);
+    `stop`: a stop string, or several; `max_lines`: how many lines to make, including the prompt's
+    last one; `window`: "stride" or "exact" (see decoder.py); `cache`: False reads the whole window
+    for every character.
+    """
+
+    unknown: Unknown
+    stop: str | Sequence[str] | None
+    max_lines: int | None
+    window: Window
+    cache: bool
+
+
+class CompletionKeywords(TextKeywords, SamplingKeywords, total=False):
+    """All options of a completion besides its length and seed."""
+
+
+COMPLETION_OPTIONS = tuple(CompletionKeywords.__annotations__)
 
 
 class Completer:
-    """Continues texts with a trained model, and says how likely it finds them.
+    """Completes texts with a trained model, and says how likely it finds them.
 
     Args:
         transformer: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
         tokenizer: the one it was trained with.
-        context_length: how many of the last characters it looks at.
-        compiled: whether the transformer's `compile_step` was called.
+        context_length: how many of the last characters it sees.
+        compile: compile the step from one character to the next.
     """
 
     def __init__(
@@ -47,12 +70,15 @@ class Completer:
         transformer: nn.Module,
         tokenizer: CharTokenizer,
         context_length: int,
-        compiled: bool = False,
+        compile: bool = False,
     ) -> None:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.context_length = context_length
-        self.compiled = compiled
+        self.compiled = compile
+        self._cached_forward: CachedForward | None = None
+        if isinstance(transformer, CausalTransformer):
+            self._cached_forward = CachedForward(transformer, compile)
 
     @classmethod
     def from_checkpoint(
@@ -62,43 +88,57 @@ class Completer:
         dtype: str = "float32",
         compile: bool = False,
     ) -> "Completer":
-        """Load a checkpoint that training wrote; nothing in it is executed, no other file is
+        """Load a checkpoint that training wrote; nothing in it is executed, and no other file is
         needed.
 
         Args:
             path: of the checkpoint.
-            device: cpu, cuda, mps, or auto: the fastest there is.
+            device: cpu, cuda, mps, or auto for the fastest available.
             dtype: float32, bfloat16 or float16, of the weights and the cache.
-            compile: let torch.compile translate the step from one character to the next, which
-                takes ten seconds or more at first; on a CPU it is used for texts made alone.
+            compile: compile the step from one character to the next with torch.compile, which takes
+                ten seconds or more at first; on a CPU it is used for single texts only.
 
         Raises:
-            UserError: if the file is missing, damaged, or no checkpoint of this program, or for a
-                device that is not there.
+            UserError: if the file is missing, damaged or not from this program, or the device is
+                not available.
         """
         where = choose_device(device)
         check_choice("dtype", dtype, DTYPES)
         checkpoint = read_checkpoint(path)
-        hyperparameters = checkpoint["hyper_parameters"]
-        transformer = build_network(hyperparameters)
-        transformer.load_state_dict(network_weights(checkpoint))
-        tokenizer = CharTokenizer(hyperparameters["vocabulary"])
+        transformer = build_network(checkpoint.tokenizer.vocab_size, checkpoint.config)
+        transformer.load_state_dict(checkpoint.weights)
         transformer.to(where, DTYPES[dtype]).eval()
-        if compile and isinstance(transformer, CausalTransformer):
-            transformer.compile_step()
-        return cls(transformer, tokenizer, hyperparameters["context_length"], compile)
+        context_length = checkpoint.config.context_length
+        return cls(transformer, checkpoint.tokenizer, context_length, compile)
 
     @overload
     def complete(
-        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ..., **options: Any
+        self,
+        prompt: str,
+        max_new_tokens: int = ...,
+        *,
+        num_samples: None = ...,
+        seed: int | None = ...,
+        **options: Unpack[CompletionKeywords],
     ) -> str: ...
     @overload
     def complete(
-        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int, **options: Any
+        self,
+        prompt: str,
+        max_new_tokens: int = ...,
+        *,
+        num_samples: int,
+        seed: int | None = ...,
+        **options: Unpack[CompletionKeywords],
     ) -> list[str]: ...
     @overload
     def complete(
-        self, prompt: Sequence[str], max_new_tokens: int = ..., **options: Any
+        self,
+        prompt: list[str] | tuple[str, ...],
+        max_new_tokens: int = ...,
+        *,
+        seed: int | None = ...,
+        **options: Unpack[CompletionKeywords],
     ) -> list[str]: ...
     def complete(
         self,
@@ -107,20 +147,20 @@ class Completer:
         *,
         num_samples: int | None = None,
         seed: int | None = None,
-        **options: Any,
+        **options: Unpack[CompletionKeywords],
     ) -> str | list[str]:
-        """Return what comes after the prompt, without the prompt itself.
+        """Return the text that follows the prompt, without the prompt itself.
 
         Args:
             prompt: one text, or several; each of several gets the text that it would get alone.
             max_new_tokens: how many characters to make at most.
-            num_samples: of one prompt, how many completions to return as a list; the prompt is read
+            num_samples: how many completions of one prompt to return as a list; the prompt is read
                 once for all.
             seed: makes sampling repeatable; sample i is what `seed + i` gives alone.
-            **options: as for `stream`.
+            **options: of `TextKeywords` and `SamplingOptions`.
 
         Raises:
-            UserError: for an unknown character or a value out of range.
+            UserError: for an unknown character, an unknown option, or a value out of range.
         """
         if isinstance(prompt, str):
             count = _checked_samples(num_samples)
@@ -129,21 +169,33 @@ class Completer:
             prompts = list(prompt)
             seeds = [seed] * len(prompts)
         else:
-            raise UserError("num_samples is for one prompt, not for several")
+            raise UserError("num_samples cannot be combined with several prompts")
         texts = []
         for first in range(0, len(prompts), _PROMPTS_TOGETHER):
             some = slice(first, first + _PROMPTS_TOGETHER)
-            pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, **options)
+            pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, options)
             texts += ["".join(of_one) for of_one in zip(*pieces, strict=True)]
         return texts[0] if isinstance(prompt, str) and num_samples is None else texts
 
     @overload
     def stream(
-        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ..., **options: Any
+        self,
+        prompt: str,
+        max_new_tokens: int = ...,
+        *,
+        num_samples: None = ...,
+        seed: int | None = ...,
+        **options: Unpack[CompletionKeywords],
     ) -> Iterator[str]: ...
     @overload
     def stream(
-        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int, **options: Any
+        self,
+        prompt: str,
+        max_new_tokens: int = ...,
+        *,
+        num_samples: int,
+        seed: int | None = ...,
+        **options: Unpack[CompletionKeywords],
     ) -> Iterator[list[str]]: ...
     def stream(
         self,
@@ -152,31 +204,25 @@ class Completer:
         *,
         num_samples: int | None = None,
         seed: int | None = None,
-        **options: Any,
+        **options: Unpack[CompletionKeywords],
     ) -> Iterator[str] | Iterator[list[str]]:
-        """Yield the same text as `complete`, piece by piece, each as soon as it is certain.
+        """Yield the text of `complete` piece by piece, each as soon as it is certain.
 
         Args:
-            prompt: one text; of a long one, the last `context_length` characters count.
+            prompt: one text; of a long one, only the last `context_length` characters are used.
             max_new_tokens: how many characters to make at most.
-            num_samples: if given, this many completions grow together, and lists of their next
-                pieces are yielded.
+            num_samples: make this many completions at once, and yield lists of their next pieces.
             seed: makes sampling repeatable; sample i is what `seed + i` gives alone.
-            **options: `unknown`: what to do with characters that the model never saw (see
-                `CharTokenizer.encode`); `stop`: a text, or several, any of which ends the
-                completion without being part of it; `max_lines`: how many lines to make, the
-                prompt's last one included; `window`: how the window moves on when it is full,
-                "stride" or "exact" (see reader.py); `cache`: False reads the whole window for every
-                character; and `greedy`, `temperature`, `top_k`, `top_p`, `min_p`: see `Decoding`.
+            **options: of `TextKeywords` and `SamplingOptions`.
 
         Raises:
-            UserError: for an unknown character or a value out of range, at once and not when the
-                stream is read.
+            UserError: for an unknown character, an unknown option, or a value out of range; at once
+                and not when the stream is read.
         """
         count = _checked_samples(num_samples)
-        if count > _SAMPLES_TOGETHER:
-            raise UserError(f"num_samples is {count}: at most {_SAMPLES_TOGETHER} grow together")
-        pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, **options)
+        if count > _MAX_SAMPLES:
+            raise UserError(f"num_samples is {count}: expected at most {_MAX_SAMPLES}")
+        pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, options)
         return pieces if num_samples else (piece for (piece,) in pieces if piece)
 
     def _pieces(
@@ -184,31 +230,35 @@ class Completer:
         prompts: list[str],
         seeds: Sequence[int | None],
         max_new_tokens: int,
-        *,
-        unknown: Unknown = "error",
-        stop: str | Sequence[str] | None = None,
-        max_lines: int | None = None,
-        window: Window = "stride",
-        cache: bool = True,
-        **decoding: Any,
+        options: CompletionKeywords,
     ) -> Iterator[list[str]]:
-        """Check everything, and return a stream of each prompt's next piece of text."""
-        _check_whole(max_new_tokens=max_new_tokens, max_lines=max_lines, seed=seeds[0])
-        if max_new_tokens < 0:
-            raise UserError(f"max_new_tokens is {max_new_tokens}: accepted is 0 or more")
-        check_choice("window", window, ("stride", "exact"))
+        """Check everything, and return a stream of the next piece of text of each prompt."""
+        for name in options:
+            check_choice("completion option", name, COMPLETION_OPTIONS)
+        sampling = SamplingOptions(
+            **{name: options[name] for name in SamplingKeywords.__annotations__ if name in options}  # type: ignore[literal-required]
+        )
+        _check_integers(
+            max_new_tokens=max_new_tokens, max_lines=options.get("max_lines"), seed=seeds[0]
+        )
+        check_at_least(0, max_new_tokens=max_new_tokens)
+        window = options.get("window", "stride")
+        check_choice("window", window, get_args(Window))
+        stop = options.get("stop")
         stops = [stop] if isinstance(stop, str) else list(stop or ())
-        endings = [Ending(stops, max_lines) for _ in prompts]
+        endings = [StopStrings(stops, options.get("max_lines")) for _ in prompts]
         ids = generate(
-            self._reader(len(prompts), window, cache),
-            [self._prompt_ids(prompt, unknown) for prompt in prompts],
-            Decoding(**decoding),
-            [_randomness(seed) for seed in seeds],
+            self._decoder(len(prompts), window, options.get("cache", True)),
+            [self._prompt_ids(prompt, options.get("unknown", "error")) for prompt in prompts],
+            sampling,
+            [_generator(seed) for seed in seeds],
             choices=len(self.tokenizer.vocabulary),
         )
-        return self._ended(islice(ids, min(max_new_tokens, sys.maxsize)), endings)
+        return self._until_the_end(islice(ids, min(max_new_tokens, sys.maxsize)), endings)
 
-    def _ended(self, ids: Iterator[list[int]], endings: list[Ending]) -> Iterator[list[str]]:
+    def _until_the_end(
+        self, ids: Iterator[list[int]], endings: list[StopStrings]
+    ) -> Iterator[list[str]]:
         for row in ids:
             characters = [self.tokenizer.vocabulary[number] for number in row]
             yield [end.add(one) for end, one in zip(endings, characters, strict=True)]
@@ -221,13 +271,13 @@ class Completer:
         # A vocabulary without a newline starts from its first character.
         return ids or self.tokenizer.encode(_EMPTY_PROMPT, "skip") or [0]
 
-    def _reader(self, batch: int, window: Window, cache: bool) -> CachedReader | WholeReader:
-        if cache and isinstance(self.transformer, CausalTransformer):
-            # Compiled for a CPU, steps of one text are faster, and those of many far slower.
-            on_cpu = self.transformer.head.weight.device.type == "cpu"
-            fixed_shape = self.compiled and (batch == 1 or not on_cpu)
-            return CachedReader(self.transformer, batch, window, fixed_shape)
-        return WholeReader(self.transformer, self.context_length, window)
+    def _decoder(self, batch: int, window: Window, cache: bool) -> Decoder:
+        if not cache or self._cached_forward is None:
+            return UncachedDecoder(self.transformer, self.context_length, window)
+        # Compiled for a CPU, the step of one text is faster, and that of many far slower.
+        on_cpu = self._cached_forward.transformer.head.weight.device.type == "cpu"
+        fixed_shape = self.compiled and (batch == 1 or not on_cpu)
+        return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
     def score(
         self, text: str, *, top: int = 0, window: Window = "stride", unknown: Unknown = "error"
@@ -237,34 +287,34 @@ class Completer:
         Args:
             text: at least two characters.
             top: how many of the likeliest characters to name at each position.
-            window: how the window moves on when it is full: each character is scored as if the text
+            window: how a full context window moves on: each character is scored as if the text
                 before it had been completed.
             unknown: what to do with characters that the model never saw.
 
         Raises:
             UserError: for an unknown character, a text too short, or a value out of range.
         """
-        check_choice("window", window, ("stride", "exact"))
+        check_choice("window", window, get_args(Window))
         ids = self.tokenizer.encode(text, unknown)
         return score_ids(self.transformer, self.tokenizer, ids, self.context_length, window, top)
 
 
 def _checked_samples(num_samples: int | None) -> int:
-    if num_samples is not None and num_samples < 1:
-        raise UserError(f"num_samples is {num_samples}: accepted is 1 or more")
+    if num_samples is not None:
+        check_at_least(1, num_samples=num_samples)
     return num_samples or 1
 
 
-def _check_whole(**numbers: int | None) -> None:
+def _check_integers(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and not isinstance(number, int):
-            raise UserError(f"{name} is {number!r}: accepted is a whole number")
+            raise UserError(f"{name} is {number!r}: expected an integer")
 
 
 def _seeds(seed: int | None, count: int) -> list[int | None]:
     return [None if seed is None else seed + i for i in range(count)]
 
 
-def _randomness(seed: int | None) -> random.Random:
+def _generator(seed: int | None) -> random.Random:
     # The text around the number keeps neighbouring seeds far apart, and -1 apart from 1.
     return random.Random() if seed is None else random.Random(f"completion {seed}")

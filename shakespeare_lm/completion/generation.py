@@ -1,37 +1,38 @@
-"""logits -> texts that grow: the loop of completion.
+"""logits -> growing texts: the loop of completion.
 
-Enters: prompts as ids, what reads them, and how to choose. Leaves: an endless stream of next ids.
+Enters: prompts as ids, a decoder, and how to sample. Leaves: an endless stream of next ids.
 """
 
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from shakespeare_lm.completion.decoder import CachedReader, WholeReader
-from shakespeare_lm.completion.sampling import Decoding, next_ids
+from shakespeare_lm.completion.decoder import Decoder
+from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
 
 
 def generate(
-    reader: CachedReader | WholeReader,
+    decoder: Decoder,
     prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
+    options: SamplingOptions,
     randoms: Sequence[random.Random],
     choices: int,
 ) -> Iterator[list[int]]:
-    """Yield the next id of every prompt, then the one after it, without end.
+    """Yield the next id of every prompt, then the one after it, endlessly.
 
     Args:
-        reader: gives the logits after each text.
-        prompts: at least one id each; the last `context_length` count.
-        decoding: how to choose.
-        randoms: each prompt's own randomness: what stands beside a prompt does not change its text.
-        choices: how many ids there are to choose from; padding, which comes after them, is none.
+        decoder: computes the logits after each text.
+        prompts: at least one id each; only the last `context_length` are used.
+        options: how to sample.
+        randoms: a generator per prompt, so that a prompt's text does not depend on the others.
+        choices: number of ids to choose from; the padding symbol, which comes after them, is
+            excluded.
     """
-    # What has left the window is forgotten: memory does not grow with the text.
-    texts = [deque(prompt, maxlen=reader.context_length) for prompt in prompts]
+    # Ids that have left the window are dropped: memory does not grow with the text.
+    texts = [deque(prompt, maxlen=decoder.context_length) for prompt in prompts]
     while True:
-        logits = reader.logits(texts)[:, :choices]
-        ids = next_ids(logits, decoding, [source.random() for source in randoms]).tolist()
+        logits = decoder.logits(texts)[:, :choices]
+        ids = next_ids(logits, options, [source.random() for source in randoms]).tolist()
         for text, number in zip(texts, ids, strict=True):
             text.append(number)
         yield ids

@@ -1,34 +1,46 @@
-"""logits -> next ids: greedy, or drawn at random.
+"""logits -> next ids: greedy, or sampled.
 
-Enters: the logits of the next character of several texts, `[batch, vocab]`, and for each a random
-number. Leaves: their ids. The randomness is passed in, and the logits are never changed. Order of
-the filters: temperature, top-k, top-p, min-p; each sees what those before it have left.
+Enters: the next-character logits of several texts, `[batch, vocab]`, and a random number for each.
+Leaves: their ids. Randomness is passed in, and the logits are never modified. Order of the filters:
+temperature, top-k, top-p, min-p; each works on what the ones before it have kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import check_at_least, check_probability
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """The names and types of `SamplingOptions`, for signatures that pass them on."""
+
+    greedy: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
 
 
 @dataclass(frozen=True)
-class Decoding:
+class SamplingOptions:
     """How the next character is chosen.
 
     Args:
-        greedy: always the most likely one.
-        temperature: logits are divided by it; below 1 is bolder, above 1 is wilder, 0 is greedy.
-        top_k: keep only this many most likely characters, exactly as many even on ties.
-        top_p: keep only the fewest most likely characters that have this probability together
-            (Holtzman et al. 2020).
-        min_p: keep only characters at least this fraction as likely as the likeliest (Nguyen et
+        greedy: always take the most likely character.
+        temperature: divides the logits; below 1 safer and more repetitive, above 1 more varied, 0
+            is greedy.
+        top_k: keep only this many of the most likely characters, exactly as many even on ties.
+        top_p: nucleus sampling: keep only the fewest most likely characters whose probabilities add
+            up to this (Holtzman et al. 2020).
+        min_p: keep only characters at least this many times as likely as the likeliest (Nguyen et
             al. 2024).
 
     Raises:
-        UserError: for a value out of range.
+        UserError: if a value is out of range.
     """
 
     greedy: bool = False
@@ -38,55 +50,56 @@ class Decoding:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
-        # Written so that NaN, which compares with nothing, is refused too.
-        if not 0.0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}: accepted is 0 (greedy) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k is {self.top_k}: accepted is 1 or more")
-        for name, share in {"top_p": self.top_p, "min_p": self.min_p}.items():
-            if share is not None and not 0.0 < share <= 1.0:
-                raise UserError(f"{name} is {share}: accepted is more than 0 and at most 1")
+        check_at_least(0, temperature=self.temperature)
+        if self.top_k is not None:
+            check_at_least(1, top_k=self.top_k)
+        check_probability(top_p=self.top_p, min_p=self.min_p)
+
+    @property
+    def filters(self) -> bool:
+        """Whether any filter is on: the options that default to None are the filters."""
+        return any(getattr(self, f.name) is not None for f in fields(self) if f.default is None)
 
 
-def next_ids(logits: Tensor, decoding: Decoding, uniform: Sequence[float]) -> Tensor:
+def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float]) -> Tensor:
     """Choose one id for each row of logits `[batch, vocab]`; greedy takes the lowest id on ties.
 
     Args:
         logits: of any dtype, on any device.
-        decoding: how to choose.
-        uniform: a random number per row, 0 <= u < 1: the row's place in its cumulated
-            probabilities, so that one number gives one id, whatever the rows beside it.
+        options: how to choose.
+        uniform: a random number per row, 0 <= u < 1, for inverse-CDF sampling: one number gives one
+            id, whatever the other rows are.
     """
-    if decoding.greedy or decoding.temperature == 0.0:
+    if options.greedy or options.temperature == 0.0:
         return logits.argmax(dim=-1)
-    cumulated = next_probabilities(logits, decoding).cumsum(dim=-1)
-    # The sum is 1 up to rounding; u < 1 then lies below it, so an id of probability 0 is never met.
-    places = torch.tensor(uniform, dtype=cumulated.dtype, device=cumulated.device)
-    return (cumulated <= places[:, None] * cumulated[:, -1:]).sum(dim=-1)
+    cumulative = next_probabilities(logits, options).cumsum(dim=-1)
+    # The sum is 1 up to rounding, and u < 1 is below it: an id of probability 0 is never chosen.
+    u = torch.tensor(uniform, dtype=cumulative.dtype, device=cumulative.device)
+    return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(dim=-1)
 
 
-def next_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
-    """Return what `next_ids` draws from: `[batch, vocab]`, in double precision."""
+def next_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
+    """Return the distribution that `next_ids` samples from: `[batch, vocab]`, in float64."""
     logits = logits.detach()
-    logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no doubles
-    # Doubles hold any logits divided by as little as this: a tiny temperature leaves one character
+    logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
+    # float64 holds any logits divided by as little as this: a tiny temperature leaves one character
     # instead of infinities.
-    scaled = logits.double() / max(decoding.temperature, 1e-200)
-    if decoding.top_k or decoding.top_p or decoding.min_p:
-        scaled = scaled.masked_fill(~_kept(scaled, decoding), -torch.inf)
+    scaled = logits.double() / max(options.temperature, 1e-200)
+    if options.filters:
+        scaled = scaled.masked_fill(~_kept(scaled, options), -torch.inf)
     return scaled.softmax(dim=-1)
 
 
-def _kept(scaled: Tensor, decoding: Decoding) -> Tensor:
+def _kept(scaled: Tensor, options: SamplingOptions) -> Tensor:
     """Return which ids pass the filters, `[batch, vocab]`; the likeliest always does."""
     ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
     kept = torch.ones_like(ordered, dtype=torch.bool)
-    if decoding.top_k is not None:
-        kept[:, decoding.top_k :] = False
-    if decoding.top_p is not None:
+    if options.top_k is not None:
+        kept[:, options.top_k :] = False
+    if options.top_p is not None:
         probabilities = ordered.masked_fill(~kept, -torch.inf).softmax(dim=-1)
         before = probabilities.cumsum(dim=-1) - probabilities
-        kept &= before < decoding.top_p
-    if decoding.min_p is not None:
-        kept &= (ordered - ordered[:, :1]).exp() >= decoding.min_p
+        kept &= before < options.top_p
+    if options.min_p is not None:
+        kept &= (ordered - ordered[:, :1]).exp() >= options.min_p
     return torch.zeros_like(kept).scatter(-1, order, kept)

@@ -1,7 +1,7 @@
 """text -> how likely each of its characters is.
 
 Enters: a network and a text as ids. Leaves: a `Score`. A character is scored as if the text before
-it had been completed: it sees the same window, which moves on in the same way (see reader.py).
+it had been completed: it sees the same sliding window (see decoder.py).
 """
 
 import math
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.completion.decoder import Window, characters_kept, evaluating
+from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.inference import evaluating
 
 # Windows scored at once hold about this many characters.
 _CHARACTERS_TOGETHER = 8192
@@ -21,13 +22,12 @@ _CHARACTERS_TOGETHER = 8192
 
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text.
+    """How likely a model finds a text.
 
     Args:
-        text: the characters that were scored, and before them the first one.
-        log_probabilities: natural logarithms, one per character but the first, which follows
-            nothing.
-        alternatives: for each of these, the likeliest characters with their logarithms, best
+        text: the first character, which is not scored, and those that are.
+        log_probabilities: natural logarithms, one per character but the first.
+        alternatives: for each of these, the likeliest characters and their log-probabilities, best
             first; empty unless asked for.
     """
 
@@ -37,17 +37,17 @@ class Score:
 
     @property
     def total_nats(self) -> float:
-        """The text's surprise, in nats."""
+        """The negative log-likelihood of the text, in nats."""
         return -math.fsum(self.log_probabilities)
 
     @property
     def bits_per_character(self) -> float:
-        """The mean surprise, in bits."""
+        """The mean negative log-likelihood per character, in bits."""
         return self.total_nats / len(self.log_probabilities) / math.log(2)
 
     @property
     def perplexity(self) -> float:
-        """Among how many equally likely characters the model would have wavered as much."""
+        """The number of equally likely characters that would be as hard to predict."""
         return math.exp(self.total_nats / len(self.log_probabilities))
 
 
@@ -65,9 +65,9 @@ def score_ids(
         UserError: for a shorter text, or `top` out of range.
     """
     if len(ids) < 2:
-        raise UserError(f"the text has {len(ids)} known characters: at least 2 are needed to score")
+        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
     if not 0 <= top <= len(tokenizer.vocabulary):
-        raise UserError(f"top is {top}: accepted is 0 to {len(tokenizer.vocabulary)}")
+        raise UserError(f"top is {top}: expected 0 <= top <= {len(tokenizer.vocabulary)}")
     likelihoods: list[float] = []
     alternatives: list[list[tuple[str, float]]] = []
     with evaluating(network):
@@ -88,14 +88,14 @@ def _predictions(
     device = next(network.parameters()).device
     ids = ids.to(device)
     kept = characters_kept(window, context_length)
-    stride = context_length + 1 - kept  # characters predicted by each window after the first
+    stride = context_length + 1 - kept  # new characters in each window after the first
     starts = range(0, max(1, len(ids) - kept), stride)
     together = max(1, _CHARACTERS_TOGETHER // context_length)
     for first in range(0, len(starts), together):
         some = torch.tensor(starts[first : first + together], device=device)
         places = some[:, None] + torch.arange(context_length, device=device)
         logits = network(ids[places.clamp(max=len(ids) - 1)])
-        # Each window predicts what no window before it has, and nothing beyond the end.
+        # Each window predicts the characters that no window before it has predicted.
         new = torch.arange(context_length, device=device) >= kept - 1
         counted = (new | (some == 0)[:, None]) & (places + 1 < len(ids))
         yield logits[counted], ids[places[counted] + 1]

@@ -1,55 +1,52 @@
-"""Where a completion ends: at a text to stop at, or after so many lines.
+"""Where a completion ends: before a stop string, or after a number of lines.
 
-Enters: characters, one by one. Leaves: the text before the end, held back no longer than needed.
+Enters: characters, one by one. Leaves: the text before the end, each piece as soon as it cannot
+become a stop string any more.
 """
 
 from collections.abc import Sequence
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, check_at_least
 
 
-class Ending:
+class StopStrings:
     """Watches one text grow.
 
     Args:
-        stop: texts any of which ends it; it is not part of the completion.
-        max_lines: how many lines to make, the one that the prompt began included.
+        stop: stop strings, any of which ends the text; none is part of the completion.
+        max_lines: how many lines to make, including the one that the prompt began.
 
     Raises:
-        UserError: for an empty text to stop at, or no lines.
+        UserError: for an empty stop string, or less than one line.
     """
 
     def __init__(self, stop: Sequence[str] = (), max_lines: int | None = None) -> None:
         if "" in stop:
-            raise UserError("stop is an empty text: at least one character is needed")
-        if max_lines is not None and max_lines < 1:
-            raise UserError(f"max_lines is {max_lines}: accepted is 1 or more")
+            raise UserError("stop is an empty string: expected at least one character")
+        if max_lines is not None:
+            check_at_least(1, max_lines=max_lines)
         self.reached = False
         self._stop = tuple(stop)
         self._lines_left = max_lines
         self._held = ""
 
     def add(self, character: str) -> str:
-        """Take the next character, and return what can be shown by now: what is no beginning of a
-        text to stop at.
-        """
+        """Take the next character; return the text that cannot become a stop string any more."""
         if self.reached:
             return ""
         self._held += character
         if character == "\n" and self._lines_left is not None:
             self._lines_left -= 1
-        stops = [text for text in self._stop if self._held.endswith(text)]
-        if stops or self._lines_left == 0:
+        found = [text for text in self._stop if self._held.endswith(text)]
+        if found or self._lines_left == 0:
             self.reached = True
-            shown = self._held.removesuffix(max(stops, key=len) if stops else "\n")
+            shown = self._held.removesuffix(max(found, key=len) if found else "\n")
             self._held = ""
             return shown
-        return self._release(self._beginning_of_a_stop())
+        return self._release(self._length_of_partial_match())
 
     def rest(self) -> str:
-        """Return what was held back and turned out to be no text to stop at: nothing came after
-        it.
-        """
+        """Return what was still held back when the text ended."""
         return self._release(0)
 
     def _release(self, hold: int) -> str:
@@ -57,8 +54,8 @@ class Ending:
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
-    def _beginning_of_a_stop(self) -> int:
-        """Return how many of the last characters could still become a text to stop at."""
+    def _length_of_partial_match(self) -> int:
+        """Return how many of the last characters could still become a stop string."""
         longest = max((len(text) - 1 for text in self._stop), default=0)
         for size in range(min(longest, len(self._held)), 0, -1):
             if any(text.startswith(self._held[-size:]) for text in self._stop):

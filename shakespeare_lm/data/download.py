@@ -1,6 +1,6 @@
-"""Fetches one file from the internet: whole and verified, or not at all.
+"""Downloads one file: complete and verified, or not at all.
 
-Enters: an address, the SHA-256 of what must come, a path. Leaves: that file, under that path.
+Enters: a URL, the SHA-256 of the expected file, a path. Leaves: that file at that path.
 """
 
 import hashlib
@@ -25,29 +25,29 @@ READ_TIMEOUT_SECONDS = 20.0
 PAUSES_SECONDS = (1.0, 2.0, 4.0)
 _LARGE_BYTES = 1_000_000
 _BLOCK_BYTES = 1 << 16
-# Errors of a server that may pass; urllib3 waits as a Retry-After header asks, but not for hours.
-_PASSING_STATUS = (429, 500, 502, 503, 504)
-LONGEST_PAUSE_SECONDS = 30
-# A server that sends without end, or a byte now and then, is left: texts are a few megabytes.
-MOST_BYTES = 64 << 20
-MOST_SECONDS = 900.0
+# Temporary errors of a server; urllib3 waits as long as a Retry-After header asks, up to a limit.
+_TEMPORARY_STATUS = (429, 500, 502, 503, 504)
+MAX_PAUSE_SECONDS = 30
+# Limits for a server that never stops sending, or sends a byte now and then: texts have a few MB.
+MAX_BYTES = 64 << 20
+MAX_SECONDS = 900.0
 
 
 class DownloadError(UserError):
-    """The file could not be fetched. Nothing is left behind."""
+    """The file could not be downloaded. Nothing is left behind."""
 
 
 def download(url: str, sha256: str, path: Path, patience_seconds: float | None = None) -> None:
-    """Fetch `url` to `path`, unless another process has just done so.
+    """Download `url` to `path`, unless another process has just done so.
 
-    The bytes go to a temporary file beside `path`, which takes its place only after the SHA-256
+    The bytes go to a temporary file next to `path`, which is renamed only after the SHA-256 has
     matched.
 
     Args:
-        url: what to fetch.
+        url: what to download.
         sha256: the hexadecimal digest that the file must have.
-        path: where it goes; missing folders are made.
-        patience_seconds: how long to wait for the server's first answer in all, retries included.
+        path: where to put it; missing folders are created.
+        patience_seconds: how long to wait for the server's first answer, including retries.
 
     Raises:
         DownloadError: no network, an HTTP error, or other bytes than expected.
@@ -74,13 +74,13 @@ def _fetch(url: str, sha256: str, path: Path, patience_seconds: float | None) ->
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             if pause is None:
                 raise
-            time.sleep(pause)  # the connection broke in the middle
+            time.sleep(pause)  # the connection was lost in the middle
 
 
 def _open(url: str, patience_seconds: float | None) -> requests.Response:
-    """Return the response, or raise what came instead, within `patience_seconds`.
+    """Return the response, or raise the request's error, within `patience_seconds`.
 
-    The request runs in a thread, because looking up a host's name has no timeout of its own.
+    The request runs in a thread, because DNS look-up has no timeout of its own.
     """
     outcome: list[requests.Response | Exception] = []
 
@@ -103,8 +103,8 @@ def _get(url: str) -> requests.Response:
     retry = Retry(
         total=len(PAUSES_SECONDS),
         backoff_factor=1.0,
-        status_forcelist=_PASSING_STATUS,
-        retry_after_max=LONGEST_PAUSE_SECONDS,
+        status_forcelist=_TEMPORARY_STATUS,
+        retry_after_max=MAX_PAUSE_SECONDS,
     )
     session = requests.Session()
     for scheme in ("https://", "http://"):
@@ -121,15 +121,15 @@ def _get(url: str) -> requests.Response:
 
 
 def _save(response: requests.Response, sha256: str, path: Path) -> None:
-    # One name for all attempts, which the lock allows: what a killed process left is overwritten.
+    # One name for all attempts, which the lock allows: a killed process's file is overwritten.
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
             digest, size = _copy(response, file)
         if digest != sha256:
             raise DownloadError(
-                f"{response.url} sent another file ({size:,} bytes, SHA-256 {digest}); "
-                f"accepted is only SHA-256 {sha256}"
+                f"{response.url} sent another file: {size:,} bytes with SHA-256 {digest}, expected "
+                f"{sha256}"
             )
         part.replace(path)
     finally:
@@ -139,7 +139,7 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
 def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
     """Copy the body, with a progress bar on stderr if it is large; return its SHA-256 and size."""
     digest, size = hashlib.sha256(), 0
-    end = time.monotonic() + MOST_SECONDS
+    end = time.monotonic() + MAX_SECONDS
     length = response.headers.get("Content-Length", "")
     announced = int(length) if length.isdecimal() else 0
     with Progress(
@@ -150,10 +150,10 @@ def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
             file.write(block)
             digest.update(block)
             size += len(block)
-            if size > MOST_BYTES or time.monotonic() > end:
+            if size > MAX_BYTES or time.monotonic() > end:
                 raise DownloadError(
-                    f"{response.url} sent {size:,} bytes and no end: accepted are at most "
-                    f"{MOST_BYTES:,} bytes in {MOST_SECONDS:.0f} seconds"
+                    f"{response.url} sent {size:,} bytes without an end: expected at most "
+                    f"{MAX_BYTES:,} bytes in {MAX_SECONDS:.0f} seconds"
                 )
             progress.update(task, completed=size)
     return digest.hexdigest(), size
@@ -170,9 +170,9 @@ def _reason(error: requests.RequestException | ValueError) -> str:
     if isinstance(error, requests.exceptions.RetryError):
         return "the server kept failing"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke before the file was whole"
+        return "the connection was lost before the file was complete"
     if isinstance(error, requests.TooManyRedirects):
-        return "the server redirects without end"
-    if isinstance(error, ValueError):  # an address that is none, such as one it redirects to
+        return "the server redirects endlessly"
+    if isinstance(error, ValueError):  # an invalid URL, such as that of a redirect
         return str(error)
     return "no connection to the server (is there a network?)"

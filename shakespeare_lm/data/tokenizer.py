@@ -1,7 +1,7 @@
-"""text -> tokenizer: characters become ids, ids become characters again.
+"""text -> tokenizer: characters become ids, and ids become characters again.
 
-Enters: a text. Leaves: a list of ids, one per character. Plain Python: no torch is needed here, and
-the whole state is one string, the vocabulary, which a checkpoint can carry.
+Enters: a text. Leaves: a list of ids, one per character. Plain Python without torch; the whole
+state is one string, the vocabulary, which a checkpoint can hold.
 """
 
 import unicodedata
@@ -17,8 +17,8 @@ _UNKNOWN = ("error", "skip", "replace")
 class CharTokenizer:
     """Maps each character of a vocabulary to an id, and back.
 
-    Character number i of `vocabulary` has id i. The padding symbol is no character: it has the id
-    after the last one, `padding_id`, and `vocab_size` counts it.
+    Character number i of `vocabulary` has id i. The padding symbol is not a character: it has the
+    id after the last one, `padding_id`, and `vocab_size` counts it.
 
     Args:
         vocabulary: all known characters, each exactly once.
@@ -29,20 +29,20 @@ class CharTokenizer:
 
     def __init__(self, vocabulary: str) -> None:
         if not vocabulary:
-            raise UserError("the vocabulary is empty: at least one character is needed")
+            raise UserError("the vocabulary is empty: expected at least one character")
         self.vocabulary = vocabulary
         self._id_of = {character: number for number, character in enumerate(vocabulary)}
         if len(self._id_of) != len(vocabulary):
             raise UserError(f"the vocabulary repeats a character: {vocabulary!r}")
-        half = [character for character in vocabulary if "\ud800" <= character <= "\udfff"]
-        if half:
-            raise UserError(f"the vocabulary has {half[0]!r}, half of a character: no text has it")
+        surrogates = [character for character in vocabulary if "\ud800" <= character <= "\udfff"]
+        if surrogates:
+            raise UserError(
+                f"the vocabulary has a lone surrogate, {surrogates[0]!r}: no text contains it"
+            )
 
     @classmethod
     def from_text(cls, *texts: str) -> "CharTokenizer":
-        """Build the tokenizer whose vocabulary is every character of the texts, in code point
-        order.
-        """
+        """Build a tokenizer for every character of the texts, in the order of code points."""
         return cls("".join(sorted(set().union(*texts))))
 
     @property
@@ -59,15 +59,15 @@ class CharTokenizer:
 
         Args:
             text: to encode.
-            unknown: what becomes of characters outside the vocabulary: "error" refuses them, "skip"
-                leaves them out, "replace" takes what is known of their plain form (e for é), or
-                else a space, if the vocabulary has one.
+            unknown: what to do with characters outside the vocabulary: "error" refuses them, "skip"
+                drops them, "replace" takes their plain form (e for é) if it is known, else a space
+                if the vocabulary has one.
 
         Raises:
             UserError: for a character outside the vocabulary, named with its position.
         """
         if not isinstance(text, str):
-            raise UserError(f"a {type(text).__name__} is no text: accepted is a str")
+            raise UserError(f"cannot encode a {type(text).__name__}: expected str")
         check_choice("unknown", unknown, _UNKNOWN)
         if unknown == "replace":
             text = "".join(c if c in self._id_of else self._replacement(c) for c in text)
@@ -77,8 +77,8 @@ class CharTokenizer:
             character = text[position]
             raise UserError(
                 f"the character {character!r} (U+{ord(character):04X}) at position {position} is "
-                f"not among the {len(self.vocabulary)} characters that the model knows; leave "
-                "unknown characters out (--unknown skip) or replace them (--unknown replace)"
+                f"not among the {len(self.vocabulary)} characters that the model knows; drop "
+                "unknown characters (--unknown skip) or replace them (--unknown replace)"
             )
         return [number for number in ids if number != -1]
 
@@ -88,7 +88,7 @@ class CharTokenizer:
         return known or (" " if " " in self._id_of else "")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of the ids; padding stands for no character and is dropped.
+        """Return the text of the ids; padding is dropped.
 
         Raises:
             UserError: for an id outside `0 .. padding_id`.
@@ -96,9 +96,7 @@ class CharTokenizer:
         characters = []
         for number in ids:
             if not 0 <= number <= self.padding_id:
-                raise UserError(
-                    f"the id {number} is outside the accepted range 0..{self.padding_id}"
-                )
+                raise UserError(f"the id is {number}: expected 0 <= id <= {self.padding_id}")
             if number != self.padding_id:
                 characters.append(self.vocabulary[number])
         return "".join(characters)

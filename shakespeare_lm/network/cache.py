@@ -1,79 +1,76 @@
-"""Beside the transformer: what it has read of windows that grow, so that nothing is read twice.
+"""The key-value cache: keys and values of the characters read so far, so that generating the next
+character does not read them again.
 
-Enters: ids, and each layer's keys and values of them. Leaves: the keys and values of all characters
-of each window so far. Only completion needs it; training sees whole windows at once.
+Enters: ids, and the keys and values that each layer computes for them. Leaves: the keys and values
+of all characters in each window. Only completion needs it: training sees whole windows at once.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.attention import Remember
-
-
-class CacheShape(NamedTuple):
-    """What a network needs to remember of one window."""
-
-    num_layers: int
-    num_heads: int
-    context_length: int
-    head_dim: int
-    previous_characters: int
-    padding_id: int
+from shakespeare_lm.network.attention import CacheUpdate
+from shakespeare_lm.network.config import NetworkConfig
 
 
 class KeyValueCache:
     """The keys and values of every layer for `batch` windows, allocated once.
 
-    Windows may have different lengths: position p of a window lies in column p of its row.
+    Windows may have different lengths: position p of a window is column p of its row.
 
     Args:
         batch: number of windows.
-        shape: of the network.
-        like: a tensor of the network, for its dtype and device.
-        fixed_shape: let every step look at all columns, under a mask, so that all steps have one
-            shape and can be compiled.
+        config: of the network.
+        padding_id: stands before the first character of each window.
+        like: a weight of the network, for dtype and device.
+        fixed_shape: make every step attend to all columns under a mask, so that all steps have the
+            same shapes and can be compiled.
     """
 
     def __init__(
-        self, batch: int, shape: CacheShape, like: Tensor, fixed_shape: bool = False
+        self,
+        batch: int,
+        config: NetworkConfig,
+        padding_id: int,
+        like: Tensor,
+        fixed_shape: bool = False,
     ) -> None:
-        self.shape = shape
+        self.config = config
+        self.padding_id = padding_id
         self.fixed_shape = fixed_shape
-        size = (2, batch, shape.num_heads, shape.context_length, shape.head_dim)
-        # Keys and values of each layer. Zeros, because what a mask hides is still multiplied (by
-        # zero) and must not be NaN.
-        self.layers = [like.new_zeros(size) for _ in range(shape.num_layers)]
+        size = (2, batch, config.num_heads, config.context_length, config.head_dim)
+        # Keys and values of each layer. Zeros, because masked values are still multiplied (by zero)
+        # and must not be NaN.
+        self.layers = [like.new_zeros(size) for _ in range(config.num_layers)]
         if fixed_shape:
-            for layer in self.layers:  # which lets CUDA graphs write to them
+            for layer in self.layers:  # allows CUDA graphs to write to them
                 torch._dynamo.mark_static_address(layer)
         self.lengths = [0] * batch
-        # The same on the device: where in its window each row's newest character stands.
+        # The position of the newest character of each window; on the device.
         self.positions = torch.full((batch,), -1, device=like.device)
-        # Where the newest character stands in the table of positions, and what it may look at:
-        # everything, if there is no mask.
-        self.places: slice | Tensor = slice(0)
+        # Of the step in progress: the rows of the position table that it needs, and its mask, which
+        # is None if each window attends to all columns in reach.
+        self.at: slice | Tensor = slice(0)
         self.mask: Tensor | None = None
-        self._reach = 0  # how many columns the longest window fills
+        self._reach = 0  # number of columns that the longest window fills
         self._rows = torch.arange(batch, device=like.device)
-        self._columns = torch.arange(shape.context_length, device=like.device)
-        width = shape.previous_characters + shape.context_length
-        self._ids = torch.full((batch, width), shape.padding_id, device=like.device)
-        self._nearest = torch.arange(shape.previous_characters + 1, device=like.device)
+        self._columns = torch.arange(config.context_length, device=like.device)
+        width = config.previous_characters + config.context_length
+        self._ids = torch.full((batch, width), padding_id, device=like.device)
+        self._nearest = torch.arange(config.previous_characters + 1, device=like.device)
 
     def begin(self, rows: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
-        """Start these rows anew with these windows, whose keys and values are still to come.
+        """Restart these rows with these windows, whose keys and values follow through `store`.
 
         Returns:
             Their ids `[windows, time]`, padded on the right.
         """
-        time, padding_id = max(map(len, windows)), self.shape.padding_id
-        padded = [[*window] + [padding_id] * (time - len(window)) for window in windows]
+        time = max(map(len, windows))
+        padded = [[*window] + [self.padding_id] * (time - len(window)) for window in windows]
         ids = torch.tensor(padded, dtype=torch.long, device=rows.device)
-        first = self.shape.previous_characters
+        first = self.config.previous_characters
         self._ids[rows, first : first + time] = ids
         lengths = list(map(len, windows))
         self.positions[rows] = torch.tensor(lengths, device=rows.device) - 1
@@ -81,39 +78,41 @@ class KeyValueCache:
             self.lengths[row] = length
         return ids
 
-    def store(self, layer: int, rows: Tensor, source: Tensor) -> Remember:
-        """Return what keeps a layer's keys and values of whole windows: those of window `source[i]`
-        for row `rows[i]`.
+    def store(self, layer: int, rows: Tensor, source: Tensor) -> CacheUpdate:
+        """Return the update that stores a layer's keys and values of whole windows: those of window
+        `source[i]` in row `rows[i]`.
         """
 
-        def remember(new: Tensor) -> Tensor:
+        def update(new: Tensor) -> Tensor:
             self.layers[layer][:, rows, :, : new.shape[3]] = new[:, source]
             return new
 
-        return remember
+        return update
 
     def append(self, ids: Tensor) -> Tensor:
-        """Let every window grow by one of the ids `[batch]`.
+        """Add one id to each window; its keys and values follow through `extend`.
+
+        Args:
+            ids: `[batch]`.
 
         Returns:
-            Each window's newest ids, `[batch, previous_characters + 1]`.
+            The newest ids of each window, `[batch, previous_characters + 1]`.
 
         Raises:
             UserError: if a window is full.
         """
-        if max(self.lengths) >= self.shape.context_length:
-            raise UserError(f"a window holds at most {self.shape.context_length} characters")
+        if max(self.lengths) >= self.config.context_length:
+            raise UserError(f"a window holds at most {self.config.context_length} characters")
         self.lengths = [length + 1 for length in self.lengths]
         self.positions += 1
-        self._reach = self.shape.context_length if self.fixed_shape else max(self.lengths)
-        self.places, self.mask = slice(self._reach - 1, self._reach), None
+        self._reach = self.config.context_length if self.fixed_shape else max(self.lengths)
+        self.at, self.mask = slice(self._reach - 1, self._reach), None
         if self.fixed_shape or min(self.lengths) < self._reach:
-            self.places, self.mask = self.positions[:, None], self._filled()
-        return self._note(ids)
+            self.at, self.mask = self.positions[:, None], self._filled()
+        return self._append_ids(ids)
 
-    def _note(self, ids: Tensor) -> Tensor:
-        """Write the newest ids beside those before them; return as many as the network wants."""
-        before = self.shape.previous_characters
+    def _append_ids(self, ids: Tensor) -> Tensor:
+        before = self.config.previous_characters
         if self.mask is None:
             self._ids[:, self._reach - 1 + before] = ids
             return self._ids[:, self._reach - 1 : self._reach + before]
@@ -121,23 +120,20 @@ class KeyValueCache:
         return self._ids.gather(1, self.positions[:, None] + self._nearest)
 
     def _filled(self) -> Tensor:
-        """Return `[batch, 1, 1, columns]`, True in the columns that a row has filled.
-
-        The axes are those of attention weights: heads and the one new position are between.
-        """
+        """Return `[batch, 1, 1, columns]`: True in the columns that a window has filled."""
         return (self._columns[: self._reach] <= self.positions[:, None])[:, None, None]
 
-    def extend(self, layer: int) -> Remember:
-        """Return what keeps a layer's keys and values of one new character per window, and returns
-        those of all characters so far.
+    def extend(self, layer: int) -> CacheUpdate:
+        """Return the update that stores a layer's keys and values of one new character per window,
+        and returns those of all characters so far.
         """
 
-        def remember(new: Tensor) -> Tensor:
+        def update(new: Tensor) -> Tensor:
             known = self.layers[layer]
-            if self.mask is None:  # a slice is written faster than scattered places
-                known[:, :, :, self.places] = new
+            if self.mask is None:  # writing a slice is faster than writing at indices
+                known[:, :, :, self.at] = new
             else:
                 known[:, self._rows, :, self.positions] = new[:, :, :, 0].transpose(0, 1)
             return known[:, :, :, : self._reach]
 
-        return remember
+        return update

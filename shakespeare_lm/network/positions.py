@@ -1,28 +1,64 @@
-"""Inside the transformer: tells each character where in its window it stands.
+"""Inside the transformer: where in the context each character is.
 
-Enters: a length. Leaves: a table with one row per position. Sinusoids are added to the embeddings
-(Vaswani et al. 2017, "Attention Is All You Need", section 3.5); rotations turn queries and keys
-instead (Su et al. 2021, "RoFormer", equation 34). Learned positions are an ordinary parameter of
-the transformer.
+Enters: embeddings, and their positions. Leaves: embeddings with a position vector added, or the
+rotation that attention applies to queries and keys. Sinusoidal: Vaswani et al. 2017, "Attention Is
+All You Need", section 3.5; rotary: Su et al. 2021, "RoFormer", equation 34.
 """
+
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import UserError
 
+PositionKind = Literal["sinusoidal", "learned", "rotary"]
 
-def _angles(length: int, width: int, base: float = 10_000.0) -> Tensor:
-    """Return position / base^(2i / width), `[length, width / 2]`, in double precision."""
-    frequencies = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+
+class Positioned(NamedTuple):
+    """What the first block gets: embeddings, and what every attention layer needs besides them.
+
+    `x` is `[batch, time, d_model]`; `rotation` holds rows of `rotary_table` or is None; `mask` is
+    as for `CausalSelfAttention`.
+    """
+
+    x: Tensor
+    rotation: Tensor | None
+    mask: Tensor | None
+
+
+def position_table(kind: PositionKind, length: int, d_model: int, num_heads: int) -> Tensor:
+    """Return the table with one row per position; for "learned", one that is still to be filled."""
+    if kind == "rotary":
+        return rotary_table(length, d_model // num_heads)
+    if kind == "sinusoidal":
+        return sinusoidal_table(length, d_model)
+    return torch.empty(length, d_model)
+
+
+def apply_positions(
+    kind: PositionKind, table: Tensor, x: Tensor, at: slice | Tensor, mask: Tensor | None
+) -> Positioned:
+    """Tell the network where each of the embeddings `[batch, time, d_model]` is.
+
+    Args:
+        kind: sinusoidal and learned positions are added here, rotary ones in the attention layers.
+        table: of `position_table`.
+        x: the embeddings.
+        at: their positions: a slice that holds for all rows, or indices `[batch, time]`.
+        mask: which positions may be attended to; a scheme that acts on the attention scores would
+            return another one.
+    """
+    if kind == "rotary":
+        return Positioned(x, table[:, at].unsqueeze(-3), mask)  # the same for all heads
+    return Positioned(x + table[at], None, mask)
 
 
 def sinusoidal_table(length: int, d_model: int) -> Tensor:
-    """Return the table `[length, d_model]`: sines in the even columns, cosines in the odd ones.
+    """Return the table `[length, d_model]`: sines in even columns, cosines in odd columns.
 
     Raises:
-        UserError: for an odd `d_model`, which cannot hold pairs of sine and cosine.
+        UserError: if `d_model` is odd: sines and cosines come in pairs.
     """
     if d_model % 2:
         raise UserError(f"d_model is {d_model}: sinusoidal positions need an even number")
@@ -31,10 +67,10 @@ def sinusoidal_table(length: int, d_model: int) -> Tensor:
 
 
 def rotary_table(length: int, head_dim: int) -> Tensor:
-    """Return cosines and sines of the rotation of each position, `[2, length, head_dim / 2]`.
+    """Return cosines and sines of the rotation at each position, `[2, length, head_dim / 2]`.
 
     Raises:
-        UserError: for an odd `head_dim`, which cannot be split into pairs.
+        UserError: if `head_dim` is odd: the rotation works on pairs.
     """
     if head_dim % 2:
         raise UserError(f"d_model / num_heads is {head_dim}: rotary positions need an even number")
@@ -42,13 +78,19 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
     return torch.stack((angles.cos(), angles.sin())).float()
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn queries or keys `[batch, heads, time, head_dim]` by their positions' angles.
+def _angles(length: int, width: int, base: float = 10_000.0) -> Tensor:
+    """Return position / base^(2i / width), `[length, width / 2]`, in float64."""
+    frequencies = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return torch.arange(length, dtype=torch.float64)[:, None] * frequencies
 
-    `table` holds the rows of `rotary_table` for these positions. Pair i is made of column i of the
-    first half and column i of the second. The product of a turned query and a turned key depends on
-    the distance of their positions alone.
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate queries or keys `[batch, heads, time, head_dim]` by the angles of their positions.
+
+    `rotation` holds the rows of `rotary_table` for these positions. Pair i is column i of the first
+    half and column i of the second half. The dot product of a rotated query and a rotated key
+    depends only on the distance between their positions.
     """
-    cos, sin = table.to(x.dtype)
+    cos, sin = rotation.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)

@@ -1,48 +1,32 @@
 """batches -> transformer: ids become logits.
 
-Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`, those at position t computed
-from the ids up to t alone. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford
-et al. 2019).
+Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`; those at position t depend on
+the ids up to t only. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al.
+2019).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError, check_at_least_1
-from shakespeare_lm.network.attention import CausalSelfAttention, Remember, causal_and_real
-from shakespeare_lm.network.cache import CacheShape, KeyValueCache
-from shakespeare_lm.network.positions import rotary_table, sinusoidal_table
-
-Positions = Literal["sinusoidal", "learned", "rotary"]
-Norm = Literal["pre", "post"]
-Activation = Literal["gelu", "relu"]
-
-# The table of positions is no part of a checkpoint, so that no file's size bounds its length.
-_MAX_CONTEXT = 1 << 16
-
-
-class FeedForward(nn.Sequential):
-    """Every position thinks by itself: out to `d_feedforward` and back."""
-
-    def __init__(
-        self, d_model: int, d_feedforward: int, activation: Activation, bias: bool
-    ) -> None:
-        super().__init__(
-            nn.Linear(d_model, d_feedforward, bias=bias),
-            nn.GELU() if activation == "gelu" else nn.ReLU(),
-            nn.Linear(d_feedforward, d_model, bias=bias),
-        )
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.attention import (
+    AttentionInputs,
+    CausalSelfAttention,
+    causal_padding_mask,
+)
+from shakespeare_lm.network.config import NetworkConfig, Norm
+from shakespeare_lm.network.feed_forward import FeedForward
+from shakespeare_lm.network.positions import Positioned, apply_positions, position_table
+from shakespeare_lm.network.residual import initialise_weights
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to what came in.
+    """Attention, then feed-forward; the output of each is added to its input.
 
-    The norm comes before each of the two ("pre") or after each sum ("post", as in the 2017 paper).
+    The layer norm comes before each of the two ("pre") or after each sum ("post", as in the 2017
+    paper).
     """
 
     def __init__(
@@ -57,266 +41,128 @@ class Block(nn.Module):
         self.dropout = dropout
         self.norm_first = norm == "pre"
 
-    def forward(
-        self,
-        x: Tensor,
-        rotation: Tensor | None = None,
-        mask: Tensor | None = None,
-        remember: Remember | None = None,
-    ) -> Tensor:
-        """Map `[batch, time, d_model]` to the same shape; the rest is for the attention."""
+    def forward(self, x: Tensor, inputs: AttentionInputs = AttentionInputs()) -> Tensor:  # noqa: B008
+        """Map `[batch, time, d_model]` to the same shape."""
         if self.norm_first:
-            x = x + self._drop(self.attention(self.attention_norm(x), rotation, mask, remember))
+            x = x + self._drop(self.attention(self.attention_norm(x), inputs))
             return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, rotation, mask, remember)))
+        x = self.attention_norm(x + self._drop(self.attention(x, inputs)))
         normed: Tensor = self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
         return normed
 
     def _drop(self, x: Tensor) -> Tensor:
-        # Even without effect, dropout would be a tenth of the time that a character takes.
+        # Calling dropout in evaluation, where it does nothing, takes a tenth of the time that
+        # generating a character takes.
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
 class CausalTransformer(nn.Module):
-    """Predicts, at each position, the next character from all before it.
+    """Predicts the next character at each position from all characters up to it.
 
     Args:
-        vocab_size: number of ids, the padding symbol included.
-        context_length: the longest sequence it takes, in characters.
-        num_layers: blocks one after the other.
-        num_heads: attention heads per block; must divide `d_model`.
-        d_model: width of the residual stream.
-        d_feedforward: inner width of the feed-forward layers; 4 * d_model if not given.
-        positions: how it knows where a character stands.
-        norm: layer norms before ("pre", with one more before the head) or after ("post") each
-            sub-layer.
-        activation: of the feed-forward layers.
-        bias: whether linear layers and norms have biases.
-        qkv_bias: the same for the projection to queries, keys and values.
-        tied_head: whether the head uses the embedding's weights.
-        scale_embedding: whether embeddings are multiplied by sqrt(d_model).
-        previous_characters: how many characters before it each position's embedding tells of, by
-            one more table for each distance: what is near need not be found by attention.
-        zero_init: whether the projections that add to the residual stream, and an untied head,
-            start at zero, so that every block starts as the identity.
-        dropout: fraction of the embeddings, and of each sub-layer's output, zeroed in training.
-        attention_dropout: fraction of the attention weights zeroed in training. On a CPU this
-            leaves the fast attention kernel and costs several times the time.
+        vocab_size: number of ids, including the padding symbol, which has the last one.
+        config: everything else.
 
     Raises:
-        UserError: for sizes or fractions that make no transformer.
+        UserError: if sinusoidal or rotary positions are asked for with an odd width.
     """
 
-    positions_table: Tensor
+    position_table: Tensor
 
-    def __init__(
-        self,
-        vocab_size: int,
-        context_length: int,
-        num_layers: int = 3,
-        num_heads: int = 5,
-        d_model: int = 160,
-        d_feedforward: int | None = None,
-        positions: Positions = "sinusoidal",
-        norm: Norm = "pre",
-        activation: Activation = "gelu",
-        bias: bool = False,
-        qkv_bias: bool = False,
-        tied_head: bool = False,
-        scale_embedding: bool = True,
-        previous_characters: int = 4,
-        zero_init: bool = True,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, vocab_size: int, config: NetworkConfig) -> None:
         super().__init__()
-        d_feedforward = 4 * d_model if d_feedforward is None else d_feedforward
-        check_at_least_1(
-            context_length=context_length,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            d_model=d_model,
-            d_feedforward=d_feedforward,
-        )
-        _check_heads(d_model, num_heads)
-        _check_context(context_length)
-        _check_previous(previous_characters)
-        _check_fractions(dropout=dropout, attention_dropout=attention_dropout)
+        self.config = config
         self.padding_id = vocab_size - 1
-        self.context_length = context_length
-        self.cache_shape = CacheShape(
-            num_layers,
-            num_heads,
-            context_length,
-            d_model // num_heads,
-            previous_characters,
-            self.padding_id,
-        )
-        self.positions = positions
-        self.embedding_scale = math.sqrt(d_model) if scale_embedding else 1.0
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.previous_embeddings = nn.ModuleList(
-            nn.Embedding(vocab_size, d_model) for _ in range(previous_characters)
+            nn.Embedding(vocab_size, config.d_model) for _ in range(config.previous_characters)
         )
-        self._add_positions(context_length, d_model, num_heads)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                CausalSelfAttention(
-                    d_model, num_heads, bias=bias, qkv_bias=qkv_bias, dropout=attention_dropout
-                ),
-                FeedForward(d_model, d_feedforward, activation, bias),
-                norm,
-                dropout,
-            )
-            for _ in range(num_layers)
+        self._add_position_table()
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(self._new_block() for _ in range(config.num_layers))
+        pre_norm = config.norm == "pre"
+        self.final_norm = (
+            nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
         )
-        self.final_norm = nn.LayerNorm(d_model, bias=bias) if norm == "pre" else nn.Identity()
-        self.head = nn.Linear(d_model, vocab_size, bias=bias)
-        if tied_head:
+        self.head = nn.Linear(config.d_model, vocab_size, bias=config.bias)
+        if config.tied_head:
             self.head.weight = self.embedding.weight
-        self._initialise(zero_init)
-        self._compiled: Callable[[KeyValueCache, Tensor], Tensor] | None = None
-
-    def _add_positions(self, context_length: int, d_model: int, num_heads: int) -> None:
-        if self.positions == "learned":
-            self.learned_positions = nn.Parameter(torch.empty(context_length, d_model))
-            return
-        rotary = self.positions == "rotary"
-        table = (
-            rotary_table(context_length, d_model // num_heads)
-            if rotary
-            else sinusoidal_table(context_length, d_model)
-        )
-        # Not persistent: the table follows from the sizes, a checkpoint need not carry it.
-        self.register_buffer("positions_table", table, persistent=False)
-
-    def _initialise(self, zero_init: bool) -> None:
-        """GPT-2's scheme (Radford et al. 2019, 2.3): small normals, smaller where blocks add up.
-
-        With `zero_init` these, and an untied head, are zero instead (as in Zhang et al. 2019,
-        "Fixup").
-        """
-        adding = 0.0 if zero_init else 0.02 / math.sqrt(2 * len(self.blocks))
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.ndim == 2:
-                adds_up = name.endswith(("attention.output.weight", "feed_forward.2.weight"))
-                nn.init.normal_(parameter, std=adding if adds_up else 0.02)
-        if zero_init and self.head.weight is not self.embedding.weight:
+        initialise_weights(self, config.num_layers, config.zero_init)
+        if config.zero_init and not config.tied_head:
             nn.init.zeros_(self.head.weight)
+
+    def _add_position_table(self) -> None:
+        config = self.config
+        table = position_table(
+            config.positions, config.context_length, config.d_model, config.num_heads
+        )
+        if config.positions == "learned":
+            self.learned_positions = nn.Parameter(table)
+        else:
+            # Not persistent: it follows from the options, so a checkpoint need not hold it.
+            self.register_buffer("position_table", table, persistent=False)
+
+    def _new_block(self) -> Block:
+        config = self.config
+        attention = CausalSelfAttention(
+            config.d_model,
+            config.num_heads,
+            bias=config.bias,
+            qkv_bias=config.qkv_bias,
+            dropout=config.attention_dropout,
+        )
+        feed_forward = FeedForward(
+            config.d_model, config.feedforward_width, config.activation, config.bias
+        )
+        return Block(attention, feed_forward, config.norm, config.dropout)
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Map ids `[batch, time]`, `time <= context_length`, to logits `[batch, time, vocab]`.
 
         Args:
-            ids: padded on the right, or not at all, and nothing more is needed: the causal triangle
-                alone keeps every real position from seeing padding, on the fastest attention path.
-            attention_mask: `[batch, time]`, True for a real character: for padding anywhere else.
-                Logits at masked positions mean nothing.
+            ids: with padding on the right or none. The causal mask alone then keeps padding from
+                influencing real positions, on the fastest attention path.
+            attention_mask: `[batch, time]`, True for a real character; only needed for padding
+                anywhere else. Logits at masked positions are meaningless.
+
+        Raises:
+            UserError: if there are more than `context_length` ids.
         """
         time = ids.shape[1]
-        if time > self.context_length:
+        if time > self.config.context_length:
             raise UserError(
-                f"{time} characters are more than the context_length, {self.context_length}"
+                f"{time} characters are more than the context_length, {self.config.context_length}"
             )
+        mask = None
         if attention_mask is not None:
             ids = ids.masked_fill(~attention_mask, self.padding_id)
-        x, rotation = self._locate(self._embed(self._with_padding_before(ids)), slice(time))
+            mask = causal_padding_mask(attention_mask)
+        x, rotation, mask = self.locate(self.embed(self.pad_left(ids)), slice(time), mask)
         x = self.dropout(x)
-        mask = None if attention_mask is None else causal_and_real(attention_mask)
         for block in self.blocks:
-            x = block(x, rotation, mask)
+            x = block(x, AttentionInputs(rotation, mask))
         logits: Tensor = self.head(self.final_norm(x))
         return logits
 
-    def new_cache(self, batch: int, fixed_shape: bool = False) -> KeyValueCache:
-        """Return the memory for `batch` windows, for `prefill` and `step`."""
-        return KeyValueCache(batch, self.cache_shape, self.head.weight, fixed_shape)
+    def pad_left(self, ids: Tensor) -> Tensor:
+        """Put the padding symbol before the first character, as its `previous_characters`."""
+        return F.pad(ids, (self.config.previous_characters, 0), value=self.padding_id)
 
-    def prefill(self, cache: KeyValueCache, rows: Tensor, windows: Sequence[Sequence[int]]) -> None:
-        """Let these rows of the cache hold these windows, and nothing else; in evaluation mode.
+    def embed(self, ids: Tensor) -> Tensor:
+        """Map ids `[batch, previous_characters + time]` to embeddings `[batch, time, d_model]`.
 
-        Equal windows are read once.
+        The embeddings of the preceding characters are added at each position.
         """
-        ids = cache.begin(rows, windows)
-        if not ids.numel():
-            return
-        ids, source = ids.unique(dim=0, return_inverse=True)
-        x = self._embed(self._with_padding_before(ids))
-        x, rotation = self._locate(x, slice(ids.shape[1]))
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, remember=cache.store(layer, rows, source))
-
-    def step(self, cache: KeyValueCache, ids: Tensor) -> Tensor:
-        """Let every window of the cache grow by an id `[batch]`; in evaluation mode.
-
-        Returns:
-            The logits `[batch, vocab]` of what comes next: those that `forward` has at the end of
-            the grown window.
-        """
-        advance = self._compiled if cache.fixed_shape and self._compiled else self._advance
-        return advance(cache, cache.append(ids))
-
-    def compile_step(self) -> None:
-        """Let torch.compile translate `step` for caches of fixed shape, when it is first called."""
-        if self.head.weight.is_cuda:
-            how: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs
-        else:
-            how = {"options": {"cpp_wrapper": True}}  # without Python between the kernels
-        self._compiled = torch.compile(self._advance, fullgraph=True, dynamic=False, **how)
-
-    def _advance(self, cache: KeyValueCache, newest: Tensor) -> Tensor:
-        x, rotation = self._locate(self._embed(newest), cache.places)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache.mask, cache.extend(layer))
-        logits: Tensor = self.head(self.final_norm(x))[:, 0]
-        return logits
-
-    def _with_padding_before(self, ids: Tensor) -> Tensor:
-        return F.pad(ids, (len(self.previous_embeddings), 0), value=self.padding_id)
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, previous_characters + time]` to `[batch, time, d_model]`: each character
-        and those before it.
-        """
-        count = len(self.previous_embeddings)
+        count = self.config.previous_characters
         time = ids.shape[1] - count
         x: Tensor = self.embedding(ids[:, count:])
         for distance, embedding in enumerate(self.previous_embeddings, start=1):
             x = x + embedding(ids[:, count - distance :][:, :time])
         return x * self.embedding_scale
 
-    def _locate(self, x: Tensor, places: slice | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tell `[batch, time, d_model]` where each character stands: add rows of the table, or say
-        how queries and keys are to be turned.
-        """
-        if self.positions == "rotary":
-            return x, self.positions_table[:, places].unsqueeze(-3)  # the same for all heads
-        learned = self.positions == "learned"
-        return x + (self.learned_positions if learned else self.positions_table)[places], None
-
-
-def _check_heads(d_model: int, num_heads: int) -> None:
-    if d_model % num_heads:
-        raise UserError(
-            f"d_model is {d_model} and num_heads {num_heads}: d_model must be a multiple of "
-            "num_heads"
-        )
-
-
-def _check_context(context_length: int) -> None:
-    if context_length > _MAX_CONTEXT:
-        raise UserError(f"context_length is {context_length}: accepted is at most {_MAX_CONTEXT}")
-
-
-def _check_previous(previous_characters: int) -> None:
-    if previous_characters < 0:
-        raise UserError(f"previous_characters is {previous_characters}: accepted is 0 or more")
-
-
-def _check_fractions(**fractions: float) -> None:
-    for name, fraction in fractions.items():
-        if not 0.0 <= fraction < 1.0:
-            raise UserError(f"{name} is {fraction}: accepted is 0 or more and less than 1")
+    def locate(self, x: Tensor, at: slice | Tensor, mask: Tensor | None) -> Positioned:
+        """Add the position vectors of the positions `at`, or return their rotation."""
+        kind = self.config.positions
+        table = self.learned_positions if kind == "learned" else self.position_table
+        return apply_positions(kind, table, x, at, mask)

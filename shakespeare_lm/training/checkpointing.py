@@ -1,7 +1,7 @@
-"""module -> checkpoint: how a run's state gets to the disk, whole or not at all, and back.
+"""module -> checkpoint: saving a run's state atomically, and loading it.
 
-Enters: the Trainer's state. Leaves: `best.ckpt` and `last.ckpt`, of which at every moment the one
-before or the new one is there, even if the process is killed or the disk is full.
+Enters: the Trainer's state. Leaves: `best.ckpt` and `last.ckpt`. At every moment either the old or
+the new file is there, complete, even if the process is killed or the disk is full.
 """
 
 import os
@@ -15,15 +15,24 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from shakespeare_lm.checkpoint.reading import read_archive
+from shakespeare_lm.checkpoint.runs import Resumable
 from shakespeare_lm.errors import UserError, one_line
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin, with files that are whole or absent, and checked when read.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin, with atomic writes and checks when reading.
 
-    Lightning 2.6.6 writes to the system's temporary folder first, and moves the file from there:
-    between two file systems that is a copy, which can be cut off, and nothing is flushed.
+    Lightning 2.6.6 writes to the system's temporary folder and moves the file from there: between
+    two file systems that is a copy, which can be interrupted, and nothing is flushed.
+
+    Args:
+        resumed: the checkpoint that this run resumes from, if it has been read already: it is not
+            read again.
     """
+
+    def __init__(self, resumed: Resumable | None = None) -> None:
+        super().__init__()
+        self._resumed = resumed
 
     def save_checkpoint(
         self,
@@ -31,13 +40,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,
     ) -> None:
-        """Write beside `path`, flush, and only then take its place.
+        """Write to a temporary file next to `path`, flush, and rename.
 
         Raises:
-            UserError: if it cannot be written, such as on a full disk; what was there before stays.
+            UserError: if it cannot be written, as on a full disk; the previous file is kept.
         """
         path = Path(path)
-        # One name for all attempts: what a killed process left, the next one overwrites.
+        # One name for all attempts: the next one overwrites what a killed process left.
         part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +54,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             part.replace(path)
             _flush_folder(path.parent)
         except (OSError, RuntimeError) as error:
-            kept = "the one before is kept" if path.exists() else "nothing was saved before"
+            kept = "the previous file is kept" if path.exists() else "there is no previous file"
             raise UserError(f"cannot write {path}: {_reason(error)}; {kept}") from error
         finally:
             part.unlink(missing_ok=True)
@@ -56,10 +65,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         map_location: Any | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a file of this run: tensors and plain values, whatever else is asked for.
-
-        The checkpoint that a user goes on from has been read by `read_checkpoint` before.
-        """
+        """Read tensors and plain values only, whatever `weights_only` says."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and resumed.path == Path(path):
+            return resumed.checkpoint.content
         content: dict[str, Any] = read_archive(path)
         return content
 
@@ -72,7 +81,7 @@ def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Let the new name survive a power failure too, where a folder can be opened for that."""
+    """Make the rename survive a power failure, on systems where a folder can be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -82,7 +91,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _reason(error: OSError | RuntimeError) -> str:
-    """Return the system's reason, which torch wraps in errors of its own when a write fails."""
+    """Return the system's reason, which torch wraps in its own errors when a write fails."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -90,7 +99,7 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the newest state in `last.ckpt`: of the start, of each validation, and when asked.
+    """Keeps the newest state in `last.ckpt`: at the start, at each validation, and on request.
 
     Not `save_last`: since Lightning 2.6 that saves only when the best improves.
     """
@@ -105,7 +114,7 @@ class LastCheckpoint(ModelCheckpoint):
         return Path(str(self.dirpath)) / "last.ckpt"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the state before the first step: then every run can be gone on with."""
+        """Save the state before the first step, so that every run can be resumed."""
         super().on_train_start(trainer, pl_module)
         if trainer.global_step == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.save(trainer)

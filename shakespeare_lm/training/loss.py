@@ -1,7 +1,8 @@
 """transformer -> loss: logits and targets become nats.
 
-Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count,
-which the caller divides once, so that no mean of means can creep in.
+Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count.
+The caller divides once, so that the mean weighs every character the same: `training_step` for the
+loss of a step, `MeanPerCharacter` for `val_loss`.
 """
 
 import torch.nn.functional as F
@@ -14,13 +15,12 @@ def masked_cross_entropy(
     """Return the cross-entropy summed over the real targets, in nats, and their number.
 
     Args:
-        logits: `[batch, time, vocab]`; computed on in float32 at least.
-        targets: `[batch, time]` ids. What stands under the mask has no influence, not even on
-            gradients.
+        logits: `[batch, time, vocab]`; converted to float32.
+        targets: `[batch, time]` ids. Masked targets have no influence, not even on gradients.
         target_mask: `[batch, time]`, True for a real target.
 
     Returns:
-        (nats, count), both scalars. Without any real target: (0, 0), and gradients of zero.
+        (nats, count), both scalars; (0, 0) with zero gradients if no target is real.
     """
     nats = F.cross_entropy(
         logits.flatten(0, 1).float(),

@@ -1,8 +1,8 @@
 """loss -> log: sums and counts of many batches, on many processes, become one mean.
 
 Enters: pairs of sum and count. Leaves: their quotient, divided once. Neither Lightning 2.6.6 nor
-torchmetrics 1.9.0 does this exactly: the mean of `self.log` rounds the mean count of several
-processes down, and `MeanMetric` drops NaN, or, when told to keep it, all weights.
+torchmetrics 1.9.0 does this exactly: `self.log` rounds the mean count of several processes down,
+and `MeanMetric` drops NaN, or all weights if it is told to keep NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,22 +13,22 @@ from torchmetrics import Metric
 from torchmetrics.text import Perplexity
 
 
-class _KeepsPrecision(Metric):
-    """A sum stays in single precision when the network around it is moved to half (`bf16-true`)."""
+class _Float32Metric(Metric):
+    """A metric whose sums stay in float32 when the module is converted to half (`bf16-true`)."""
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
-    ) -> "_KeepsPrecision":
+    ) -> "_Float32Metric":
         super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
         return self
 
 
-class PrecisePerplexity(_KeepsPrecision, Perplexity):
-    """torchmetrics' perplexity, summed in single precision always."""
+class Float32Perplexity(_Float32Metric, Perplexity):
+    """The perplexity of torchmetrics, always summed in float32."""
 
 
-class MeanPerCharacter(_KeepsPrecision):
-    """The sum of all totals over the sum of all counts; NaN stays NaN."""
+class MeanPerCharacter(_Float32Metric):
+    """The sum of all totals divided by the sum of all counts; NaN stays NaN."""
 
     full_state_update = False
     total: Tensor
@@ -40,7 +40,7 @@ class MeanPerCharacter(_KeepsPrecision):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, total: Tensor, count: Tensor) -> None:
-        """Add a batch's total (nats, say) and the number of characters it is over; both scalars."""
+        """Add the total of a batch (of nats, say) and its number of characters; both scalars."""
         self.total += total
         self.count += count
 

@@ -1,12 +1,14 @@
-"""loss -> better weights: parameter groups, the optimizer, and the learning rate of each step.
+"""gradients -> weights: the options of the optimizer, parameter groups, Muon, and the
+learning-rate schedule.
 
-Enters: a network. Leaves: an optimizer whose groups name every parameter once, and a factor per
-step.
+Enters: a network. Leaves: an optimizer that has every parameter in exactly one group, and a factor
+of the learning rate for each step.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -14,15 +16,73 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import (
+    UserError,
+    check_at_least,
+    check_fraction,
+    check_positive,
+    check_types,
+)
 from shakespeare_lm.hardware import has_fast_bfloat16
 
 OptimizerName = Literal["muon", "adamw", "sgd"]
 Schedule = Literal["cosine", "linear", "constant"]
 
-# Jordan 2024, "Muon": the quintic whose slope at zero is steepest.
+# Jordan 2024, "Muon": coefficients of the quintic with the steepest slope at zero.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights are updated.
+
+    Args:
+        optimizer: muon (for the matrices in the blocks, with adamw for everything else), adamw
+            (Loshchilov & Hutter 2019), or sgd (plain gradient descent without momentum).
+        learning_rate: the highest learning rate of adamw and sgd.
+        muon_learning_rate: the highest learning rate of muon.
+        weight_decay: of matrices (with muon, of those in the blocks); biases and norms have none.
+        beta2: AdamW's decay rate of the squared gradients.
+        schedule: learning-rate schedule after the warm-up: cosine or linear to zero, or constant.
+        warmup_steps: steps over which the learning rate rises from zero.
+        decay_steps: the step at which cosine and linear reach zero; the Trainer's max_steps by
+            default.
+
+    Raises:
+        UserError: if a value has the wrong type or is out of range.
+    """
+
+    optimizer: OptimizerName = "muon"
+    learning_rate: float = 8e-3
+    muon_learning_rate: float = 0.04
+    weight_decay: float = 0.0
+    beta2: float = 0.99
+    schedule: Schedule = "linear"
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self, OptimizerConfig)
+        check_positive(learning_rate=self.learning_rate, muon_learning_rate=self.muon_learning_rate)
+        check_at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
+        check_fraction(beta2=self.beta2)
+        if self.decay_steps is not None:
+            check_at_least(1, decay_steps=self.decay_steps)
+
+    def total_steps(self, max_steps: int) -> int:
+        """Return the step at which the schedule ends, for a Trainer with this `max_steps`.
+
+        Raises:
+            UserError: if the schedule needs an end and there is none.
+        """
+        total_steps = self.decay_steps or max_steps
+        if total_steps < 1 and self.schedule != "constant":
+            raise UserError(
+                f"schedule is {self.schedule}, which needs a last step: set --max_steps or "
+                "--model.decay_steps, or use --model.schedule constant"
+            )
+        return int(total_steps)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -44,10 +104,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Momentum whose every update is orthogonalised (Jordan 2024); for matrices.
+    """Momentum with orthogonalised updates (Jordan 2024), for matrices.
 
-    Each step is that of `torch.optim.Muon`, except that all matrices of one shape go through the
-    iteration together: for small models that takes half the time.
+    Each step equals that of `torch.optim.Muon`, but all matrices of one shape go through the
+    iteration together, which takes half the time for small models.
     """
 
     def __init__(
@@ -57,7 +117,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -85,8 +145,8 @@ class Muon(Optimizer):
 class MuonAndAdamW(Optimizer):
     """Muon for some groups and AdamW for the others, as one optimizer.
 
-    One object with one state is what clipping, accumulation, schedules, precision and checkpoints
-    of the Lightning Trainer work on without knowing of it.
+    With one object and one state, the Lightning Trainer's clipping, accumulation, schedules,
+    precision and checkpoints work as for any other optimizer.
     """
 
     def __init__(self, adamw: AdamW, muon: Muon) -> None:
@@ -95,7 +155,7 @@ class MuonAndAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the two work on this object's groups and state."""
+        """Make both use the groups and the state of this object."""
         count = len(self.adamw.param_groups)
         self.adamw.param_groups = self.param_groups[:count]
         self.muon.param_groups = self.param_groups[count:]
@@ -107,7 +167,7 @@ class MuonAndAdamW(Optimizer):
         self._share()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; Lightning's closure computes the gradients."""
+        """Update every parameter with a gradient; Lightning's closure computes the gradients."""
         loss = closure() if closure is not None else None
         self.adamw.step()
         self.muon.step()
@@ -117,10 +177,10 @@ class MuonAndAdamW(Optimizer):
 def parameter_groups(
     parameters: Iterable[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return two groups: matrices, which decay, and biases and norms, which do not.
+    """Return two groups: matrices, with weight decay, and biases and norms, without.
 
-    A matrix multiplies, so making it smaller makes the function simpler; for a bias or a gain of
-    one that argument does not hold.
+    Smaller matrices make a simpler function; for a bias, or a gain around one, that argument does
+    not hold.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return [
@@ -129,50 +189,39 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(
-    name: OptimizerName,
-    network: nn.Module,
-    learning_rate: float,
-    weight_decay: float,
-    beta2: float,
-    muon_learning_rate: float,
-) -> Optimizer:
-    """Return the optimizer of all of a network's parameters, each in one group.
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Return an optimizer of all parameters of a network, each in exactly one group.
 
-    Args:
-        name: "muon" for the matrices inside `network.blocks`, with AdamW for everything else,
-            which then does not decay; "adamw" for all (Loshchilov & Hutter 2019); or "sgd", plain
-            gradient descent without momentum.
-        network: a transformer, or anything with parameters if `name` is not "muon".
-        learning_rate: of AdamW and of gradient descent.
-        weight_decay: of matrices.
-        beta2: AdamW's decay of the squared gradients.
-        muon_learning_rate: of Muon.
+    Raises:
+        UserError: if Muon is asked for and the network has no blocks.
     """
-    if name == "sgd":
-        return SGD(parameter_groups(network.parameters(), weight_decay), lr=learning_rate)
-    if name == "adamw":
-        groups = parameter_groups(network.parameters(), weight_decay)
-        return AdamW(groups, lr=learning_rate, betas=(0.9, beta2))
+    if config.optimizer == "sgd":
+        return SGD(
+            parameter_groups(network.parameters(), config.weight_decay), lr=config.learning_rate
+        )
+    if config.optimizer == "adamw":
+        groups = parameter_groups(network.parameters(), config.weight_decay)
+        return AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
     blocks = getattr(network, "blocks", nn.ModuleList())
     matrices = [p for p in blocks.parameters() if p.ndim == 2]
     inside = set(matrices)
     others = [p for p in network.parameters() if p not in inside]
     if not matrices:
-        raise UserError("optimizer is muon, which is for transformers: use adamw for the bigram")
+        raise UserError("optimizer is muon, which needs a transformer: use adamw for the bigram")
+    betas = (0.9, config.beta2)
     return MuonAndAdamW(
-        AdamW(others, lr=learning_rate, betas=(0.9, beta2), weight_decay=0.0, fused=True),
-        Muon(matrices, lr=muon_learning_rate, weight_decay=weight_decay),
+        AdamW(others, lr=config.learning_rate, betas=betas, weight_decay=0.0, fused=True),
+        Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay),
     )
 
 
 def learning_rate_factor(
     step: int, schedule: Schedule, warmup_steps: int, total_steps: int
 ) -> float:
-    """Return what the learning rate is multiplied with at `step` (0 is the first).
+    """Return the factor of the learning rate at `step` (0 is the first).
 
-    It grows linearly over the first `warmup_steps`, and reaches 1 at their end; from there "cosine"
-    and "linear" fall to 0 at `total_steps`, and "constant" stays.
+    It rises linearly to 1 over the first `warmup_steps`; then "cosine" and "linear" fall to 0 at
+    `total_steps`, and "constant" stays at 1.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

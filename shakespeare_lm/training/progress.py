@@ -1,6 +1,6 @@
-"""What is shown beside the training: what it starts with, sample texts, throughput, progress.
+"""What a run shows while it trains: the progress bar, losses, sample texts and throughput.
 
-Enters: the Trainer's events. Leaves: lines in the console, curves and texts in TensorBoard.
+Enters: the Trainer's events. Leaves: lines on the console, curves and texts in TensorBoard.
 """
 
 import time
@@ -14,49 +14,33 @@ from rich import get_console
 from rich.text import Text
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.sampling import Decoding
-from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.data.windows import Batch
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import check_at_least
 from shakespeare_lm.training.module import ShakespeareLM
 
 _UPDATES_PER_SECOND = 4
 
 
-class Opening(Callback):
-    """Says in a line what is trained on what, before the first step."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        line = f"{parameters:,} parameters on {pl_module.device.type}"
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ShakespeareDataModule):
-            sizes = {name: len(part.ids) for name, part in data.encoded.items() if len(part.ids)}
-            characters = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
-            line += f"; characters: {characters}, {len(data.vocabulary)} different"
-        get_console().print(Text(line), soft_wrap=True)
-
-
 class SampleText(Callback):
-    """Completes a fixed prompt after each validation, for the console and for TensorBoard.
+    """Completes a fixed prompt after each validation, on the console and in TensorBoard.
 
     Args:
-        prompt: what to complete; characters that the model does not know are left out.
+        prompt: what to complete; characters that the model does not know are dropped.
         max_new_tokens: how many characters to make; 0 makes no sample.
-        temperature: below 1 is bolder, above 1 is wilder, 0 always takes the most likely character.
+        temperature: below 1 safer and more repetitive, above 1 more varied, 0 always takes the most
+            likely character.
 
     Raises:
-        UserError: for a value out of range, before the training rather than after its first part.
+        UserError: if a value is out of range.
     """
 
     def __init__(
         self, prompt: str = "\n", max_new_tokens: int = 200, temperature: float = 0.8
     ) -> None:
-        if max_new_tokens < 0:
-            raise UserError(f"sample.max_new_tokens is {max_new_tokens}: accepted is 0 or more")
-        Decoding(temperature=temperature)
+        # Here, so that a mistake ends the run before the training and not at its first validation.
+        check_at_least(0, **{"sample.max_new_tokens": max_new_tokens})
+        SamplingOptions(temperature=temperature)
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
@@ -72,15 +56,15 @@ class SampleText(Callback):
         completer = Completer(
             pl_module.transformer, pl_module.tokenizer, pl_module.hparams["context_length"]
         )
-        # A seed of its own: training then draws as it would have without samples.
+        # A seed of its own: the training is the same with and without samples.
         text = completer.complete(
             self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
         )
         get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
         if isinstance(trainer.logger, TensorBoardLogger):
-            # Indented by four: TensorBoard shows Markdown, and this keeps the line breaks.
+            # Indented by four: as a code block of TensorBoard's Markdown it keeps its line breaks.
             block = "    " + (self.prompt + text).replace("\n", "\n    ")
-            # Curves count steps from 0, and so do the samples.
+            # Steps count from 0, as in the curves.
             trainer.logger.experiment.add_text("sample", block, trainer.global_step - 1)
 
 
@@ -93,7 +77,7 @@ def _print_losses(trainer: Trainer) -> None:
 
 
 class Throughput(Callback):
-    """Logs `tokens_per_second`: real characters trained on by this process, validation aside."""
+    """Logs `tokens_per_second`: real characters per second of training in this process."""
 
     def __init__(self) -> None:
         self.characters = torch.tensor(0)
@@ -114,9 +98,9 @@ class Throughput(Callback):
         batch_idx: int,
     ) -> None:
         self.characters = self.characters + batch.target_mask.sum()
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:
-            characters = float(self.characters)  # waits for the device: before the clock
+        assert isinstance(pl_module, ShakespeareLM)
+        if pl_module.is_logged(trainer.global_step - 1):
+            characters = float(self.characters)  # waits for the device, so before the clock
             elapsed = time.perf_counter() - self.started
             pl_module.log("tokens_per_second", characters / elapsed, batch_size=1)
             self._restart()
@@ -126,7 +110,7 @@ class Throughput(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar, updated four times a second.
+    """Lightning's rich progress bar, updated four times a second.
 
     Lightning 2.6.6 updates it after every step and draws it a hundred times a second, which made a
     small model's steps twice to five times as long.
@@ -147,10 +131,10 @@ class ProgressBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
             return super()._get_train_description(current_epoch)
-        # Where the run is counted in steps, Lightning would name the last of -1 epochs.
+        # For a run limited by steps, Lightning would show -1 as the last epoch.
         return f"{f'Epoch {current_epoch}':{len(self.validation_description)}}"
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)  # the folder's number is no metric
+        metrics.pop("v_num", None)  # the version number is not a metric
         return metrics

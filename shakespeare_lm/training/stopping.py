@@ -1,7 +1,7 @@
-"""When a run ends, and what is saved then: the last step, a signal, the time, a loss that is no
-number.
+"""When a run ends, and what is saved then: after the last step, a signal, the time limit, or a
+non-finite loss.
 
-Enters: the Trainer's events. Leaves: a run that stopped with its checkpoint, or an error.
+Enters: the Trainer's events. Leaves: a run that stopped with a checkpoint, or an error.
 """
 
 import math
@@ -17,10 +17,11 @@ from rich import get_console
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.checkpointing import LastCheckpoint
+from shakespeare_lm.training.module import ShakespeareLM
 
 
 class FinalValidation(Callback):
-    """Validates, and so saves, after the last step, wherever the last validation was."""
+    """Validates, and thereby saves, after the last step."""
 
     def on_train_batch_end(
         self,
@@ -33,14 +34,14 @@ class FinalValidation(Callback):
         last_epoch = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch + 1
         last_step = trainer.global_step >= trainer.max_steps > 0
         if last_step or (last_epoch and trainer.is_last_batch):
-            trainer.should_stop = True  # Lightning validates once more before it stops
+            trainer.should_stop = True  # Lightning validates before it stops
 
 
 class StepAxis(Callback):
-    """Keeps the step that curves are drawn over equal to the number of steps taken.
+    """Keeps the x axis of the curves equal to the number of steps taken.
 
-    Lightning 2.6.6 counts it separately, and is one behind after resuming from a checkpoint of a
-    validation that was not due, such as the one after Ctrl-C.
+    Lightning 2.6.6 counts it separately, and is off by one after resuming from the checkpoint of an
+    unscheduled validation, such as the one after Ctrl-C.
     """
 
     def on_train_batch_start(
@@ -49,33 +50,41 @@ class StepAxis(Callback):
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Between the batches of one step too: a resumed run repeats all from its own step on.
+        # Within an accumulated step too: a resumed run repeats everything from its own step on.
         trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)
 
 
 class Terminated(Exception):  # noqa: N818
-    """Leaves the Trainer's loop after SIGTERM; the state is saved."""
+    """Leaves the Trainer's loop after SIGTERM, when the state has been saved."""
 
 
 class StopOnSignal(Callback):
-    """Ends a run such that it can be gone on with when the user or the system asks for that.
+    """Ends a run on Ctrl-C or SIGTERM so that it can be resumed.
 
-    Ctrl-C lets it finish the step, validate and save; a second Ctrl-C stops at once. SIGTERM saves
-    after the step and stops, without validation: a scheduler sends SIGKILL within seconds.
+    Ctrl-C finishes the step, validates and saves; a second Ctrl-C stops at once. SIGTERM finishes
+    the step and saves, without a validation: a scheduler sends SIGKILL within seconds.
 
     Args:
-        last: where SIGTERM saves; None saves nothing.
+        last: saves on SIGTERM; None saves nothing.
     """
 
     def __init__(self, last: LastCheckpoint | None) -> None:
         self.last = last
-        self.number = 0
+        # Written by the handler alone: a signal that arrives while the processes agree, which takes
+        # a moment, is not lost but counts at the next step.
+        self._received = 0
+        self._agreed = 0
         self._saved = False
         self._previous: dict[int, Any] = {}
 
     @property
+    def number(self) -> int:
+        """The signal that ends the run, on this or another process; 0 without one."""
+        return self._agreed or self._received
+
+    @property
     def exit_code(self) -> int:
-        """0 for a run that no signal ended, or as shells have it: 128 + the signal's number."""
+        """0 if no signal ended the run, else 128 + the signal's number, as in shells."""
         return 128 + self.number if self.number else 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,9 +93,9 @@ class StopOnSignal(Callback):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.number == number == signal.SIGINT:
+        if self._received == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.number = number
+        self._received = number
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         get_console().print(f"\nStopping after this step{hint}.")
 
@@ -98,13 +107,14 @@ class StopOnSignal(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        # One process that was told to stop stops them all, or the others would wait for ever.
+        # A signal to one process stops them all, or the others would wait for it forever.
+        self._agreed = self._received
         if trainer.world_size > 1:
-            told = torch.tensor(self.number, device=pl_module.device)
-            self.number = int(trainer.strategy.reduce(told, reduce_op="max"))
-        if self.number == signal.SIGINT:
+            received = torch.tensor(self._received, device=pl_module.device)
+            self._agreed = int(trainer.strategy.reduce(received, reduce_op="max"))
+        if self._agreed == signal.SIGINT:
             trainer.should_stop = True
-        elif self.number == signal.SIGTERM:
+        elif self._agreed == signal.SIGTERM:
             if self.last is not None:
                 self.last.save(trainer)
             self._saved = True
@@ -112,30 +122,30 @@ class StopOnSignal(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        # Not at the end of the step before: its losses would be missing in the log.
+        # Not at the end of the previous step: its losses would be missing in the log.
         if self._saved:
             raise Terminated
 
-    # Not in `teardown`, which comes after Lightning has put back its own: it would undo that.
+    # Not in `teardown`, which comes after Lightning has restored its own handlers.
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_back()
+        self._restore_handlers()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._put_back()
+        self._restore_handlers()
 
-    def _put_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
 
 class RunTimer(Timer):
-    """Ends a run after `--max_time`, counted from its own start: a resumed run has as much again.
+    """Ends a run after `--max_time`, counted from its own start.
 
-    Lightning's Timer counts the runs before too, so that a job that is started again with the same
-    options would end at once.
+    Lightning's Timer also counts the time of the runs that it resumes, so that a job submitted
+    again with the same options would end at once.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -148,9 +158,7 @@ class RunTimer(Timer):
 
 
 class StopOnDivergence(Callback):
-    """Ends a run whose loss or gradient is no number any more, before weights or checkpoints take
-    harm.
-    """
+    """Ends a run with a non-finite loss or gradient, before weights or checkpoints are damaged."""
 
     def __init__(self) -> None:
         self.learning_rate = math.nan
@@ -163,8 +171,8 @@ class StopOnDivergence(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
     ) -> None:
-        # Of several processes one alone would stop here, and the others wait for it: the gradient,
-        # which they share, tells them all.
+        # One of several processes would stop here alone, and the others wait for it: the gradient,
+        # which they share, stops them all.
         alone = trainer.world_size == 1
         if alone and self._is_due(trainer, pl_module) and not torch.isfinite(loss):
             self._stop("train_loss", loss.detach(), trainer, trainer.global_step + 1)
@@ -172,19 +180,18 @@ class StopOnDivergence(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        # Float16 scales the loss, and skips the steps whose gradients then overflow.
+        # Float16 training scales the loss, and skips steps whose gradients overflow.
         if not self._is_due(trainer, pl_module) or trainer.precision == "16-mixed":
             return
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        length = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(length):
-            self._stop("gradient_norm", length, trainer, trainer.global_step + 1)
+        assert isinstance(pl_module, ShakespeareLM)
+        norm = pl_module.gradient_norm()
+        if not torch.isfinite(norm):
+            self._stop("gradient_norm", norm, trainer, trainer.global_step + 1)
 
     def _is_due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        # Looking at a number on a GPU waits for it, so there only now and then.
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        on_cpu = pl_module.device.type == "cpu"
-        return on_cpu or bool(every and trainer.global_step % every == 0)
+        # Reading a number from a GPU waits for it, so there only when it is logged anyway.
+        assert isinstance(pl_module, ShakespeareLM)
+        return pl_module.device.type == "cpu" or pl_module.is_logged(trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = torch.as_tensor(trainer.callback_metrics.get("val_loss", 0.0))
@@ -193,11 +200,10 @@ class StopOnDivergence(Callback):
 
     def _stop(self, name: str, value: torch.Tensor, trainer: Trainer, step: int) -> None:
         saved = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        kept = f"the best checkpoint is kept: {saved}" if saved else "no model was saved yet"
+        kept = f"the best checkpoint is kept: {saved}" if saved else "no model has been saved yet"
         raise UserError(
             f"{name} is {float(value)} at step {step} (learning rate "
-            f"{self.learning_rate:.2g}): the "
-            "training diverged; try lower learning rates "
-            "(--model.learning_rate, --model.muon_learning_rate), "
-            f"more --model.warmup_steps, or --gradient_clip_val 1.0; {kept}"
+            f"{self.learning_rate:.2g}): the training diverged; try lower learning rates "
+            "(--model.learning_rate, --model.muon_learning_rate), more --model.warmup_steps, or "
+            f"--gradient_clip_val 1.0; {kept}"
         )

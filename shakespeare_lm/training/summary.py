@@ -1,33 +1,48 @@
-"""What a run of the command line says of itself, and what it keeps quiet about.
+"""What a run prints about itself at its start and its end.
 
-Enters: the checkpoints that a run wrote. Leaves: its losses, and the commands to type next.
+Enters: the run's model, data and checkpoints. Leaves: lines on the console: what is trained on
+what, where it resumes, its losses, and the commands to type next.
 """
 
-import logging
 import math
 import shlex
-import sys
-import threading
-import warnings
 from pathlib import Path
-from typing import Any
 
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from rich import get_console
+from rich.text import Text
 
-from shakespeare_lm.errors import one_line
+from shakespeare_lm.data.datamodule import ShakespeareDataModule
 
 _PROMPT = "ROMEO:"
 
 
+class RunDescription(Callback):
+    """Prints in one line what is trained on what, before the first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        line = f"{parameters:,} parameters on {pl_module.device.type}"
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, ShakespeareDataModule):
+            sizes = {name: len(part.ids) for name, part in data.encoded.items() if len(part.ids)}
+            characters = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+            line += f"; characters: {characters}, {len(data.vocabulary)} different"
+        get_console().print(Text(line), soft_wrap=True)
+
+
 def print_resuming(path: Path, step: int, max_steps: int) -> None:
-    """Say where a resumed run goes on, and if nothing is left of it."""
-    print(f"going on from {path}, step {step:,}")
+    """Print where a run resumes, and whether anything is left to do."""
+    print(f"resuming from {path}, step {step:,}")
     if 0 < max_steps <= step:
-        print(f"max_steps is {max_steps:,}: nothing is left to do; give more --max_steps to go on")
+        print(f"max_steps is {max_steps:,}: nothing left to do; use a higher --max_steps")
 
 
 def print_summary(best: ModelCheckpoint, vocabulary: str) -> None:
-    """Say how good the best checkpoint is, where it lies, and what to do with it."""
+    """Print how good the best checkpoint is, where it is, and what to do with it."""
     if best.best_model_score is None:
         return
     loss = best.best_model_score.double()
@@ -44,10 +59,10 @@ def print_summary(best: ModelCheckpoint, vocabulary: str) -> None:
 
 
 def print_resume_command(path: Path, step: int) -> None:
-    """Say how to go on from the last checkpoint, with the options of this run."""
+    """Print how to resume from the last checkpoint with the options of this run."""
     if path.exists():
         config = _typed(path.parents[1] / "config.yaml")
-        print(f"\nStopped at step {step:,}. To go on from there:")
+        print(f"\nStopped at step {step:,}. To resume:")
         print(f"  python scripts/fit.py --config {config} --ckpt_path {_typed(path)}")
 
 
@@ -57,30 +72,3 @@ def _typed(path: Path) -> str:
     here = Path.cwd()
     shown = path.relative_to(here) if path.is_relative_to(here) else path
     return shlex.quote(shown.as_posix())
-
-
-def prepare_console() -> None:
-    """Keep adverts, and warnings that a user can do nothing about, off the console.
-
-    And let samples of any script be printed, with ? for what the console's encoding lacks.
-    """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.showwarning = _show_warning
-    threading.excepthook = _thread_failed
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-
-
-def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """Say in a line that TensorBoard's thread cannot write; the run then ends with that error."""
-    if isinstance(failed.exc_value, OSError):
-        reason = one_line(failed.exc_value)
-        print(f"warning: the log cannot be written: {reason}", file=sys.stderr)
-    else:
-        threading.__excepthook__(failed)
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The benchmarks run, with the smallest sizes, and say in one line of JSON what they measured."""
+"""The benchmarks run at the smallest sizes, and print what they measured as one line of JSON."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import __main__ as benchmarks
+from benchmarks.growth import last_power
+from benchmarks.nanogpt import SHAPES, mean_loss, nanogpt_config
+from benchmarks.timing import ratio_of, spread_of
+from shakespeare_lm.network.transformer import CausalTransformer
+
 TINY = [
     "--model.d_model=16",
     "--model.num_heads=2",
@@ -14,104 +20,88 @@ TINY = [
     "--data.context_length=8",
 ]
 
-Bench = Callable[..., dict[str, Any]]
+Benchmark = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+def benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Benchmark:
     """Return `python -m benchmarks` as a function: options in, its JSON line out."""
-    import benchmarks.__main__ as script
-
-    monkeypatch.setattr("benchmarks.ceiling._SIZES", {"cpu": (256,)})
+    monkeypatch.setattr("benchmarks.train._MATRIX_SIZES", {"cpu": (256,)})
 
     def run(*options: str) -> dict[str, Any]:
-        assert script.main(list(options)) == 0
+        assert benchmarks.main(list(options)) == 0
         figures: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert figures["bench"] == options[0]
+        assert figures["benchmark"] == options[0]
         assert figures["threads"] == torch.get_num_threads()
         return figures
 
     return run
 
 
-def test_feed_says_what_share_of_a_step_it_takes(bench: Bench) -> None:
-    (row,) = bench("feed", "default", "--corpus=sample", "--steps=1")["rows"]
-    assert row["recipe"] == "default"
-    assert row["share"] == pytest.approx(row["feed_us"] / row["step_ms"] / 1e3)
-
-
-def test_train_compares_loops_that_do_the_same(bench: Bench) -> None:
+def test_train_compares_loops_that_do_the_same(benchmark: Benchmark) -> None:
     sizes = ["--corpus=sample", "--accelerator=cpu", "--rounds=2", "--steps=2", *TINY]
-    figures = bench("train", *sizes)
+    figures = benchmark("train", *sizes)
     assert set(figures["loops"]) == {"plain loop", "Trainer", "nanoGPT"}
     for row in figures["loops"].values():
         assert row["characters_per_second"] > 0
-        assert 0 < row["share_of_ceiling"] < 1
-        assert row["peak_bytes"] > 1e7
-        seconds = row["planned_steps"] * row["step_seconds"][0]
-        assert row["planned_seconds"] == pytest.approx(seconds)
-    # The same weights saw the same batches: bit for bit the same loss, after the warm-up's 2 steps
-    # and 2 rounds of 2.
-    assert figures["steps_taken"] == 6
+        assert 0 < row["share_of_matmul"] < 1
+    trainer = figures["loops"]["Trainer"]
+    assert trainer["recipe_seconds"] == pytest.approx(950 * trainer["step_seconds"][0])
+    # The same weights saw the same batches: after 3 rounds of 2 steps, the same loss bit for bit.
     assert figures["losses"]["Trainer"] == figures["losses"]["plain loop"]
     assert len(figures["trainer_over_plain"]) == 3
     assert figures["feeding_seconds"] > 0
 
 
 def test_complete_compares_ways_to_make_a_text(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.nanogpt import SHAPES
-
     tiny = SHAPES["laptop"]._replace(num_layers=1, d_model=16, context_length=8)
     monkeypatch.setitem(SHAPES, "laptop", tiny)
     sizes = ["--shapes=laptop", "--characters=20", "--rounds=2", "--texts=3", "--starts=0"]
-    figures = bench("complete", *sizes, "--growth=100")["shapes"]["laptop"]
+    figures = benchmark("complete", *sizes)["shapes"]["laptop"]
     speeds = figures["characters_per_second"]
     assert set(speeds) == {"nanoGPT's way", "one text", "together"}
     assert all(low <= median <= high for median, low, high in speeds.values())
     assert figures["one_over_nanogpt"][0] > 0
-    assert len(figures["growth"]["characters_per_second_of_tenths"]) == 9
 
 
-def test_scaling_says_with_which_power_each_figure_grows(bench: Bench) -> None:
-    sizes = ["--accelerator=cpu", "--axes", "depth", "--points=2", "--repeats=1", "--steps=1"]
-    figures = bench("scaling", *sizes, "--megabytes", "0.05", "0.1")
-    assert [point["value"] for point in figures["axes"]["depth"]["points"]] == [1, 2]
-    assert figures["axes"]["depth"]["step_seconds_power"] is not None
-    assert [start["characters"] for start in figures["corpora"]] == [50_000, 100_000, 10_000]
-    assert [start["bytes_per_character"] for start in figures["corpora"]] == [1, 1, 2]
+def test_growth_says_with_which_power_the_step_time_grows(benchmark: Benchmark) -> None:
+    sizes = ["--corpus=sample", "--accelerator=cpu", "--axes", "depth", *TINY[:2], *TINY[3:]]
+    figures = benchmark("growth", *sizes, "--points=2", "--blocks=1", "--steps=1")["axes"]["depth"]
+    (one, (first, *_)), (two, (second, *_)) = figures["points"]
+    assert (one, two) == (1, 2)
+    assert 2 ** figures["power"] == pytest.approx(second / first)
 
 
-def test_a_config_that_does_not_exist_is_named(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import benchmarks.__main__ as script
+def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmarks.main(["train", "--config", "nonsense"]) == 1
+    assert "config is nonsense: choose from: bigram" in capsys.readouterr().err
+    assert benchmarks.main(["complete", "--nonsense"]) == 1
+    assert "complete has no option --nonsense" in capsys.readouterr().err
+    assert benchmarks.main(["train", "--corpus=sample", "--rounds=1000"]) == 1
+    assert "rounds and steps make 20020 steps, but the recipe has 950" in capsys.readouterr().err
 
-    assert script.main(["train", "--config", "nonsense"]) == 1
-    assert "config is nonsense: accepted is" in capsys.readouterr().err
 
-
-def test_a_power_is_that_of_the_last_two_points(bench: Bench) -> None:
-    from benchmarks.scaling import last_power
-
+def test_spreads_and_powers_are_those_of_small_cases() -> None:
+    assert spread_of([3.0]) == (3.0, 3.0, 3.0)
+    assert spread_of([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, 2.0, 4.0)
+    assert ratio_of([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]).median == 2.0
     assert last_power([(1, 1.0), (2, 3.0), (4, 12.0)]) == pytest.approx(2)
-    assert last_power([(1, 1.0)]) is None
 
 
 @pytest.mark.parametrize(("shape", "millions"), [("laptop", 0.80), ("gpu", 10.65)])
-def test_nanogpt_has_its_published_size(bench: Bench, shape: str, millions: float) -> None:
-    from benchmarks.nanogpt import SHAPES, NanoGPT
+def test_nanogpt_has_its_published_size(shape: str, millions: float) -> None:
+    network = CausalTransformer(65, nanogpt_config(SHAPES[shape]))
+    # nanoGPT counts without the positions.
+    counted = sum(p.numel() for p in network.parameters()) - network.learned_positions.numel()
+    assert round(counted / 1e6, 2) == millions
 
-    assert round(NanoGPT(65, SHAPES[shape]).num_parameters() / 1e6, 2) == millions
 
-
-def test_nanogpts_loss_is_over_every_character_but_the_first(bench: Bench) -> None:
-    from benchmarks.nanogpt import SHAPES, NanoGPT, mean_loss
-
-    network = NanoGPT(5, SHAPES["laptop"]._replace(num_layers=1))
-    torch.nn.init.zeros_(network.embedding.weight)  # the head's weights too: all are as likely
+def test_nanogpts_loss_is_over_every_character_but_the_first() -> None:
+    network = CausalTransformer(5, nanogpt_config(SHAPES["laptop"]._replace(num_layers=1)))
+    torch.nn.init.zeros_(network.head.weight)  # every character is equally likely
     for length in (2, 64, 65, 66, 200):
         ids = torch.randint(5, (length,), dtype=torch.uint8)
-        # A sum of single-precision terms.
+        # A sum of float32 terms.
         assert mean_loss(network, ids, 64) == pytest.approx(torch.tensor(5.0).log().item(), 1e-5)

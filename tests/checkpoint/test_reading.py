@@ -1,60 +1,97 @@
-"""Which file a run left, and what a file may hold."""
+"""Reading a checkpoint: what comes out of a good one, and which ones hold no working model."""
 
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from shakespeare_lm.checkpoint.reading import newest_checkpoint, newest_readable, read_checkpoint
+from shakespeare_lm.checkpoint import reading
+from shakespeare_lm.checkpoint.reading import read_archive, read_checkpoint
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
-from tests.conftest import save
+from tests.checkpoint.test_archive import Harmful
+from tests.conftest import Fit, save
+
+WRONG_TYPES = {
+    "network": None,
+    "context_length": 8.0,
+    "num_layers": True,
+    "num_heads": "2",
+    "d_model": 8.0,
+    "d_feedforward": "32",
+    "positions": 1,
+    "norm": None,
+    "activation": "tanh",
+    "bias": 1,
+    "qkv_bias": 0,
+    "tied_head": "no",
+    "scale_embedding": None,
+    "previous_characters": 4.0,
+    "zero_init": 1.0,
+    "dropout": "0",
+    "attention_dropout": True,
+}
 
 
-@pytest.fixture
-def module() -> ShakespeareLM:
-    return ShakespeareLM("\nabc", context_length=8, num_layers=1, num_heads=2, d_model=8)
-
-
-class Harmful:
-    """Pickles into a call that would write a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.target,))
-
-
-def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(
+def test_a_checkpoint_has_tokenizer_config_weights_and_everything_else(
     tmp_path: Path, module: ShakespeareLM
+) -> None:
+    checkpoint = read_checkpoint(save(tmp_path / "a.ckpt", module, global_step=7))
+    assert checkpoint.tokenizer.vocabulary == "\nabc"
+    assert checkpoint.config == NetworkConfig(
+        context_length=8, num_layers=1, num_heads=2, d_model=8
+    )
+    expected = module.transformer.state_dict()
+    assert checkpoint.weights.keys() == expected.keys()
+    assert all(torch.equal(checkpoint.weights[name], expected[name]) for name in expected)
+    assert checkpoint.content["global_step"] == 7
+    assert checkpoint.content["hyper_parameters"] == dict(module.hparams)
+
+
+def test_weights_beside_the_networks_own_are_left_out(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    state = {**module.state_dict(), "means.val_loss.total": torch.zeros(())}
+    checkpoint = read_checkpoint(save(tmp_path / "a.ckpt", module, state_dict=state))
+    assert checkpoint.weights.keys() == module.transformer.state_dict().keys()
+
+
+def test_a_checkpoint_of_the_first_release_loads_and_can_be_resumed(tiny_fit: Fit) -> None:
+    """That release did not save the data module's fingerprint."""
+    options = ("--val_check_interval=2", "--model.decay_steps=4")
+    whole = tiny_fit("--max_steps=4", *options)
+    path = tiny_fit("--max_steps=2", *options).last.path
+    content = torch.load(path, weights_only=True)
+    del content["ShakespeareDataModule"]
+    torch.save(content, path)
+
+    assert read_checkpoint(path).content.keys() == content.keys()
+    assert len(Completer.from_checkpoint(path).complete("To", 5, seed=0)) == 5
+    loaded = ShakespeareLM.load_from_checkpoint(path)
+    assert torch.equal(
+        loaded.state_dict()["transformer.head.weight"],
+        content["state_dict"]["transformer.head.weight"],
+    )
+    with pytest.warns(UserWarning, match="has no fingerprint of its text and split"):
+        resumed = tiny_fit("--max_steps=4", *options, "--ckpt_path=last")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_torch_runs_no_code_even_if_the_archive_were_not_checked(
+    tmp_path: Path, module: ShakespeareLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "ran"
     path = save(tmp_path / "a.ckpt", module, extra=Harmful(target))
     with pytest.raises(UserError, match="holds more than tensors and plain values"):
         read_checkpoint(path)
-    (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Harmful(target)))
-    with pytest.raises(UserError, match=r"b\.ckpt is damaged or no checkpoint"):
-        read_checkpoint(tmp_path / "b.ckpt")
+    monkeypatch.setattr(reading, "check_archive", lambda path: None)
+    with pytest.raises(UserError, match=r"a\.ckpt is damaged or not a checkpoint") as caught:
+        read_archive(path)
+    assert "\n" not in str(caught.value)
     assert not target.exists()
-
-
-def test_every_truncation_of_a_checkpoint_is_refused_in_one_line(
-    tmp_path: Path, module: ShakespeareLM
-) -> None:
-    whole = save(tmp_path / "a.ckpt", module).read_bytes()
-    for size in range(0, len(whole), len(whole) // 25):
-        (tmp_path / "cut.ckpt").write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"cut\.ckpt is damaged or no checkpoint") as caught:
-            read_checkpoint(tmp_path / "cut.ckpt")
-        assert "\n" not in str(caught.value)
-
-
-def test_a_missing_checkpoint_a_folder_and_an_address_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.ckpt", tmp_path, "https://example.org/model.ckpt"):
-        with pytest.raises(UserError, match=f"there is no checkpoint {path}"):
-            read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -72,61 +109,32 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: obj
         read_checkpoint(tmp_path / "other.ckpt")
 
 
-def test_the_newest_run_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
-    for number in (0, 9, 10):
-        folder = tmp_path / f"version_{number}" / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "best.ckpt").touch()
-    (tmp_path / "version_11" / "checkpoints").mkdir(parents=True)
-    assert newest_checkpoint("best", tmp_path).parts[-3] == "version_10"
-    with pytest.raises(UserError, match=r"no last\.ckpt in"):
-        newest_checkpoint("last", tmp_path)
+@pytest.mark.parametrize("missing", ["vocabulary", *NETWORK_OPTIONS])
+def test_a_checkpoint_without_one_of_the_hyperparameters_is_refused(
+    tmp_path: Path, module: ShakespeareLM, missing: str
+) -> None:
+    kept = {name: value for name, value in module.hparams.items() if name != missing}
+    with pytest.raises(UserError, match="it lacks the vocabulary and sizes"):
+        read_checkpoint(save(tmp_path / "a.ckpt", module, hyper_parameters=kept))
 
 
-def a_run(root: Path, number: int, module: ShakespeareLM, *names: str) -> Path:
-    folder = root / f"version_{number}" / "checkpoints"
-    folder.mkdir(parents=True)
-    for name in names:
-        save(folder / f"{name}.ckpt", module)
-    return folder
+@pytest.mark.parametrize("network", ["transformer", "bigram"])
+def test_a_hyperparameter_of_another_type_is_refused_by_name(tmp_path: Path, network: str) -> None:
+    options = {"num_layers": 1, "num_heads": 2, "d_model": 8, "previous_characters": 0}
+    module = ShakespeareLM("\nabc", network=network, **options)
+    for name, value in WRONG_TYPES.items():
+        changed = {**module.hparams, name: value}
+        path = save(tmp_path / "a.ckpt", module, hyper_parameters=changed)
+        with pytest.raises(UserError, match=f"does not hold a working model: {name} is '"):
+            read_checkpoint(path)
+    assert WRONG_TYPES.keys() == set(NETWORK_OPTIONS)
 
 
-def test_the_last_checkpoint_of_the_newest_run_is_gone_on_from(
+def test_weights_that_do_not_fit_are_refused_in_one_line(
     tmp_path: Path, module: ShakespeareLM
 ) -> None:
-    a_run(tmp_path, 2, module, "best", "last")
-    folder = a_run(tmp_path, 10, module, "best", "last")
-    assert newest_readable(tmp_path) == folder / "last.ckpt"
-
-
-def test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so(
-    tmp_path: Path, module: ShakespeareLM
-) -> None:
-    older = a_run(tmp_path, 0, module, "best", "last")
-    newer = a_run(tmp_path, 1, module, "best", "last")
-    whole = (newer / "last.ckpt").read_bytes()
-    (newer / "last.ckpt").write_bytes(whole[:-100])
-    with pytest.warns(
-        UserWarning, match=r"last\.ckpt is damaged .*; going on from .*1/.*best\.ckpt"
-    ):
-        assert newest_readable(tmp_path) == newer / "best.ckpt"
-    (newer / "best.ckpt").write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match=r"going on from .*version_0/.*last\.ckpt") as warned:
-        assert newest_readable(tmp_path) == older / "last.ckpt"
-    assert len(warned) == 2
-    for path in older.iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"version_1/checkpoints/last\.ckpt is damaged"):
-        newest_readable(tmp_path)
-
-
-def test_a_bit_that_flipped_in_the_weights_is_noticed(
-    tmp_path: Path, module: ShakespeareLM
-) -> None:
-    path = save(tmp_path / "a.ckpt", module)
-    whole = bytearray(path.read_bytes())
-    weights = module.transformer.embedding.weight.detach().numpy().tobytes()
-    whole[whole.index(weights) + 3] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(UserError, match=r"its a/data/\d+ has changed|Bad CRC"):
-        read_checkpoint(path)
+    for change in ({"d_model": 16}, {"d_model": "wide"}, {"vocabulary": "ab"}, {"num_layers": 2}):
+        path = save(tmp_path / "a.ckpt", module, hyper_parameters={**module.hparams, **change})
+        with pytest.raises(UserError, match=r"a\.ckpt does not hold a working model") as caught:
+            read_checkpoint(path)
+        assert "\n" not in str(caught.value)

@@ -1,12 +1,11 @@
-"""`scripts/fit.py` as its users meet it: options, recipes, what a run leaves, how it ends."""
+"""The `fit` command: options, recipes, what a run leaves, errors and exit codes."""
 
 import errno
-import math
+import inspect
 import os
 import re
-import signal
-import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,19 @@ import torch
 import yaml
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from shakespeare_lm.commands import fit as cli_module
-from shakespeare_lm.commands.fit import ShakespeareCLI, expand_short_names, fit, main
+from shakespeare_lm.commands import shared
+from shakespeare_lm.commands.fit import ShakespeareCLI, expand_short_names, fit
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data import datamodule
+from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.training import summary as console
-from shakespeare_lm.training.progress import Throughput
-from tests.conftest import TINY, Fit, logged
+from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.optimizer import OptimizerConfig
+from tests.conftest import TINY, Fit, Main, logged
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUN = Path("lightning_logs/version_0")
-
-
-def run_main(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """Run the program inside this process; return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, *options])
-    monkeypatch.setattr(cli_module, "prepare_console", lambda: None)
-    return main()
 
 
 def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
@@ -53,7 +47,7 @@ def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
     ]  # fmt: skip
 
 
-def test_both_spellings_of_an_option_are_the_same(tiny_fit: Fit) -> None:
+def test_both_spellings_of_an_option_mean_the_same(tiny_fit: Fit) -> None:
     for spelling in ("--max_steps=7", "--trainer.max_steps=7"):
         assert ShakespeareCLI([*TINY, spelling]).trainer.max_steps == 7
 
@@ -88,6 +82,14 @@ def test_the_resolved_config_repeats_the_run(tiny_fit: Fit) -> None:
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+def test_the_seed_is_in_the_checkpoint_and_in_the_log(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=1", "--seed=7")
+    assert torch.load(cli.last.path, weights_only=True)["hyper_parameters"]["seed"] == 7
+    assert "seed_everything: 7" in (RUN / "config.yaml").read_text()
+    assert "seed: 7" in (RUN / "hparams.yaml").read_text()
+    assert ShakespeareLM.load_from_checkpoint(cli.last.path).hparams["seed"] == 7
+
+
 def test_a_rerun_into_the_same_folder_makes_a_new_version(tiny_fit: Fit) -> None:
     for _ in range(2):
         tiny_fit("--max_steps=2")
@@ -103,24 +105,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_fit: Fit
         for seed in (1, 1, 2)
     ]
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_samples_leave_the_training_untouched(tiny_fit: Fit) -> None:
-    options = ("--max_steps=6", "--val_check_interval=2", "--model.dropout=0.2")
-    runs = [tiny_fit(*options, f"--sample.max_new_tokens={number}") for number in (0, 50)]
-    states = [run.model.state_dict() for run in runs]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_the_end_says_loss_bits_perplexity_and_what_to_type_next(
-    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
-    loss = float(tiny_fit("--max_steps=3").best.best_model_score)
-    output = capsys.readouterr().out
-    assert f"best val_loss {loss:.4f} nats per character" in output
-    assert f"{loss / math.log(2):.4f} bits per character, perplexity {math.exp(loss):.3f}" in output
-    assert "tensorboard --logdir lightning_logs" in output
-    assert f"python scripts/complete.py --ckpt {RUN / 'checkpoints' / 'best.ckpt'}" in output
 
 
 def test_a_checkpoint_alone_gives_the_same_logits_elsewhere(tiny_fit: Fit) -> None:
@@ -141,19 +125,6 @@ def test_a_run_can_do_without_checkpoints_or_logger_and_is_tested_all_the_same(
     assert "test_loss" in tiny_fit(*options).trainer.callback_metrics
 
 
-def test_a_run_ends_in_time_with_a_checkpoint(tiny_fit: Fit) -> None:
-    cli = tiny_fit("--max_steps=1000000", "--max_time=00:00:00:01", "--sample.max_new_tokens=0")
-    assert 0 < cli.trainer.global_step < 1_000_000
-    assert (RUN / "checkpoints" / "best.ckpt").is_file()
-
-
-def test_a_run_of_whole_epochs_is_validated_and_saved_at_its_end(tiny_fit: Fit) -> None:
-    cli = tiny_fit("--max_epochs=1", "--max_steps=1000", "--val_check_interval=20")
-    assert cli.trainer.global_step == 34
-    last = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == 34
-
-
 def test_the_text_is_loaded_once(tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[object] = []
     original = datamodule.load_corpus
@@ -167,61 +138,12 @@ def test_the_text_is_loaded_once(tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch)
     assert len(loads) == 1
 
 
-def test_the_config_of_a_resumed_run_starts_from_the_beginning(
-    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_config_of_a_resumed_run_starts_from_the_beginning(tiny_fit: Fit) -> None:
     tiny_fit("--max_steps=2", "--model.decay_steps=4")
-    capsys.readouterr()
     tiny_fit("--max_steps=4", "--model.decay_steps=4", "--ckpt_path=last")
-    assert f"going on from {RUN / 'checkpoints' / 'last.ckpt'}, step 2" in capsys.readouterr().out
-    assert yaml.safe_load((RUN / "config.yaml").read_text())["ckpt_path"] is None
-    tiny_fit("--max_steps=4", "--model.decay_steps=4", "--ckpt_path=last")
-    assert "nothing is left to do" in capsys.readouterr().out
-
-
-def test_half_precision_is_scored_as_exactly_as_single(tiny_fit: Fit) -> None:
-    options = ("--max_steps=1", "--model.optimizer=adamw", "--model.learning_rate=1e-9")
-    options += ("--model.zero_init=false",)
-    single, half = (
-        float(tiny_fit(*options, f"--precision={precision}").best.best_model_score)
-        for precision in ("32-true", "bf16-true")
-    )
-    # The logits differ by bfloat16's rounding; sums in bfloat16 would be off by 1e-2.
-    assert half == pytest.approx(single, abs=3e-3)
-
-
-def test_a_text_in_any_script_gets_a_command_that_works(
-    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("text.txt").write_text("Жили-были дед да баба. " * 40, encoding="utf-8")
-    tiny_fit("--data.corpus=text.txt", "--max_steps=2")
-    assert capsys.readouterr().out.rstrip().endswith("best.ckpt")
-
-
-def test_a_second_ctrl_c_stops_at_once(tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Throughput, trainer, *arguments) -> None:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Throughput, "on_train_batch_end", interrupt)
-    try:
-        assert run_main(monkeypatch, "--max_steps=5") == 130
-    finally:  # Lightning leaves Ctrl-C switched off
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.mark.parametrize("step", [2, 99])
-def test_a_run_leaves_signals_as_they_were(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    def terminate(self: Throughput, trainer, *arguments) -> None:
-        if trainer.global_step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Throughput, "on_train_batch_end", terminate)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert run_main(monkeypatch, "--max_steps=3") == (143 if step == 2 else 0)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["trainer"]["max_steps"] == 4
 
 
 def test_a_part_held_back_is_tested_with_the_best_checkpoint(tiny_fit: Fit) -> None:
@@ -272,80 +194,8 @@ def test_the_default_recipe_is_what_the_classes_default_to(tiny_fit: Fit) -> Non
     assert with_file["trainer"] == without["trainer"]
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--max_steps=12", "--val_check_interval=5", "--model.dropout=0.2")
-    whole = tiny_fit(*options, "--default_root_dir=whole")
-    original = Throughput.on_train_batch_end
-
-    def interrupt(self: Throughput, trainer, *arguments) -> None:
-        original(self, trainer, *arguments)
-        if trainer.global_step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Throughput, "on_train_batch_end", interrupt)
-        assert run_main(monkeypatch, *options) == 130
-    output = capsys.readouterr().out
-    assert "Stopped at step 7" in output
-    assert (
-        f"--config {RUN / 'config.yaml'} --ckpt_path {RUN / 'checkpoints' / 'last.ckpt'}" in output
-    )
-
-    resumed = tiny_fit(*options, "--ckpt_path=last")
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    folder = Path("whole/lightning_logs/version_0")
-    assert logged(RUN, "train_loss") == logged(folder, "train_loss")
-
-
-def test_a_loss_that_is_no_number_ends_the_run_with_advice_and_keeps_the_checkpoint(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    original = cli_module.ShakespeareLM.training_step
-
-    def training_step(self, batch, batch_idx: int) -> torch.Tensor:
-        return original(self, batch, batch_idx) * (math.nan if self.global_step == 5 else 1.0)
-
-    monkeypatch.setattr(cli_module.ShakespeareLM, "training_step", training_step)
-    assert run_main(monkeypatch, "--max_steps=9", "--val_check_interval=2") == 1
-    error = capsys.readouterr().err
-    assert "error: train_loss is nan at step 6" in error
-    assert "lower learning rates (--model.learning_rate, --model.muon_learning_rate)" in error
-    assert torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
-
-
-def test_a_gradient_that_is_no_number_ends_the_run_before_the_weights_take_harm(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Overflow(torch.autograd.Function):
-        @staticmethod
-        def forward(context, loss: torch.Tensor) -> torch.Tensor:
-            return loss.clone()
-
-        @staticmethod
-        def backward(context, gradient: torch.Tensor) -> torch.Tensor:
-            return gradient * math.inf
-
-    original = cli_module.ShakespeareLM.training_step
-    modules = []
-
-    def training_step(self, batch, batch_idx: int) -> torch.Tensor:
-        modules[:] = [self]
-        loss = original(self, batch, batch_idx)
-        return Overflow.apply(loss) if self.global_step == 5 else loss
-
-    monkeypatch.setattr(cli_module.ShakespeareLM, "training_step", training_step)
-    assert run_main(monkeypatch, "--max_steps=9", "--val_check_interval=2") == 1
-    error = capsys.readouterr().err
-    assert re.search(r"error: gradient_norm is (nan|inf) at step 6 \(learning rate", error)
-    assert "the best checkpoint is kept: " in error
-    assert all(torch.isfinite(parameter).all() for parameter in modules[0].parameters())
-
-
-def test_a_full_disk_under_the_log_ends_the_run_in_lines_and_keeps_the_checkpoint(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_the_checkpoint(
+    tiny_main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = RecordWriter.write
 
@@ -355,8 +205,8 @@ def test_a_full_disk_under_the_log_ends_the_run_in_lines_and_keeps_the_checkpoin
         written(self, data)
 
     monkeypatch.setattr(RecordWriter, "write", write)
-    monkeypatch.setattr(threading, "excepthook", console._thread_failed)
-    assert run_main(monkeypatch, "--max_steps=200", "--val_check_interval=2") == 1
+    monkeypatch.setattr(threading, "excepthook", shared._thread_failed)
+    assert tiny_main("--max_steps=200", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "warning: the log cannot be written: No space left on device" in error
     assert "error: No space left on device" in error
@@ -364,44 +214,22 @@ def test_a_full_disk_under_the_log_ends_the_run_in_lines_and_keeps_the_checkpoin
     assert torch.load(RUN / "checkpoints/best.ckpt", weights_only=True)["global_step"] >= 2
 
 
-def test_max_time_ends_a_run_that_says_how_to_go_on_and_then_has_as_much_again(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--max_steps=100000", "--max_time=00:00:00:01", "--model.schedule=constant"]
-    options += ["--val_check_interval=100000"]
-    assert run_main(monkeypatch, *options) == 0
-    output = capsys.readouterr().out
-    first = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert f"Stopped at step {first:,}. To go on from there" in output
-    assert run_main(monkeypatch, *options, "--ckpt_path=last") == 0
-    second = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert second > first + 5
-
-
-def test_a_validation_loss_that_is_no_number_ends_the_run_too(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--model.learning_rate=1e37", "--model.warmup_steps=0", "--max_steps=1")
-    assert run_main(monkeypatch, *options) == 1
-    error = capsys.readouterr().err
-    assert "error: val_loss is inf at step 1 (learning rate 1e+37)" in error
-    assert "no model was saved yet" in error
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model.dropout=1.5"], "dropout is 1.5"),
         (["--model.d_model=9", "--model.num_heads=3"], "d_model is 9: sinusoidal"),
-        (["--model.d_model=10", "--model.num_heads=3"], "d_model is 10 and num_heads 3"),
-        (["--data.corpus=no/such.txt"], "'no/such.txt' is no existing file and no known name"),
+        (["--model.d_model=10", "--model.num_heads=3"], "d_model is 10 and num_heads is 3"),
+        (["--data.val_fraction=0"], "val_fraction is 0.0"),
+        (["--data.split=documents"], "split is documents: the corpus has 1 document(s)"),
+        (["--data.corpus=no/such.txt"], "'no/such.txt' is neither an existing file nor a known"),
         (["--ckpt_path=none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
         (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
         (["--max_steps=-1", "--max_epochs=1"], "schedule is linear"),
         (["--limit_val_batches=0"], "limit_val_batches is 0"),
         (["--seed=-1"], "seed_everything is -1"),
-        (["--max_steps=-5"], "the Trainer refuses these options"),
+        (["--max_steps=-5"], "the Trainer rejects these options"),
         (["--sample.temperature=-1"], "temperature is -1.0"),
         (["--sample.max_new_tokens=-1"], "max_new_tokens is -1"),
         (["--accelerator=banana"], "--accelerator banana"),
@@ -413,13 +241,9 @@ def test_a_validation_loss_that_is_no_number_ends_the_run_too(
     ],
 )
 def test_a_mistake_is_one_line_exit_code_1_and_leaves_no_run_behind(
-    tiny_fit: Fit,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    message: str,
+    tiny_main: Main, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    assert run_main(monkeypatch, *options) == 1
+    assert tiny_main(*options) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert message in lines[0]
@@ -429,10 +253,19 @@ def test_a_mistake_is_one_line_exit_code_1_and_leaves_no_run_behind(
 @pytest.mark.parametrize(
     "options", [["--nonsense=1"], ["--max_steps=many"], ["--config=none.yaml"]]
 )
-def test_wrong_usage_is_exit_code_2(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, options: list[str]
+def test_wrong_usage_is_exit_code_2(tiny_main: Main, options: list[str]) -> None:
+    assert tiny_main(*options) == 2
+
+
+def test_the_old_name_of_the_window_order_is_refused_with_the_new_one(
+    tiny_main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(monkeypatch, *options) == 2
+    Path("old.yaml").write_text("data: {sampling: grid}\n")
+    for options in (["--data.sampling=grid"], ["--data.sampling", "grid"], ["--config=old.yaml"]):
+        assert tiny_main(*options) == 2
+        error = capsys.readouterr().err
+        assert "error: data.sampling was renamed: use data.window_order" in error.splitlines()
+    assert not Path("lightning_logs").exists()
 
 
 class Harmful:
@@ -447,14 +280,6 @@ def test_a_checkpoint_that_holds_code_is_not_resumed_from(tiny_fit: Fit) -> None
     with pytest.raises(UserError, match="holds more than tensors and plain values"):
         tiny_fit("--max_steps=2", "--ckpt_path=harmful.ckpt")
     assert not Path("ran").exists()
-
-
-def test_resuming_with_another_network_is_refused_by_name(tiny_fit: Fit) -> None:
-    tiny_fit("--max_steps=2")
-    with pytest.raises(UserError, match="num_layers 1, but this run has 2"):
-        tiny_fit("--max_steps=4", "--model.num_layers=2", "--ckpt_path=last")
-    with pytest.raises(UserError, match=r"learning_rate 0\.008, but this run has 0\.1"):
-        tiny_fit("--max_steps=4", "--model.learning_rate=0.1", "--ckpt_path=last")
 
 
 def test_print_config_shows_every_option(tiny_fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
@@ -474,11 +299,44 @@ def test_help_names_this_projects_options_before_lightnings(
         ShakespeareCLI(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    places = [
+    positions = [
         text.index(f"\n  --{name} ")
         for name in ("model.d_model", "data.corpus", "trainer.max_steps")
     ]
-    assert places == sorted(places)
+    assert positions == sorted(positions)
+
+
+def documentation(config: type) -> dict[str, str]:
+    """Return the text that a class's docstring has for each of its arguments."""
+    arguments, *_ = (inspect.getdoc(config) or "").partition("Raises:")
+    return dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("group", "config"),
+    [("model", NetworkConfig), ("model", OptimizerConfig), ("data", SplitConfig)],
+)
+def test_help_shows_every_option_of_the_dataclasses_with_documentation_and_default(
+    tiny_fit: Fit,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    group: str,
+    config: type,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # no words divided at their hyphens
+    with pytest.raises(SystemExit):
+        ShakespeareCLI(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    documented = documentation(config)
+    defaults = {field.name: field.default for field in fields(config)}
+    assert documented.keys() == defaults.keys()
+    # Set by --data.context_length, so not an option of the model.
+    for name in defaults.keys() - {"context_length"}:
+        described = re.escape(" ".join(documented[name].split()))
+        default = "null" if defaults[name] is None else defaults[name]
+        shown = rf"--{group}\.{name} \S+ {described} \(type: [^()]*, default: {default}\)"
+        assert re.search(shown, text), name
+    assert "--model.context_length " not in text
 
 
 def test_the_precision_is_chosen_and_written_down_unless_it_is_given(

@@ -1,4 +1,4 @@
-"""`scripts/score.py` as its users meet it: figures, JSON, colours."""
+"""The command `score` as its users meet it: figures, JSON, colours."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def test_a_file_gets_no_colours(
     assert output.read_text().startswith("characters")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(checkpoint: Path, text: Path) -> None:
+def test_a_closed_pipe_ends_it_quietly(checkpoint: Path, text: Path) -> None:
     command = f"{sys.executable} {SCRIPT} --ckpt {checkpoint} {text} --top 5; echo $? >&2"
     done = subprocess.run(
         ["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=True
@@ -126,7 +126,7 @@ def test_the_alternatives_are_listed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--top=99"], "top is 99: accepted is 0 to 1"),
+        (["--top=99"], "top is 99: expected 0 <= top <= 1"),
         (["--ckpt=none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--output=no/folder/file"], "no/folder/file: No such file or directory"),
     ],
@@ -149,7 +149,7 @@ def test_texts_that_cannot_be_scored_are_refused(
 ) -> None:
     for content, message in (
         (b"", "the text has 0 known characters"),
-        (b"To\xff", "is not UTF-8: byte 0xFF at offset 2"),
+        (b"To\xff", "is not UTF-8 text: invalid byte 0xFF at offset 2"),
         (b"To Z", "'Z' (U+005A) at position 3"),
     ):
         path = tmp_path / "bad.txt"

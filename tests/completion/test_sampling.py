@@ -2,11 +2,17 @@
 
 import math
 import random
+from typing import get_type_hints
 
 import pytest
 import torch
 
-from shakespeare_lm.completion.sampling import Decoding, next_ids, next_probabilities
+from shakespeare_lm.completion.sampling import (
+    SamplingKeywords,
+    SamplingOptions,
+    next_ids,
+    next_probabilities,
+)
 from shakespeare_lm.errors import UserError
 
 LOGITS = torch.tensor([[1.0, 3.0, -2.0, 2.0, 0.5]])
@@ -14,19 +20,19 @@ LOGITS = torch.tensor([[1.0, 3.0, -2.0, 2.0, 0.5]])
 
 def kept(logits: torch.Tensor, **options: float) -> list[bool]:
     """Return which characters of one row can be drawn."""
-    probabilities = next_probabilities(logits[None], Decoding(temperature=1.0, **options))
+    probabilities = next_probabilities(logits[None], SamplingOptions(temperature=1.0, **options))
     assert probabilities.sum().item() == pytest.approx(1.0)
     return (probabilities[0] > 0).tolist()
 
 
-def test_greedy_temperature_zero_top_k_one_and_tiny_shares_agree() -> None:
+def test_greedy_temperature_zero_top_k_one_and_tiny_fractions_agree() -> None:
     ways = [
-        Decoding(greedy=True),
-        Decoding(temperature=0.0),
-        Decoding(temperature=1e-30),
-        Decoding(top_k=1),
-        Decoding(top_p=1e-9),
-        Decoding(min_p=1.0),
+        SamplingOptions(greedy=True),
+        SamplingOptions(temperature=0.0),
+        SamplingOptions(temperature=1e-30),
+        SamplingOptions(top_k=1),
+        SamplingOptions(top_p=1e-9),
+        SamplingOptions(min_p=1.0),
     ]
     logits = torch.randn(20, 9, generator=torch.Generator().manual_seed(0))
     uniform = [random.Random(row).random() for row in range(20)]
@@ -36,11 +42,11 @@ def test_greedy_temperature_zero_top_k_one_and_tiny_shares_agree() -> None:
 
 def test_greedy_takes_the_lowest_id_on_ties() -> None:
     ties = torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
-    assert next_ids(ties, Decoding(greedy=True), [0.9, 0.9]).tolist() == [1, 0]
+    assert next_ids(ties, SamplingOptions(greedy=True), [0.9, 0.9]).tolist() == [1, 0]
 
 
 def test_temperature_divides_the_logits() -> None:
-    probabilities = next_probabilities(LOGITS, Decoding(temperature=2.0))
+    probabilities = next_probabilities(LOGITS, SamplingOptions(temperature=2.0))
     torch.testing.assert_close(probabilities, (LOGITS.double() / 2).softmax(-1))
 
 
@@ -67,12 +73,12 @@ def test_min_p_keeps_those_as_likely_as_a_share_of_the_likeliest() -> None:
 def test_min_p_compares_probabilities_after_the_temperature() -> None:
     logits = torch.tensor([[0.8, 0.2]]).log()
     # At temperature 0.5 the ratio of 4 becomes 16.
-    cold = next_probabilities(logits, Decoding(temperature=0.5, min_p=0.1))
+    cold = next_probabilities(logits, SamplingOptions(temperature=0.5, min_p=0.1))
     assert cold.tolist() == [[1.0, 0.0]]
     assert kept(logits[0], min_p=0.1) == [True, True]
 
 
-def test_each_filter_sees_what_those_before_it_have_left() -> None:
+def test_each_filter_works_on_what_the_filters_before_it_kept() -> None:
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     # Of the first two, 0.4 and 0.3, the first alone has 4/7 = 0.571 of the probability.
     assert kept(logits, top_k=2, top_p=0.56) == [True, False, False, False]
@@ -82,9 +88,14 @@ def test_each_filter_sees_what_those_before_it_have_left() -> None:
 def test_rows_do_not_change_each_other() -> None:
     logits = torch.randn(8, 12, generator=torch.Generator().manual_seed(1)) * 3
     uniform = [random.Random(row).random() for row in range(8)]
-    for decoding in (Decoding(), Decoding(top_k=3), Decoding(top_p=0.7), Decoding(min_p=0.1)):
-        together = next_ids(logits, decoding, uniform).tolist()
-        alone = [next_ids(logits[n : n + 1], decoding, uniform[n : n + 1]) for n in range(8)]
+    for way in (
+        SamplingOptions(),
+        SamplingOptions(top_k=3),
+        SamplingOptions(top_p=0.7),
+        SamplingOptions(min_p=0.1),
+    ):
+        together = next_ids(logits, way, uniform).tolist()
+        alone = [next_ids(logits[n : n + 1], way, uniform[n : n + 1]) for n in range(8)]
         assert together == [int(one) for one in alone]
 
 
@@ -92,34 +103,38 @@ def test_rows_do_not_change_each_other() -> None:
 def test_logits_are_not_modified(dtype: torch.dtype) -> None:
     # In double precision there is no conversion that makes a copy by chance.
     logits = LOGITS.to(dtype, copy=True)
-    next_ids(logits, Decoding(top_k=2, top_p=0.5, min_p=0.1), [0.5])
+    next_ids(logits, SamplingOptions(top_k=2, top_p=0.5, min_p=0.1), [0.5])
     assert torch.equal(logits, LOGITS.to(dtype))
 
 
 @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.97}, {"min_p": 0.05}])
 def test_frequencies_match_probabilities(options: dict[str, float]) -> None:
-    decoding, draws = Decoding(temperature=1.0, **options), 4000
+    way, draws = SamplingOptions(temperature=1.0, **options), 4000
     source = random.Random(1)
     uniform = [source.random() for _ in range(draws)]
-    drawn = next_ids(LOGITS.expand(draws, -1), decoding, uniform)
+    drawn = next_ids(LOGITS.expand(draws, -1), way, uniform)
     counts = drawn.bincount(minlength=5)
-    probabilities = next_probabilities(LOGITS, decoding)[0]
+    probabilities = next_probabilities(LOGITS, way)[0]
     possible = probabilities > 0
     assert possible.sum() == 4
     assert counts[~possible].sum() == 0
     expected = probabilities[possible] * draws
     chi_squared = ((counts[possible] - expected) ** 2 / expected).sum().item()
-    # 3 degrees of freedom: a right sampler exceeds 21.1 for one seed in 10,000. The seed is fixed.
+    # 3 degrees of freedom: a correct sampler exceeds 21.1 for one seed in 10,000; ours is fixed.
     assert chi_squared < 21.1
 
 
-def test_the_smallest_and_the_largest_random_number_choose_something_possible() -> None:
+def test_extreme_random_numbers_choose_an_id_of_positive_probability() -> None:
     logits = torch.tensor([[0.0, 5.0, 4.0, 0.0]])
-    largest = 1.0 - 2.0**-53  # what `random` returns at most
+    largest = 1.0 - 2.0**-53  # the largest that `random` returns
     for scale in (0.0, 1.0, 100.0, 1e4):
         for uniform in (0.0, largest):
-            (number,) = next_ids(logits * scale, Decoding(temperature=1.0, top_k=2), [uniform])
-            probabilities = next_probabilities(logits * scale, Decoding(temperature=1.0, top_k=2))
+            (number,) = next_ids(
+                logits * scale, SamplingOptions(temperature=1.0, top_k=2), [uniform]
+            )
+            probabilities = next_probabilities(
+                logits * scale, SamplingOptions(temperature=1.0, top_k=2)
+            )
             assert probabilities[0, number] > 0
 
 
@@ -139,4 +154,15 @@ def test_the_smallest_and_the_largest_random_number_choose_something_possible() 
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Decoding(**options)
+        SamplingOptions(**options)
+
+
+def test_the_keywords_are_the_options_and_of_their_types() -> None:
+    assert get_type_hints(SamplingKeywords) == get_type_hints(SamplingOptions)
+    assert list(SamplingKeywords.__annotations__) == list(SamplingOptions.__dataclass_fields__)
+
+
+def test_the_filters_are_the_options_that_default_to_none() -> None:
+    assert not SamplingOptions(greedy=True, temperature=0.0).filters
+    for name in ("top_k", "top_p", "min_p"):
+        assert SamplingOptions(**{name: 1}).filters, name

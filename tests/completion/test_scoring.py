@@ -87,7 +87,7 @@ def test_too_short_a_text_and_values_out_of_range_are_refused(completer: Complet
     with pytest.raises(UserError, match="the text has 1 known characters"):
         completer.score("a")
     for top in (-1, 11):
-        with pytest.raises(UserError, match=f"top is {top}: accepted is 0 to 10"):
+        with pytest.raises(UserError, match=f"top is {top}: expected 0 <= top <= 10"):
             completer.score("abc", top=top)
     with pytest.raises(UserError, match="window is 'whole'"):
         completer.score("abc", window="whole")

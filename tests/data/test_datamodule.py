@@ -1,10 +1,12 @@
-"""The data module: parts, vocabulary, loaders."""
+"""The data module: parts, vocabulary, loaders, and the check of a resumed run's text and split."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.errors import UserError
 
 
@@ -14,7 +16,7 @@ def sample(**options: object) -> ShakespeareDataModule:
     return data
 
 
-def targets(loader) -> int:
+def targets(loader: WindowLoader) -> int:
     return sum(int(batch.target_mask.sum()) for batch in loader)
 
 
@@ -26,7 +28,7 @@ def test_all_characters_but_the_first_of_each_part_are_targets() -> None:
     assert targets(train) + targets(val) == total - 2
 
 
-def test_batches_have_the_size_that_was_asked_for() -> None:
+def test_batches_have_the_requested_size() -> None:
     batch = next(iter(sample(context_length=24, batch_size=5).train_dataloader()))
     assert {tuple(part.shape) for part in batch} == {(5, 24)}
 
@@ -47,11 +49,39 @@ def test_the_train_sample_is_fixed_and_lies_in_the_training_part() -> None:
             assert data.tokenizer.decode(row[mask].tolist()) in text[: int(len(text) * 0.9)]
 
 
-def test_a_test_part_is_held_back() -> None:
+def test_a_test_part_is_held_out() -> None:
     data = sample(val_fraction=0.2, test_fraction=0.1)
     total = len(ShakespeareDataModule(corpus="sample").documents[0])
     assert targets(data.test_dataloader()) == pytest.approx(total * 0.1, abs=2)
     assert targets(data.val_dataloader()[0]) == pytest.approx(total * 0.2, abs=2)
+
+
+def files(folder: Path, *texts: str) -> str:
+    """Write one file per text; return a glob that matches them in this order."""
+    folder.mkdir(exist_ok=True)
+    for number, text in enumerate(texts):
+        (folder / f"{number}.txt").write_text(text)
+    return str(folder / "*.txt")
+
+
+def test_whole_files_are_held_out_by_a_split_by_documents(tmp_path: Path) -> None:
+    texts = ["first " * 20, "second ", "third "]
+    data = ShakespeareDataModule(
+        corpus=files(tmp_path, *texts), split="documents", test_fraction=0.1
+    )
+    data.setup()
+    decoded = {name: data.tokenizer.decode(part.ids) for name, part in data.encoded.items()}
+    assert decoded == dict(zip(("train", "val", "test"), texts, strict=True))
+
+
+def test_one_file_cannot_be_split_by_documents() -> None:
+    with pytest.raises(UserError, match="split is documents: the corpus has 1 document"):
+        sample(split="documents")
+
+
+def test_the_vocabulary_has_the_characters_of_every_part(tmp_path: Path) -> None:
+    data = ShakespeareDataModule(corpus=files(tmp_path, "cab " * 50, "xyz"))
+    assert data.vocabulary == " abcxyz"
 
 
 def test_random_chunks_warn_that_neighbours_leak() -> None:
@@ -61,9 +91,32 @@ def test_random_chunks_warn_that_neighbours_leak() -> None:
 
 def test_random_chunks_are_not_cut_in_two_by_a_shift() -> None:
     with pytest.warns(UserWarning, match="neighbours"):
-        loader = sample(split="random_chunks", sampling="shifted").train_dataloader()
+        loader = sample(split="random_chunks", window_order="shifted").train_dataloader()
     full = sum(int(batch.target_mask.all(dim=1).sum()) for batch in loader)
     assert full >= len(loader.windows(0).starts) - 1
+
+
+def test_only_training_windows_are_in_the_chosen_order() -> None:
+    data = sample(window_order="random")
+    assert data.train_dataloader().window_order == "random"
+    assert [loader.window_order for loader in data.val_dataloader()] == ["sequential"] * 2
+    assert sample().train_dataloader().window_order == "shifted"
+
+
+def test_overfitting_on_a_few_batches_sees_the_same_ones_each_epoch() -> None:
+    data = sample()
+    data.trainer = SimpleNamespace(overfit_batches=2, global_rank=0, world_size=1)
+    assert data.train_dataloader().window_order == "sequential"
+
+
+def test_each_process_gets_a_shard_of_each_batch() -> None:
+    data, total = sample(), targets(sample().train_dataloader())
+    counts = []
+    for rank in range(2):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        counts.append(targets(data.train_dataloader()))
+    assert sum(counts) == total
+    assert counts[0] == pytest.approx(total / 2, rel=0.05)
 
 
 def test_many_symbols_make_smaller_validation_batches(tmp_path: Path) -> None:
@@ -74,7 +127,7 @@ def test_many_symbols_make_smaller_validation_batches(tmp_path: Path) -> None:
     assert data.val_dataloader()[0].batch_size == (1 << 22) // 5001 // 32
 
 
-def test_setup_lets_go_of_the_characters() -> None:
+def test_setup_frees_the_characters() -> None:
     data = sample()
     assert "documents" not in vars(data)
     assert "parts" not in vars(data)
@@ -86,7 +139,7 @@ def test_a_text_too_short_to_split_is_refused(tmp_path: Path, text: str) -> None
     path = tmp_path / "short.txt"
     path.write_text(text)
     with pytest.raises(
-        UserError, match=f"the text has {len(text)} characters, too few for a split"
+        UserError, match=f"the text has {len(text)} characters, too few to split with"
     ):
         ShakespeareDataModule(corpus=str(path)).setup()
 
@@ -105,3 +158,59 @@ def test_a_text_too_short_to_split_is_refused(tmp_path: Path, text: str) -> None
 def test_options_out_of_range_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ShakespeareDataModule(**options)
+
+
+# --- resuming ---
+
+
+def resuming(data: ShakespeareDataModule, training: bool = True) -> ShakespeareDataModule:
+    data.trainer = SimpleNamespace(training=training)
+    return data
+
+
+def test_the_same_text_and_split_can_be_resumed() -> None:
+    state = sample().state_dict()
+    assert state == sample().fingerprint
+    resuming(sample(batch_size=3, window_order="grid", seed=5)).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_fraction": 0.2}, "the checkpoint was trained with val_fraction 0.1, not 0.2"),
+        ({"test_fraction": 0.2}, "the checkpoint was trained with test_fraction 0.0, not 0.2"),
+    ],
+)
+def test_another_split_cannot_be_resumed(options: dict, message: str) -> None:
+    state = sample().state_dict()
+    with pytest.raises(UserError, match=f"^cannot resume: {message}; resume with the --data "):
+        resuming(sample(**options)).load_state_dict(state)
+
+
+def test_another_text_cannot_be_resumed_even_if_its_vocabulary_is_the_same(tmp_path: Path) -> None:
+    one, other = (
+        ShakespeareDataModule(corpus=files(tmp_path / name, text))
+        for name, text in [("one", "abc" * 20), ("other", "acb" * 20)]
+    )
+    assert one.vocabulary == other.vocabulary
+    with pytest.raises(UserError, match="cannot resume: the checkpoint was trained on another"):
+        resuming(other).load_state_dict(one.state_dict())
+
+
+def test_random_chunks_are_resumed_only_with_the_same_seed() -> None:
+    with pytest.warns(UserWarning, match="neighbours"):
+        state = sample(split="random_chunks").state_dict()
+    data = ShakespeareDataModule(corpus="sample", split="random_chunks", seed=2)
+    with pytest.raises(UserError, match="trained with seed 1337, not 2"):
+        resuming(data).load_state_dict(state)
+
+
+def test_evaluating_a_checkpoint_on_another_split_is_not_refused() -> None:
+    state, other = sample().state_dict(), sample(val_fraction=0.2)
+    other.load_state_dict(state)
+    resuming(other, training=False).load_state_dict(state)
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    with pytest.raises(UserError, match=r"option is 'batchsize': choose from: corpus, .*, split, "):
+        ShakespeareDataModule(batchsize=3)

@@ -1,4 +1,4 @@
-"""A file from the internet arrives whole and verified, or not at all: against a local server."""
+"""Downloads from a local server: a file arrives complete and verified, or not at all."""
 
 import contextlib
 import gc
@@ -15,13 +15,13 @@ import pytest
 from urllib3.util import Retry
 
 from shakespeare_lm.data.download import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     PAUSES_SECONDS,
     DownloadError,
     download,
 )
 
-# Longer than one block of the copy loop, shorter than what gets a progress bar.
+# Longer than one block of the copy loop, too short for a progress bar.
 BODY = b"To be, or not to be, that is the question.\n" * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 ATTEMPTS = 1 + len(PAUSES_SECONDS)
@@ -29,7 +29,7 @@ ATTEMPTS = 1 + len(PAUSES_SECONDS)
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
-    """Keep `gc.collect()` from walking all of torch each time."""
+    """Keep `gc.collect()` fast: exclude the objects of torch."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -37,7 +37,7 @@ def quick_collections():
 
 @pytest.fixture(autouse=True)
 def fast_and_direct(monkeypatch):
-    """No pauses between attempts, and no proxy between the test and its server."""
+    """Make attempts follow each other at once, and bypass any proxy."""
     monkeypatch.setattr("shakespeare_lm.data.download.PAUSES_SECONDS", (0.0,) * len(PAUSES_SECONDS))
     monkeypatch.setattr(Retry, "get_backoff_time", lambda self: 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -46,9 +46,9 @@ def fast_and_direct(monkeypatch):
 
 @pytest.fixture
 def serve():
-    """Start a server that gives these answers, one per request, and repeats the last one.
+    """Return a function that starts a server with these answers, one per request; the last repeats.
 
-    Returns its address and the list of the paths that were asked for, which grows.
+    It returns the URL, and the list of requested paths, which grows.
     """
     servers = []
 
@@ -75,7 +75,7 @@ def serve():
 
 
 def send(body, announced=None):
-    """Answer with a body, of which perhaps more was announced than comes."""
+    """Answer with a body, and perhaps another Content-Length than it has."""
 
     def answer(handler):
         handler.send_response(200)
@@ -108,17 +108,17 @@ def send_half_and_stall(handler):
     stay_silent(handler)
 
 
-whole = send(BODY)
-cut = send(BODY[:100_000], announced=len(BODY))
+send_all = send(BODY)
+send_part = send(BODY[:100_000], announced=len(BODY))
 
 
 def left_in(folder):
-    """Return the names of all files but the lock, which may stay."""
+    """Return the names of all files except the lock, which may stay."""
     return sorted(path.name for path in folder.iterdir() if path.name != ".tiny.txt.lock")
 
 
 def refused(url, path, **options):
-    """Return the message of the download that must fail."""
+    """Return the error message of a download that must fail."""
     with pytest.raises(DownloadError) as caught:
         download(url, SHA256, path, **options)
     message = str(caught.value)
@@ -128,7 +128,7 @@ def refused(url, path, **options):
 
 
 def test_a_download_leaves_exactly_the_file(serve, tmp_path):
-    url, asked = serve(whole)
+    url, asked = serve(send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert (tmp_path / "tiny.txt").read_bytes() == BODY
     assert left_in(tmp_path) == ["tiny.txt"]
@@ -136,19 +136,19 @@ def test_a_download_leaves_exactly_the_file(serve, tmp_path):
 
 
 def test_everybody_may_read_a_downloaded_file(serve, tmp_path):
-    url, _ = serve(whole)
+    url, _ = serve(send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert (tmp_path / "tiny.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_missing_folders_are_made(serve, tmp_path):
-    url, _ = serve(whole)
+def test_missing_folders_are_created(serve, tmp_path):
+    url, _ = serve(send_all)
     download(url, SHA256, tmp_path / "not" / "yet" / "tiny.txt")
     assert left_in(tmp_path / "not" / "yet") == ["tiny.txt"]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(serve, tmp_path):
-    url, asked = serve(whole)
+def test_an_existing_file_is_not_downloaded_again(serve, tmp_path):
+    url, asked = serve(send_all)
     (tmp_path / "tiny.txt").write_text("mine")
     download(url, SHA256, tmp_path / "tiny.txt")
     assert (tmp_path / "tiny.txt").read_text() == "mine"
@@ -156,7 +156,7 @@ def test_a_file_that_is_there_is_not_fetched_again(serve, tmp_path):
 
 
 def test_a_redirect_is_followed(serve, tmp_path):
-    url, asked = serve(redirect, whole)
+    url, asked = serve(redirect, send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert (tmp_path / "tiny.txt").read_bytes() == BODY
     assert asked == ["/text", "/moved"]
@@ -181,7 +181,7 @@ def test_an_altered_download_is_refused_and_leaves_nothing(serve, tmp_path):
     assert asked == ["/text"]
 
 
-def test_a_missing_page_is_an_error_at_once(serve, tmp_path):
+def test_a_missing_page_is_an_error_without_a_retry(serve, tmp_path):
     url, asked = serve(fail(404))
     message = refused(url, tmp_path / "tiny.txt")
     assert message == f"cannot download {url}: the server answered 404 Not Found"
@@ -190,39 +190,39 @@ def test_a_missing_page_is_an_error_at_once(serve, tmp_path):
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_server_that_keeps_failing_is_asked_several_times(status, serve, tmp_path):
+def test_a_server_that_keeps_failing_is_retried(status, serve, tmp_path):
     url, asked = serve(fail(status))
     assert f"cannot download {url}: the server " in refused(url, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == []
     assert len(asked) == ATTEMPTS
 
 
-def test_a_server_that_was_busy_once_is_asked_again(serve, tmp_path):
-    url, asked = serve(fail(503), whole)
+def test_a_server_that_failed_once_is_retried(serve, tmp_path):
+    url, asked = serve(fail(503), send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == ["tiny.txt"]
     assert len(asked) == 2
 
 
-def test_a_connection_that_breaks_before_the_answer_is_tried_again(serve, tmp_path):
-    url, asked = serve(lambda handler: None, whole)
+def test_a_connection_lost_before_the_answer_is_retried(serve, tmp_path):
+    url, asked = serve(lambda handler: None, send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == ["tiny.txt"]
     assert len(asked) == 2
 
 
-def test_a_connection_that_breaks_once_is_tried_again(serve, tmp_path):
-    url, asked = serve(cut, whole)
+def test_a_connection_lost_in_the_body_is_retried(serve, tmp_path):
+    url, asked = serve(send_part, send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert (tmp_path / "tiny.txt").read_bytes() == BODY
     assert left_in(tmp_path) == ["tiny.txt"]
     assert len(asked) == 2
 
 
-def test_a_connection_that_always_breaks_is_an_error_and_leaves_nothing(serve, tmp_path):
-    url, asked = serve(cut)
+def test_a_connection_that_is_lost_every_time_is_an_error_and_leaves_nothing(serve, tmp_path):
+    url, asked = serve(send_part)
     message = refused(url, tmp_path / "tiny.txt")
-    assert message.endswith("the connection broke before the file was whole")
+    assert message.endswith("the connection was lost before the file was complete")
     assert left_in(tmp_path) == []
     assert len(asked) == ATTEMPTS
 
@@ -240,9 +240,9 @@ def test_a_server_that_stalls_in_the_middle_is_an_error_and_leaves_nothing(
 
 
 def test_no_server_at_the_address_is_an_error(tmp_path):
-    with socket.socket() as unheard:  # bound, so that nobody else gets the port, yet not listening
-        unheard.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unheard.getsockname()[1]}/text"
+    with socket.socket() as bound:  # so that nobody else gets the port; it does not listen
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/text"
         message = refused(url, tmp_path / "tiny.txt")
     assert message.startswith(f"cannot download {url}: no connection to the server")
     assert left_in(tmp_path) == []
@@ -256,7 +256,7 @@ def test_a_silent_server_is_an_error_that_says_so(serve, tmp_path, monkeypatch):
     assert left_in(tmp_path) == []
 
 
-def test_a_silent_server_is_given_up_when_patience_ends(serve, tmp_path, monkeypatch):
+def test_patience_limits_the_wait_for_the_first_answer(serve, tmp_path, monkeypatch):
     monkeypatch.setattr("shakespeare_lm.data.download.READ_TIMEOUT_SECONDS", 3.0)
     url, _ = serve(stay_silent)
     start = time.monotonic()
@@ -266,7 +266,7 @@ def test_a_silent_server_is_given_up_when_patience_ends(serve, tmp_path, monkeyp
     assert left_in(tmp_path) == []
 
 
-def test_patience_does_not_end_a_download_under_way(serve, tmp_path):
+def test_patience_does_not_interrupt_a_download_in_progress(serve, tmp_path):
     def trickle(handler):
         send(BODY[:100_000], announced=len(BODY))(handler)
         time.sleep(0.4)
@@ -277,16 +277,16 @@ def test_patience_does_not_end_a_download_under_way(serve, tmp_path):
     assert (tmp_path / "tiny.txt").read_bytes() == BODY
 
 
-def test_two_downloads_of_one_file_at_once_ask_the_server_once(serve, tmp_path):
+def test_two_downloads_of_one_file_at_once_make_one_request(serve, tmp_path):
     def answer_late(handler):
         time.sleep(0.2)
-        whole(handler)
+        send_all(handler)
 
     url, asked = serve(answer_late)
-    together = threading.Barrier(2)
+    barrier = threading.Barrier(2)
 
     def fetch(path):
-        together.wait(5)
+        barrier.wait(5)
         download(url, SHA256, path)
         return path.read_bytes()
 
@@ -296,7 +296,7 @@ def test_two_downloads_of_one_file_at_once_ask_the_server_once(serve, tmp_path):
     assert left_in(tmp_path) == ["tiny.txt"]
 
 
-@pytest.mark.parametrize(("asked_for", "waited"), [("2", 2), ("86400", LONGEST_PAUSE_SECONDS)])
+@pytest.mark.parametrize(("asked_for", "waited"), [("2", 2), ("86400", MAX_PAUSE_SECONDS)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours(
     asked_for, waited, status, serve, tmp_path, monkeypatch
@@ -310,13 +310,13 @@ def test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours(
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
-    url, _ = serve(busy, whole)
+    url, _ = serve(busy, send_all)
     download(url, SHA256, tmp_path / "tiny.txt")
     assert pauses == [waited]
 
 
 @pytest.mark.parametrize("length", ["-5", "many", ""])
-def test_a_server_that_announces_no_number_is_believed_by_its_bytes(length, serve, tmp_path):
+def test_an_invalid_content_length_is_ignored(length, serve, tmp_path):
     def answer(handler):
         handler.send_response(200)
         handler.send_header("Content-Length", length)
@@ -328,14 +328,14 @@ def test_a_server_that_announces_no_number_is_believed_by_its_bytes(length, serv
     assert (tmp_path / "tiny.txt").read_bytes() == BODY
 
 
-def test_a_server_that_announces_less_than_it_sends_is_refused(serve, tmp_path):
+def test_a_content_length_shorter_than_the_file_is_an_error(serve, tmp_path):
     url, _ = serve(send(BODY, announced=100_000))
-    assert "sent another file (100,000 bytes" in refused(url, tmp_path / "tiny.txt")
+    assert "sent another file: 100,000 bytes with SHA-256 " in refused(url, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == []
 
 
-def test_a_server_that_sends_without_end_is_left(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("shakespeare_lm.data.download.MOST_BYTES", 1_000_000)
+def test_a_body_without_an_end_is_abandoned(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.data.download.MAX_BYTES", 1_000_000)
 
     def endless(handler):
         handler.send_response(200)
@@ -345,13 +345,15 @@ def test_a_server_that_sends_without_end_is_left(serve, tmp_path, monkeypatch):
                 handler.wfile.write(BODY)
 
     url, asked = serve(endless)
-    assert "bytes and no end: accepted are at most 1,000,000" in refused(url, tmp_path / "tiny.txt")
+    assert "bytes without an end: expected at most 1,000,000 bytes" in refused(
+        url, tmp_path / "tiny.txt"
+    )
     assert left_in(tmp_path) == []
     assert len(asked) == 1
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_left(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("shakespeare_lm.data.download.MOST_SECONDS", 0.3)
+def test_a_body_that_arrives_too_slowly_is_abandoned(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.data.download.MAX_SECONDS", 0.3)
     monkeypatch.setattr("shakespeare_lm.data.download._BLOCK_BYTES", 1)
 
     def slow(handler):
@@ -362,19 +364,19 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left(serve, tmp_path, monkey
                 handler.wfile.write(b"x")
 
     url, _ = serve(slow)
-    assert "bytes and no end" in refused(url, tmp_path / "tiny.txt")
+    assert "bytes without an end" in refused(url, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("/text", "the server redirects without end"),
+        ("/text", "the server redirects endlessly"),
         ("file:///etc/hostname", "No connection adapters were found"),
         ("http://[", "Invalid IPv6 URL"),
     ],
 )
-def test_a_redirect_to_nowhere_is_an_error(location, reason, serve, tmp_path):
+def test_a_redirect_to_an_invalid_address_is_an_error(location, reason, serve, tmp_path):
     def answer(handler):
         handler.send_response(302)
         handler.send_header("Location", location)
@@ -387,8 +389,8 @@ def test_a_redirect_to_nowhere_is_an_error(location, reason, serve, tmp_path):
     assert left_in(tmp_path) == []
 
 
-def test_a_packed_body_that_swells_is_left(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("shakespeare_lm.data.download.MOST_BYTES", 1_000_000)
+def test_a_compressed_body_that_expands_beyond_the_limit_is_abandoned(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("shakespeare_lm.data.download.MAX_BYTES", 1_000_000)
     bomb = gzip.compress(bytes(50_000_000))
 
     def answer(handler):
@@ -399,12 +401,12 @@ def test_a_packed_body_that_swells_is_left(serve, tmp_path, monkeypatch):
         handler.wfile.write(bomb)
 
     url, _ = serve(answer)
-    assert "accepted are at most 1,000,000 bytes" in refused(url, tmp_path / "tiny.txt")
+    assert "expected at most 1,000,000 bytes" in refused(url, tmp_path / "tiny.txt")
     assert left_in(tmp_path) == []
 
 
 def test_a_proxy_from_the_environment_is_used(serve, tmp_path, monkeypatch):
-    proxy, asked = serve(whole)
+    proxy, asked = serve(send_all)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("http_proxy", proxy.removesuffix("/text"))
@@ -414,7 +416,7 @@ def test_a_proxy_from_the_environment_is_used(serve, tmp_path, monkeypatch):
 
 
 def test_a_data_directory_that_is_read_only_is_an_error(serve, tmp_path):
-    url, asked = serve(whole)
+    url, asked = serve(send_all)
     tmp_path.chmod(0o555)
     if os.access(tmp_path, os.W_OK):
         pytest.skip("this user may write everywhere")
@@ -426,9 +428,9 @@ def test_a_data_directory_that_is_read_only_is_an_error(serve, tmp_path):
     assert asked == []
 
 
-def test_a_data_directory_that_cannot_be_made_is_an_error(serve, tmp_path):
-    url, asked = serve(whole)
-    (tmp_path / "file").write_text("I am no folder")
+def test_a_data_directory_that_cannot_be_created_is_an_error(serve, tmp_path):
+    url, asked = serve(send_all)
+    (tmp_path / "file").write_text("not a folder")
     for path in [tmp_path / "file" / "tiny.txt", tmp_path / "file" / "deep" / "tiny.txt"]:
         assert f"cannot write {path}: " in refused(url, path)
     assert asked == []
@@ -436,7 +438,7 @@ def test_a_data_directory_that_cannot_be_made_is_an_error(serve, tmp_path):
 
 def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(serve, tmp_path):
     resource = pytest.importorskip("resource")
-    url, _ = serve(whole)
+    url, _ = serve(send_all)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) - 1, hard))  # as if the disk were full
     try:

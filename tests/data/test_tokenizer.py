@@ -1,4 +1,4 @@
-"""text -> tokenizer: characters become ids and ids become the same characters again."""
+"""The character tokenizer: text becomes ids, and ids become the same text again."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 
 
-def test_the_id_of_a_character_is_its_place_in_the_vocabulary():
+def test_the_id_of_a_character_is_its_index_in_the_vocabulary():
     tokenizer = CharTokenizer("zab ")
     assert tokenizer.encode("a bazz") == [1, 3, 2, 1, 0, 0]
     assert tokenizer.decode([1, 3, 2, 1, 0, 0]) == "a bazz"
@@ -81,7 +81,7 @@ def test_a_batch_of_no_texts_is_empty():
     assert CharTokenizer("abc").batch_encode([]) == ([], [])
 
 
-def test_a_batch_is_padded_to_what_is_left_after_skipping():
+def test_a_batch_is_padded_to_the_longest_text_after_skipping():
     ids, mask = CharTokenizer("abc").batch_encode(["a???", "bc"], unknown="skip")
     assert ids == [[0, 3], [1, 2]]
     assert mask == [[True, False], [True, True]]
@@ -136,7 +136,7 @@ def test_unknown_characters_can_be_replaced_by_their_plain_form_or_a_space():
 
 @pytest.mark.parametrize("number", [-1, 4, 1000])
 def test_an_id_out_of_range_is_an_error_that_names_the_range(number):
-    with pytest.raises(UserError, match=rf"the id {number} is outside .* 0\.\.3$"):
+    with pytest.raises(UserError, match=f"the id is {number}: expected 0 <= id <= 3$"):
         CharTokenizer("abc").decode([0, number])
 
 
@@ -150,6 +150,21 @@ def test_an_empty_vocabulary_is_refused():
         CharTokenizer("")
     with pytest.raises(UserError, match="the vocabulary is empty"):
         CharTokenizer.from_text("", "")
+
+
+def test_a_lone_surrogate_in_a_vocabulary_is_refused():
+    with pytest.raises(UserError, match=r"lone surrogate, '\\udc00'"):
+        CharTokenizer("ab\udc00")
+
+
+def test_only_strings_are_encoded():
+    with pytest.raises(UserError, match="cannot encode a list: expected str"):
+        CharTokenizer("abc").encode(["a", "b"])
+
+
+def test_an_unknown_way_to_treat_unknown_characters_is_refused():
+    with pytest.raises(UserError, match="unknown is 'drop': choose from: error, skip, replace"):
+        CharTokenizer("abc").encode("abc", unknown="drop")
 
 
 def test_encoding_a_string_needs_no_torch():

@@ -1,4 +1,4 @@
-"""Tables that tell positions apart, against scalar formulas."""
+"""Position tables against scalar formulas, and where each scheme acts."""
 
 import math
 
@@ -6,15 +6,22 @@ import pytest
 import torch
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.positions import rotary_table, rotate, sinusoidal_table
+from shakespeare_lm.network.positions import (
+    PositionKind,
+    apply_positions,
+    position_table,
+    rotary_table,
+    rotate,
+    sinusoidal_table,
+)
 
 
-def test_the_sinusoidal_table_is_the_papers_formula() -> None:
+def test_the_sinusoidal_table_is_the_formula_of_the_paper() -> None:
     table = sinusoidal_table(50, 12)
     for position in range(50):
         for pair in range(6):
             angle = position / 10_000 ** (2 * pair / 12)
-            # Single precision holds values up to 1 to within 6e-8.
+            # float32 holds values up to 1 to within 6e-8.
             assert table[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-7)
             assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-7)
 
@@ -43,7 +50,7 @@ def test_rotation_turns_each_pair_by_its_angle() -> None:
             angle = position / 10_000 ** (2 * pair / 4)
             before = complex(x[0, 0, position, pair], x[0, 0, position, pair + 2])
             after = complex(turned[0, 0, position, pair], turned[0, 0, position, pair + 2])
-            # The table is stored in single precision.
+            # The table is stored in float32.
             assert abs(after - before * complex(math.cos(angle), math.sin(angle))) < 1e-6
 
 
@@ -54,5 +61,50 @@ def test_products_of_rotated_vectors_depend_on_distance_alone() -> None:
     scores = turned_q @ turned_k.T
     for distance in range(-10, 11):
         along = scores.diagonal(distance)
-        # Rounding of sums of eight products of single precision numbers of order one.
+        # Rounding of sums of eight products of float32 numbers of order one.
         torch.testing.assert_close(along, along[:1].expand_as(along), rtol=0, atol=1e-5)
+
+
+def test_each_kind_has_a_table_with_a_row_per_position() -> None:
+    assert torch.equal(position_table("sinusoidal", 9, 8, 2), sinusoidal_table(9, 8))
+    assert position_table("learned", 9, 8, 2).shape == (9, 8)
+    # All heads share one rotation: the table has the width of one head.
+    assert torch.equal(position_table("rotary", 9, 8, 2), rotary_table(9, 4))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
+def test_sinusoidal_and_learned_positions_add_the_row_of_each_position(kind: PositionKind) -> None:
+    table, x, mask = torch.randn(9, 8), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
+    positioned = apply_positions(kind, table, x, slice(2, 5), mask)
+    for number in range(3):
+        assert torch.equal(positioned.x[:, number], x[:, number] + table[2 + number])
+    assert positioned.rotation is None
+    assert positioned.mask is mask
+
+
+def test_rows_can_be_at_different_positions() -> None:
+    table, x, at = torch.randn(9, 8), torch.randn(2, 1, 8), torch.tensor([[4], [7]])
+    positioned = apply_positions("learned", table, x, at, None)
+    assert torch.equal(positioned.x[:, 0], x[:, 0] + table[[4, 7]])
+    assert positioned.mask is None
+
+
+def test_rotary_positions_leave_the_embeddings_and_return_a_rotation() -> None:
+    table, x, mask = rotary_table(9, 4), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
+    positioned = apply_positions("rotary", table, x, slice(2, 5), mask)
+    assert positioned.x is x
+    assert positioned.mask is mask
+    queries = torch.randn(2, 2, 3, 4)
+    assert positioned.rotation is not None
+    assert torch.equal(rotate(queries, positioned.rotation), rotate(queries, table[:, 2:5]))
+
+
+def test_rotary_rows_can_be_at_different_positions() -> None:
+    table, at = rotary_table(9, 4), torch.tensor([[4], [7]])
+    rotation = apply_positions("rotary", table, torch.randn(2, 1, 8), at, None).rotation
+    queries = torch.randn(2, 2, 1, 4)
+    assert rotation is not None
+    rotated = rotate(queries, rotation)
+    for row, position in enumerate((4, 7)):
+        expected = rotate(queries[[row]], table[:, [position]])
+        assert torch.equal(rotated[[row]], expected)

@@ -1,4 +1,4 @@
-"""Runs of the command line in processes that can be killed, and start within milliseconds."""
+"""Runs of the `fit` command in processes that can be killed and that start in milliseconds."""
 
 import multiprocessing
 import os
@@ -21,10 +21,10 @@ from tests.conftest import TINY
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.system.killing"])
 
-Place = tuple[str, int]
+Event = tuple[str, int]
 
 
-def _run(folder: Path, options: list[str], place: Place | None, number: int) -> None:
+def _run(folder: Path, options: list[str], event: Event | None, number: int) -> None:
     os.setsid()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -33,52 +33,52 @@ def _run(folder: Path, options: list[str], place: Place | None, number: int) -> 
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    if place is not None:
-        _arm(*place, number)
+    if event is not None:
+        _arm(*event, number)
     sys.argv = ["fit.py", *TINY, *options]
     os._exit(main())
 
 
 def _arm(name: str, count: int, number: int) -> None:
-    """Send this process a signal at the `count`-th passing of a place."""
+    """Make this process send itself a signal when an event happens for the `count`-th time."""
     owner, attribute = {
         "step": (Throughput, "on_train_batch_end"),
         "validation": (ShakespeareLM, "validation_step"),
-        "write": (os, "fsync"),  # the checkpoint's bytes are in the file, under its passing name
+        "write": (os, "fsync"),  # the checkpoint is in the file, which still has its temporary name
         "rename": (Path, "replace"),
     }[name]
     original: Callable = getattr(owner, attribute)
-    passed = 0
+    happened = 0
 
-    def passing(*arguments, **options):
-        nonlocal passed
-        passed += 1
-        if passed == count:
+    def count_and_kill(*arguments, **options):
+        nonlocal happened
+        happened += 1
+        if happened == count:
             os.kill(os.getpid(), number)
         return original(*arguments, **options)
 
-    setattr(owner, attribute, passing)
+    setattr(owner, attribute, count_and_kill)
 
 
 def start(
-    folder: Path, *options: str, place: Place | None = None, number: int = signal.SIGKILL
+    folder: Path, *options: str, event: Event | None = None, number: int = signal.SIGKILL
 ) -> BaseProcess:
-    """Start a run in a folder; at `place`, if given, it sends itself the signal `number`."""
-    process = _PROCESSES.Process(target=_run, args=(folder, list(options), place, number))
+    """Start a run in a folder; at the event, if given, it sends itself the signal `number`."""
+    process = _PROCESSES.Process(target=_run, args=(folder, list(options), event, number))
     process.start()
     return process
 
 
-def run(folder: Path, *options: str, place: Place | None = None, number: int = 9) -> int:
+def run(folder: Path, *options: str, event: Event | None = None, number: int = 9) -> int:
     """Run to the end; return the exit code, which is -9 after SIGKILL."""
-    process = start(folder, *options, place=place, number=number)
+    process = start(folder, *options, event=event, number=number)
     process.join(120)
-    assert process.exitcode is not None, "it hangs"
+    assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 
 
 def run_and_kill_after(folder: Path, seconds: float, *options: str) -> int:
-    """Kill a run from outside, wherever it is after so many seconds."""
+    """Kill a run from outside after so many seconds, whatever it is doing."""
     process = start(folder, *options)
     time.sleep(seconds)
     process.kill()

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("shakespeare_lm", "tests", "configs", "scripts", "pyproject.toml")
+COPIED = ("shakespeare_lm", "tests", "configs", "scripts", "benchmarks", "pyproject.toml")
 # What an assertion's failure says in pytest's summary; a mere crash would prove nothing.
 ASSERTION = r"(assert |AssertionError|Failed: DID NOT RAISE)"
 # The installed package is the original: a copy that finds itself testing that refuses to run.
@@ -29,9 +29,13 @@ import shakespeare_lm
 assert Path(shakespeare_lm.__file__).parents[1] == Path(__file__).parent
 """
 
-CHUNKS = "tests/data/test_windows.py::"
+WINDOWS = "tests/data/test_windows.py::"
+LOADER = "tests/data/test_loader.py::"
+ATTENTION = "tests/network/test_attention.py::"
+ARCHIVE = "tests/checkpoint/test_archive.py::"
+RUNS = "tests/checkpoint/test_runs.py::"
+STOPPING = "tests/training/test_stopping.py::"
 COMPLETION = "tests/completion/test_completer.py::"
-CHECKPOINT = "tests/checkpoint/test_reading.py::"
 READER = "tests/completion/test_decoder.py::"
 ENDING = "tests/completion/test_stop_strings.py::"
 SCORING = "tests/completion/test_scoring.py::"
@@ -72,19 +76,19 @@ MISTAKES = {
         f"{POSITIONS}test_all_rows_of_the_sinusoidal_table_differ",
     ),
     "one_position_row_added_everywhere": Mistake(
-        "network/transformer.py",
-        "self.positions_table)[places], None",
-        "self.positions_table)[0], None",
+        "network/positions.py",
+        "return Positioned(x + table[at], None, mask)",
+        "return Positioned(x + table[0], None, mask)",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "rotary_positions_not_applied": Mistake(
-        "network/transformer.py",
-        "return x, self.positions_table[:, places].unsqueeze(-3)",
-        "return x, None",
+        "network/positions.py",
+        "return Positioned(x, table[:, at].unsqueeze(-3), mask)",
+        "return Positioned(x, None, mask)",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "vocabulary_sorted_on_reload": Mistake(
-        "completion/completer.py",
+        "checkpoint/reading.py",
         'CharTokenizer(hyperparameters["vocabulary"])',
         'CharTokenizer.from_text(hyperparameters["vocabulary"])',
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
@@ -111,13 +115,13 @@ MISTAKES = {
         "network/attention.py",
         "is_causal=causal",
         "is_causal=causal, scale=self.output.in_features**-0.5",
-        f"{TRANSFORMER}test_attention_equals_a_loop_over_its_definition",
+        f"{ATTENTION}test_attention_equals_a_loop_over_its_definition",
     ),
     "targets_unshifted": Mistake(
         "data/windows.py",
         "window[:, 1:], real[:, :-1]",
         "window[:, :-1], real[:, :-1]",
-        f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
+        f"{WINDOWS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "targets_shifted_again_in_the_loss": Mistake(
         "training/loss.py",
@@ -128,10 +132,10 @@ MISTAKES = {
     ),
     "targets_shifted_again_in_training": Mistake(
         "training/module.py",
-        "# here.\n"
+        "attention_mask is not needed.\n"
         "        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, "
         "batch.target_mask)",
-        "# here.\n"
+        "attention_mask is not needed.\n"
         "        nats, count = masked_cross_entropy(self(batch.inputs)[:, :-1], "
         "batch.targets[:, 1:], batch.target_mask[:, 1:])",
         f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
@@ -152,7 +156,7 @@ MISTAKES = {
         "training/loss.py",
         "targets.masked_fill(~target_mask, -100).flatten()",
         "targets.flatten()",
-        f"{LOSS}test_what_lies_under_the_mask_changes_neither_loss_nor_gradient",
+        f"{LOSS}test_masked_positions_change_neither_loss_nor_gradient",
     ),
     "padding_counted_in_the_loss": Mistake(
         "training/loss.py",
@@ -176,7 +180,7 @@ MISTAKES = {
         "data/windows.py",
         "real[:, :-1], real[:, 1:]",
         "real[:, :-1], real[:, :-1]",
-        f"{CHUNKS}test_a_batch_is_shifted_once_and_padded_on_the_right",
+        f"{WINDOWS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "attention_dropout_active_in_evaluation": Mistake(
         "network/attention.py",
@@ -191,13 +195,13 @@ MISTAKES = {
         f"{MODULE}test_dropout_is_off_in_validation",
     ),
     "dropout_active_in_completion": Mistake(
-        "completion/decoder.py",
+        "network/inference.py",
         "network.eval()",
         "pass",
         f"{COMPLETION}test_completing_is_the_same_in_either_mode",
     ),
     "evaluation_mode_left_on_after_completion": Mistake(
-        "completion/decoder.py",
+        "network/inference.py",
         "network.train()",
         "pass",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
@@ -215,13 +219,13 @@ MISTAKES = {
         RESUME,
     ),
     "resumed_loader_replays_the_first_batches": Mistake(
-        "data/windows.py",
+        "data/loader.py",
         "range(self._next_batch, len(self), per_gather)",
         "range(0, len(self), per_gather)",
-        f"{CHUNKS}test_a_loader_resumed_anywhere_goes_on_with_the_very_next_batch",
+        f"{LOADER}test_a_loader_resumed_anywhere_continues_with_the_very_next_batch",
     ),
     "resumed_run_forgets_its_place_in_the_epoch": Mistake(
-        "data/windows.py",
+        "data/loader.py",
         'self._next_batch = state["next_batch"]',
         "self._next_batch = 0",
         RESUME,
@@ -233,7 +237,7 @@ MISTAKES = {
         f"{TOKENIZER}test_a_vocabulary_made_from_texts_is_in_code_point_order",
     ),
     "vocabulary_reversed_on_reload": Mistake(
-        "completion/completer.py",
+        "checkpoint/reading.py",
         'CharTokenizer(hyperparameters["vocabulary"])',
         'CharTokenizer(hyperparameters["vocabulary"][::-1])',
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
@@ -244,28 +248,28 @@ MISTAKES = {
         "return",
         f"{MODULE}test_a_checkpoint_of_another_vocabulary_is_refused",
     ),
-    "last_short_chunk_dropped": Mistake(
+    "last_short_window_dropped": Mistake(
         "data/windows.py",
         "clamp(min=0).add(context_length - 1) // context_length",
         "clamp(min=0) // context_length",
-        f"{CHUNKS}test_a_document_is_cut_beside_the_grid_and_keeps_its_short_rest",
+        f"{WINDOWS}test_a_document_is_cut_along_the_grid_and_keeps_its_short_last_window",
     ),
     "last_short_batch_dropped": Mistake(
-        "data/windows.py",
+        "data/loader.py",
         "-(-(self._grid_size + more) // (batch_size * world_size))",
         "(self._grid_size + more) // (batch_size * world_size)",
-        f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
+        f"{LOADER}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
     ),
     "windows_without_their_shared_id": Mistake(
         "data/windows.py",
         "(end - first + 1)[filled]",
         "(end - first)[filled]",
-        f"{CHUNKS}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
+        f"{LOADER}test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch",
     ),
     "padding_produced": Mistake(
         "completion/generation.py",
-        "reader.logits(texts)[:, :choices]",
-        "reader.logits(texts)",
+        "decoder.logits(texts)[:, :choices]",
+        "decoder.logits(texts)",
         f"{COMPLETION}test_padding_is_never_produced_however_likely",
         symptom="IndexError: string index out of range",  # the padding id has no character
     ),
@@ -277,8 +281,8 @@ MISTAKES = {
     ),
     "top_k_keeps_ties_beyond_k": Mistake(
         "completion/sampling.py",
-        "kept[:, decoding.top_k :] = False",
-        "kept &= ordered >= ordered[:, : decoding.top_k].amin(-1, keepdim=True)",
+        "kept[:, options.top_k :] = False",
+        "kept &= ordered >= ordered[:, : options.top_k].amin(-1, keepdim=True)",
         f"{SAMPLING}test_top_k_keeps_exactly_k_on_ties",
     ),
     "samples_drawn_from_the_global_generator": Mistake(
@@ -299,37 +303,37 @@ MISTAKES = {
         'if p.ndim < 2], "weight_decay": weight_decay}',
         f"{OPTIM}test_matrices_decay_and_biases_and_norms_do_not",
     ),
-    "optimizers_apart_after_loading": Mistake(
+    "optimizers_not_shared_after_loading": Mistake(
         "training/optimizer.py",
         "        super().__setstate__(state)\n        self._share()\n",
         "        super().__setstate__(state)\n",
-        f"{OPTIM}test_what_a_schedule_sets_after_loading_reaches_both",
+        f"{OPTIM}test_a_learning_rate_set_after_loading_reaches_both_optimizers",
     ),
-    "muons_scale_upside_down": Mistake(
+    "muons_scale_inverted": Mistake(
         "training/optimizer.py",
         "rows / columns",
         "columns / rows",
-        f"{OPTIM}test_a_muon_step_is_that_of_torchs_muon_and_adamw_side_by_side",
+        f"{OPTIM}test_a_muon_step_equals_torchs_muon_and_adamw_side_by_side",
     ),
-    "embeddings_muon_steps": Mistake(
+    "embeddings_updated_by_muon": Mistake(
         "training/optimizer.py",
         "matrices = [p for p in blocks.parameters() if p.ndim == 2]",
         "matrices = [p for p in network.parameters() if p.ndim == 2]",
         f"{OPTIM}test_muon_is_for_the_matrices_inside_blocks",
     ),
-    "every_table_sees_the_same_previous_character": Mistake(
+    "every_table_embeds_the_same_preceding_character": Mistake(
         "network/transformer.py",
         "ids[:, count - distance :]",
         "ids[:, count - 1 :]",
-        f"{TRANSFORMER}test_each_position_is_told_of_the_characters_before_it",
+        f"{TRANSFORMER}test_the_embeddings_of_the_preceding_characters_are_added_at_each_position",
     ),
     "cached_positions_one_behind": Mistake(
         "network/cache.py",
-        "self.places, self.mask = self.positions[:, None],",
-        "self.places, self.mask = self.positions[:, None] - 1,",
+        "self.at, self.mask = self.positions[:, None],",
+        "self.at, self.mask = self.positions[:, None] - 1,",
         f"{READER}test_cached_equals_uncached",
     ),
-    "uneven_windows_looked_at_to_their_padding": Mistake(
+    "padding_of_shorter_windows_attended_to": Mistake(
         "network/cache.py",
         "<= self.positions[:, None]",
         "<= self.positions.max().expand_as(self.positions)[:, None]",
@@ -341,21 +345,21 @@ MISTAKES = {
         "new[:, source.flip(0)]",
         f"{READER}test_cached_equals_uncached",
     ),
-    "batch_mates_share_their_randomness": Mistake(
+    "prompts_share_one_random_generator": Mistake(
         "completion/completer.py",
-        "[_randomness(seed) for seed in seeds]",
-        "[_randomness(seeds[0])] * len(seeds)",
+        "[_generator(seed) for seed in seeds]",
+        "[_generator(seeds[0])] * len(seeds)",
         f"{COMPLETION}test_several_prompts_together_equal_each_alone",
     ),
-    "min_p_of_the_whole_instead_of_the_likeliest": Mistake(
+    "min_p_not_relative_to_the_likeliest": Mistake(
         "completion/sampling.py",
-        "(ordered - ordered[:, :1]).exp() >= decoding.min_p",
-        "ordered.softmax(-1) >= decoding.min_p",
+        "(ordered - ordered[:, :1]).exp() >= options.min_p",
+        "ordered.softmax(-1) >= options.min_p",
         f"{SAMPLING}test_min_p_keeps_those_as_likely_as_a_share_of_the_likeliest",
     ),
     "stop_shown_before_it_is_complete": Mistake(
         "completion/stop_strings.py",
-        "self._release(self._beginning_of_a_stop())",
+        "self._release(self._length_of_partial_match())",
         "self._release(0)",
         f"{ENDING}test_a_possible_beginning_is_held_back_until_it_is_certain",
     ),
@@ -365,27 +369,27 @@ MISTAKES = {
         ">= 0",
         f"{SCORING}test_each_character_sees_the_window_that_completion_would",
     ),
-    "names_of_code_accepted": Mistake(
+    "code_accepted": Mistake(
         "checkpoint/archive.py",
         'hidden or (operation.name == "GLOBAL" and argument not in _HARMLESS)',
         "False",
-        f"{CHECKPOINT}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
+        f"{ARCHIVE}test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs",
     ),
     "checksums_not_compared": Mistake(
         "checkpoint/archive.py",
         "damaged = archive.testzip()",
         "damaged = None",
-        f"{CHECKPOINT}test_a_bit_that_flipped_in_the_weights_is_noticed",
+        f"{ARCHIVE}test_a_bit_that_flipped_in_the_weights_is_noticed",
     ),
-    "packed_archives_accepted": Mistake(
+    "compressed_archives_accepted": Mistake(
         "checkpoint/archive.py",
-        "if packed or sum(",
+        "if compressed or sum(",
         "if False and sum(",
         f"{HOSTILE}test_archives_that_swell_or_are_ambiguous_are_refused",
     ),
     "sizes_not_compared_with_the_weights": Mistake(
         "checkpoint/reading.py",
-        "_check_shapes(expected, network_weights(checkpoint), path)",
+        "_check_shapes(expected, weights, path)",
         "pass",
         f"{HOSTILE}test_strange_weights_are_refused",
         "RuntimeError",
@@ -396,42 +400,42 @@ MISTAKES = {
         "False",
         f"{HOSTILE}test_strange_hyperparameters_are_refused",
     ),
-    "half_a_character_accepted": Mistake(
+    "lone_surrogate_accepted": Mistake(
         "data/tokenizer.py",
-        "        if half:",
+        "        if surrogates:",
         "        if False:",
-        f"{PROPERTIES}test_half_a_character_is_refused",
+        f"{PROPERTIES}test_a_lone_surrogate_is_refused",
     ),
-    "damaged_last_is_the_end": Mistake(
-        "checkpoint/reading.py",
+    "no_fallback_from_a_damaged_last": Mistake(
+        "checkpoint/runs.py",
         "            continue\n",
         "            raise\n",
-        f"{CHECKPOINT}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
+        f"{RUNS}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
         "Failed: DID NOT WARN",
     ),
-    "checkpoint_written_in_its_place": Mistake(
+    "checkpoint_not_written_to_a_temporary_file": Mistake(
         "training/checkpointing.py",
         "_write(checkpoint, part)",
         "_write(checkpoint, path)",
-        f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
+        f"{SAVING}test_a_full_disk_keeps_the_previous_file_and_says_so",
     ),
     "checkpoint_not_flushed": Mistake(
         "training/checkpointing.py",
         "os.fsync(file.fileno())",
         "pass",
-        f"{SAVING}test_it_is_flushed_before_it_takes_its_place_and_the_folder_after",
+        f"{SAVING}test_the_file_is_flushed_before_the_rename_and_the_folder_after",
     ),
     "half_a_checkpoint_left_behind": Mistake(
         "training/checkpointing.py",
         "part.unlink(missing_ok=True)",
         "pass",
-        f"{SAVING}test_a_full_disk_leaves_the_one_before_and_says_so",
+        f"{SAVING}test_a_full_disk_keeps_the_previous_file_and_says_so",
     ),
     "start_of_the_run_not_saved": Mistake(
         "training/checkpointing.py",
         "            self.save(trainer)\n",
         "            pass\n",
-        f"{SAVING}test_a_run_saves_its_start_and_keeps_two_files",
+        f"{SAVING}test_a_run_saves_its_initial_state_and_keeps_two_files",
     ),
     "gradient_of_an_accumulated_step_lost": Mistake(
         "training/module.py",
@@ -449,35 +453,60 @@ MISTAKES = {
         "training/stopping.py",
         "self.last.save(trainer)",
         "pass",
-        f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
+        f"{KILL}test_sigterm_saves_the_step_and_the_run_resumes_from_it",
     ),
     "sigterm_loses_the_losses_of_its_step": Mistake(
         "training/stopping.py",
         "            self._saved = True",
         "            raise Terminated",
-        f"{KILL}test_sigterm_saves_the_step_and_the_run_goes_on_from_there",
+        f"{KILL}test_sigterm_saves_the_step_and_the_run_resumes_from_it",
     ),
-    "signals_put_back_too_late": Mistake(
+    "signal_handlers_restored_too_late": Mistake(
         "training/stopping.py",
         "def on_train_end(self, trainer",
         "def on_fit_end(self, trainer",
-        f"{FIT}test_a_run_leaves_signals_as_they_were",
+        f"{STOPPING}test_a_run_leaves_signals_as_they_were",
     ),
-    "gradient_that_is_no_number_overlooked": Mistake(
+    "non_finite_gradient_overlooked": Mistake(
         "training/stopping.py",
-        "if not torch.isfinite(length):",
+        "if not torch.isfinite(norm):",
         "if False:",
-        f"{FIT}test_a_gradient_that_is_no_number_ends_the_run_before_the_weights_take_harm",
+        f"{STOPPING}test_a_non_finite_gradient_ends_the_run_before_the_weights_are_damaged",
     ),
-    "time_of_earlier_runs_counted": Mistake(
+    "max_time_counts_earlier_runs": Mistake(
         "training/stopping.py",
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         "def forget(self, state_dict: dict[str, Any]) -> None:",
-        f"{FIT}test_max_time_ends_a_run_that_says_how_to_go_on_and_then_has_as_much_again",
+        f"{STOPPING}test_max_time_counts_from_the_start_of_each_run",
     ),
-    "retry_after_obeyed_for_hours": Mistake(
+    "another_split_resumed": Mistake(
+        "data/datamodule.py",
+        "if difference and self.trainer is not None and self.trainer.training:",
+        "if False:",
+        "tests/data/test_datamodule.py::test_another_split_cannot_be_resumed",
+    ),
+    "residual_projections_drawn_like_other_layers": Mistake(
+        "network/residual.py",
+        "if isinstance(layer, ResidualProjection)",
+        "if isinstance(layer, str)",
+        "tests/network/test_residual.py::"
+        "test_layers_that_write_to_the_residual_stream_are_drawn_smaller",
+    ),
+    "resumed_checkpoint_read_again": Mistake(
+        "training/checkpointing.py",
+        "if resumed is not None and resumed.path == Path(path):",
+        "if False:",
+        f"{SAVING}test_a_resumed_run_reads_its_checkpoint_file_exactly_once",
+    ),
+    "signal_lost_while_the_processes_agree": Mistake(
+        "training/stopping.py",
+        "self._agreed = int(trainer.strategy.reduce(received",
+        "self._agreed = self._received = int(trainer.strategy.reduce(received",
+        f"{STOPPING}test_a_signal_that_arrives_while_the_processes_agree_is_not_lost",
+    ),
+    "retry_after_without_a_limit": Mistake(
         "data/download.py",
-        "retry_after_max=LONGEST_PAUSE_SECONDS,",
+        "retry_after_max=MAX_PAUSE_SECONDS,",
         "",
         f"{DOWNLOAD}test_a_busy_server_is_given_the_time_it_asks_for_but_not_hours",
     ),

@@ -1,4 +1,4 @@
-"""Several processes give what one gives, and lose no more when they are stopped."""
+"""Several processes train as one does, and can be stopped, killed and resumed like one."""
 
 import hashlib
 import os
@@ -70,7 +70,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     return losses(folder)
 
 
-def assert_as_one(folder: Path, one: dict[int, float]) -> None:
+def assert_equals_one(folder: Path, one: dict[int, float]) -> None:
     two = losses(folder)
     assert one.keys() == two.keys()
     for step, loss in one.items():
@@ -83,22 +83,22 @@ def test_two_processes_validate_and_train_as_one_with_twice_the_batch(
 ) -> None:
     output = finish(start(tmp_path, *OPTIONS, *TWO))
     assert output.count("parameters on cpu") == output.count("best val_loss") == 1
-    assert_as_one(tmp_path, one)
+    assert_equals_one(tmp_path, one)
 
 
-def test_torchrun_starts_them_too(tmp_path: Path, one: dict[int, float]) -> None:
+def test_two_processes_of_torchrun_train_as_one(tmp_path: Path, one: dict[int, float]) -> None:
     launcher = [*TORCHRUN, "--nproc_per_node=2", f"--master_port={free_port()}"]
     finish(start(tmp_path, *OPTIONS, *TWO, launcher=launcher))
-    assert_as_one(tmp_path, one)
+    assert_equals_one(tmp_path, one)
 
 
 def test_two_machines_train_as_one(tmp_path: Path, one: dict[int, float]) -> None:
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     options = [*OPTIONS, "--data.batch_size=32", "--num_nodes=2", "--devices=1", "--strategy=ddp"]
-    machines = [start(tmp_path, *options, **place, NODE_RANK=rank) for rank in ("0", "1")]
+    machines = [start(tmp_path, *options, **address, NODE_RANK=rank) for rank in ("0", "1")]
     outputs = [finish(machine) for machine in machines]
     assert ["best val_loss" in output for output in outputs] == [True, False]
-    assert_as_one(tmp_path, one)
+    assert_equals_one(tmp_path, one)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -111,7 +111,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "option", ["--model.dropout=0.2", "--accumulate_grad_batches=2 --model.optimizer=sgd"]
 )
-def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_goes_on_from_there(
+def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_can_be_resumed(
     tmp_path: Path, option: str
 ) -> None:
     options = ["--max_steps=400", "--val_check_interval=200", *option.split(), *TWO]
@@ -127,7 +127,7 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_the_run_goes_on_from_the
     assert "Stopped at step" in finish(process, code=143)
     finish(start(cut, *options, "--ckpt_path=last"))
     for name, tensor in weights(tmp_path / "whole").items():
-        # Sums of two are the same in any order; the gathered gradient is rounded once more.
+        # Sums of two are the same in any order; the accumulated gradient is rounded once more.
         exact = "dropout" in option
         torch.testing.assert_close(
             weights(cut)[name], tensor, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5
@@ -143,7 +143,7 @@ def test_two_processes_whose_training_diverges_both_stop(tmp_path: Path) -> None
     assert "Traceback" not in error
 
 
-def test_two_processes_killed_together_go_on_bit_for_bit(tmp_path: Path) -> None:
+def test_two_processes_killed_together_resume_bit_for_bit(tmp_path: Path) -> None:
     options = ["--max_steps=300", "--val_check_interval=50", *TWO]
     finish(start(tmp_path / "whole", *options))
     cut = tmp_path / "cut"

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show."""
+"""Training, resuming and completion on a CUDA device."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 
-def test_a_gpu_trains_in_half_precision_and_completes_as_a_cpu_does(tiny_fit: Fit) -> None:
+def test_a_gpu_trains_in_bfloat16_and_completes_as_a_cpu_does(tiny_fit: Fit) -> None:
     cli = tiny_fit("--max_steps=30", "--accelerator=gpu", "--precision=bf16-mixed")
     assert float(cli.best.best_model_score) < 4.0
     path = Path(cli.best.best_model_path)
@@ -22,7 +22,7 @@ def test_a_gpu_trains_in_half_precision_and_completes_as_a_cpu_does(tiny_fit: Fi
     ids = torch.randint(50, (2, 16))
     with torch.no_grad():
         logits = on_gpu.transformer(ids.cuda()).cpu()
-        # Single precision, another order of summation.
+        # float32, summed in another order.
         torch.testing.assert_close(logits, on_cpu.transformer(ids), rtol=1e-3, atol=1e-3)
     assert len(on_gpu.complete("To be", 20, seed=0)) == 20
 
@@ -38,7 +38,7 @@ def test_a_gpu_completes_with_cuda_graphs_as_without(tiny_fit: Fit) -> None:
     assert texts[0] == texts[1]
 
 
-def test_a_gpu_run_resumes_where_it_was(tiny_fit: Fit) -> None:
+def test_a_resumed_gpu_run_equals_an_uninterrupted_one(tiny_fit: Fit) -> None:
     options = (
         "--max_steps=12",
         "--val_check_interval=6",

@@ -1,4 +1,4 @@
-"""A checkpoint can come from anybody: it is loaded as it was written, or refused in one line."""
+"""A checkpoint can come from anybody: it loads as it was written, or is refused in one line."""
 
 import codecs
 import contextlib
@@ -25,7 +25,7 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import TINY, Fit
 
-# What no checkpoint may bring about, as the interpreter reports it.
+# Events of the interpreter that loading a checkpoint must not cause.
 FORBIDDEN = {
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
     "os.remove", "os.rename", "os.mkdir", "shutil.rmtree", "exec", "compile",
@@ -38,19 +38,20 @@ def _watch(event: str, arguments: tuple) -> None:
         _watched.append(event)
 
 
-sys.addaudithook(_watch)  # cannot be taken away again, so it looks at a list
+sys.addaudithook(_watch)  # cannot be removed again, so it only records while a test watches
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint that a run left, with the optimizer's state and all."""
+    """Return a checkpoint that training wrote, including the optimizer's state."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["fit.py", *TINY, "--max_steps=2"])
         assert main() == 0
     path = folder / "lightning_logs/version_0/checkpoints/last.ckpt"
-    # What is imported at its first use only is no code of a file: here zipfile's codec.
+    # Modules that Python imports at their first use, such as zipfile's codec, are loaded now, so
+    # that they are not taken for code of a file.
     codecs.lookup("cp437")
     for content in (path.read_bytes(), b"PK\x03\x04"):
         (folder / "first.ckpt").write_bytes(content)
@@ -82,7 +83,7 @@ def attempt(path: Path) -> str:
     assert "\n" not in message
     assert len(message) < 500
     assert time.monotonic() - started < 10
-    # In KiB. Whatever a file of a few hundred kilobytes announces, no more may be taken for it.
+    # In KiB: whatever sizes a file of a few hundred kilobytes claims, it may not take more memory.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 400 << 10
     return message
 
@@ -104,7 +105,7 @@ def test_truncated_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     whole, chance = checkpoint.read_bytes(), random.Random(1)
     for size in [*range(0, 60, 6), *(chance.randrange(len(whole)) for _ in range(100))]:
         (tmp_path / "a.ckpt").write_bytes(whole[:size])
-        assert "a.ckpt is damaged or no checkpoint" in attempt(tmp_path / "a.ckpt"), size
+        assert "a.ckpt is damaged or not a checkpoint" in attempt(tmp_path / "a.ckpt"), size
 
 
 def damage(whole: bytes, chance: random.Random) -> bytes:
@@ -140,7 +141,7 @@ def test_damaged_files_are_refused_or_hold_what_was_written(
         path.write_bytes(damage(whole, random.Random(f"{part} {number}")))
         if attempt(path):
             refused += 1
-        else:  # a byte that means nothing, such as the time of a file in the archive
+        else:  # a byte without effect, such as the time of a file in the archive
             assert same_weights(path, content), number
     assert refused > 80
 
@@ -156,7 +157,7 @@ class Call:
 
 
 def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes], **options) -> Path:
-    """Copy an archive, with correct checksums, and other bytes in its parts."""
+    """Copy an archive with changed members and correct checksums."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
         for name in old.namelist():
             new.writestr(name, change(name, old.read(name)))
@@ -190,7 +191,7 @@ def test_pickles_that_call_something_are_refused_and_call_nothing(
     message = attempt(with_pickle(checkpoint, tmp_path / "a.ckpt", pickled))
     assert "holds more than tensors and plain values" in message
     (tmp_path / "b.ckpt").write_bytes(pickled)
-    assert "b.ckpt is damaged or no checkpoint" in attempt(tmp_path / "b.ckpt")
+    assert "b.ckpt is damaged or not a checkpoint" in attempt(tmp_path / "b.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -265,12 +266,12 @@ def test_strange_weights_are_refused(content: dict[str, Any], tmp_path: Path) ->
             assert attempt(tmp_path / "a.ckpt"), (name, weights)
         fewer = {key: tensor for key, tensor in content["state_dict"].items() if key != name}
         torch.save({**content, "state_dict": fewer}, tmp_path / "a.ckpt")
-        assert f"it lacks weights {name.removeprefix('transformer.')}" in attempt(
+        assert f"it lacks the weights {name.removeprefix('transformer.')}" in attempt(
             tmp_path / "a.ckpt"
         )
 
 
-def test_weights_of_any_size_complete_without_a_traceback(
+def test_weights_of_any_magnitude_complete_without_a_traceback(
     content: dict[str, Any], tmp_path: Path
 ) -> None:
     for size in (1e-38, 1e10, 3e38):
@@ -284,11 +285,11 @@ def test_archives_that_swell_or_are_ambiguous_are_refused(
 ) -> None:
     path = tmp_path / "a.ckpt"
     rewrite(checkpoint, path, lambda _, old: old, compression=zipfile.ZIP_DEFLATED)
-    assert "unpacks to more than its size" in attempt(path)
+    assert "is compressed or larger inside than its file" in attempt(path)
     zeros = bytes(1 << 28)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("last/data/zeros", zeros)
-    assert "unpacks to more than its size" in attempt(path)
+    assert "is compressed or larger inside than its file" in attempt(path)
     for name in ("a/data.pkl", "last/DATA.PKL", "last/data/0"):
         rewrite(checkpoint, path, lambda _, old: old)
         with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
@@ -298,9 +299,9 @@ def test_archives_that_swell_or_are_ambiguous_are_refused(
     legacy = io.BytesIO()
     torch.save(content, legacy, _use_new_zipfile_serialization=False)
     path.write_bytes(legacy.getvalue())
-    assert "damaged or no checkpoint" in attempt(path)
+    assert "damaged or not a checkpoint" in attempt(path)
     path.write_bytes(legacy.getvalue() + checkpoint.read_bytes())  # one file in two formats
-    assert "damaged or no checkpoint" in attempt(path)
+    assert "damaged or not a checkpoint" in attempt(path)
     with_pickle(checkpoint, path, b"\x80\x02" + b"}0" * (1 << 20) + b"N.")
     assert "more than 1,000,000 values" in attempt(path)
     with_pickle(checkpoint, path, bytes(17 << 20))
@@ -308,7 +309,7 @@ def test_archives_that_swell_or_are_ambiguous_are_refused(
 
 
 def test_a_tensor_larger_than_its_record_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    # How many numbers a tensor's record has stands before the operation that fetches it.
+    # The pickle states the size of a tensor's record just before the operation that loads it.
     announced = re.compile(rb"(K.|M..|J....)(t(?:q.|r....)Q)", re.DOTALL)
     for count in (10**4, 2 * 10**9):
         larger = b"J" + count.to_bytes(4, "little")
@@ -320,7 +321,7 @@ def test_a_tensor_larger_than_its_record_is_refused(checkpoint: Path, tmp_path: 
         assert "record size" in attempt(tmp_path / "a.ckpt")
 
 
-def test_what_is_no_checkpoint_at_all_is_refused(
+def test_other_files_and_other_contents_are_refused(
     checkpoint: Path, content: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.ckpt"
@@ -331,7 +332,7 @@ def test_what_is_no_checkpoint_at_all_is_refused(
     ]  # fmt: skip
     for other in others:
         path.write_bytes(other)
-        assert "damaged or no checkpoint" in attempt(path), other[:20]
+        assert "damaged or not a checkpoint" in attempt(path), other[:20]
     for value in (None, 3, "x", [], torch.zeros(3), {}, {"state_dict": {}}, {1: 2}):
         torch.save(value, path)
         assert "of another program" in attempt(path), value
@@ -339,11 +340,43 @@ def test_what_is_no_checkpoint_at_all_is_refused(
         torch.save({name: part for name, part in content.items() if name != key}, path)
         assert "of another program" in attempt(path), key
     torch.save({**content, "global_step": "many"}, path)
-    assert "global_step that is no whole number" in attempt(path)
+    assert "not an integer" in attempt(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX")
-def test_links_pipes_devices_and_addresses_are_no_files(checkpoint: Path, tmp_path: Path) -> None:
+def endless(levels: int = 8) -> list:
+    """Return a list that is small in a file, and whose text has half a gigabyte."""
+    value: list = ["x"] * 10
+    for _ in range(levels - 1):
+        value = [value] * 10
+    return value
+
+
+@pytest.mark.parametrize(
+    "place", [["global_step"], ["state_dict"], ["state_dict", "x"], ["hyper_parameters", "seed"]]
+)
+def test_values_whose_text_would_fill_the_memory_are_refused(
+    content: dict[str, Any], tmp_path: Path, place: list[str]
+) -> None:
+    torch.save(replaced(content, *place, endless()), tmp_path / "a.ckpt")
+    assert attempt(tmp_path / "a.ckpt")
+
+
+def test_values_nested_too_deeply_to_be_printed_are_refused(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    depth = 100_000
+    torch.save({**content, "global_step": "deep"}, tmp_path / "text.ckpt")
+    text, nested = b"X\x04\x00\x00\x00deep", b"]" * depth + b"a" * (depth - 1)
+
+    def nest(name: str, old: bytes) -> bytes:
+        return old.replace(text, nested, 1) if name.endswith("data.pkl") else old
+
+    rewrite(tmp_path / "text.ckpt", tmp_path / "a.ckpt", nest)
+    assert "not an integer" in attempt(tmp_path / "a.ckpt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the named pipes of POSIX")
+def test_only_regular_files_and_links_to_them_are_read(checkpoint: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
@@ -356,7 +389,7 @@ def test_links_pipes_devices_and_addresses_are_no_files(checkpoint: Path, tmp_pa
 
 
 def strange_states(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield checkpoints whose model is in order, and whose state of the training is not."""
+    """Yield checkpoints with a valid model and an invalid state of the training."""
     for key in content.keys() - {"state_dict", "hyper_parameters", "global_step"}:
         for value in (None, 3, [], {}, "x", [{}], {"fit_loop": {}}):
             yield replaced(content, key, value)
@@ -371,23 +404,38 @@ def strange_states(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
         held = loops["fit_loop"]["state_dict"]["combined_loader"]
         held[0] = {**held[0], **place} if place else {}
         yield {**content, "loops": loops}
+    for gradients in ([], {"transformer.head.weight": torch.zeros(3)}, {"x": torch.zeros(3)}):
+        yield {**content, "gradients": gradients}
+
+
+def endless_states(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield checkpoints with a value that an error message would name, and must not print."""
+    for name in content["ShakespeareDataModule"]:
+        yield replaced(content, "ShakespeareDataModule", name, endless())
+    for name in ("batches", "epoch", "next_batch"):
+        loops = pickle.loads(pickle.dumps(content["loops"]))
+        loops["fit_loop"]["state_dict"]["combined_loader"][0][name] = endless()
+        yield {**content, "loops": loops}
 
 
 @pytest.mark.slow
-def test_strange_states_of_the_training_are_refused_or_harmless(
+@pytest.mark.parametrize("states", [strange_states, endless_states])
+def test_strange_training_states_are_refused_or_harmless(
     tiny_fit: Fit,
     content: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    states: Callable[[dict[str, Any]], Iterator[dict[str, Any]]],
 ) -> None:
-    for number, strange in enumerate(strange_states(content)):
+    for number, strange in enumerate(states(content)):
         torch.save(strange, "a.ckpt")
         monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, "--max_steps=4", "--ckpt_path=a.ckpt"])
-        started = time.monotonic()
+        started, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         code = main()
         error = capsys.readouterr().err
         assert "Traceback" not in error, number
         assert time.monotonic() - started < 20
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 400 << 10, number
         if code:
             assert code == 1, number
             assert [line.startswith("error: ") for line in error.splitlines()].count(True) == 1

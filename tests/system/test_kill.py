@@ -1,4 +1,4 @@
-"""A run that is killed loses nothing that resuming does not bring back, bit for bit."""
+"""A run that is killed anywhere can be resumed, and then equals an undisturbed run bit for bit."""
 
 import random
 import signal
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import logged
-from tests.system.killing import Place, output, run, run_and_kill_after
+from tests.system.killing import Event, output, run, run_and_kill_after
 
 # One epoch has 34 steps: 40 steps, validated every 6, cross its end.
 OPTIONS = ["--max_steps=40", "--val_check_interval=6", "--model.dropout=0.2"]
@@ -36,11 +36,11 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         ), name
 
 
-def kill_and_resume(folder: Path, options: list[str], *places: Place) -> None:
-    """Kill a run at each place in turn, counted from where it went on, and let it end."""
+def kill_and_resume(folder: Path, options: list[str], *events: Event) -> None:
+    """Kill a run at each event in turn, counted from where it resumed, and let it end."""
     again: list[str] = []
-    for place in places:
-        assert run(folder, *options, *again, place=place) == -signal.SIGKILL, output(folder)
+    for event in events:
+        assert run(folder, *options, *again, event=event) == -signal.SIGKILL, output(folder)
         again = ["--ckpt_path=last"]
     assert run(folder, *options, *again) == 0, output(folder)
     assert not list(folder.rglob("*.part"))
@@ -48,16 +48,16 @@ def kill_and_resume(folder: Path, options: list[str], *places: Place) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run that nothing disturbed."""
+    """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     assert run(folder, *OPTIONS) == 0, output(folder)
     return folder
 
 
 @pytest.mark.parametrize(
-    "places",
+    "events",
     [
-        [("step", 3)],  # before anything but the start was saved
+        [("step", 3)],  # when only the initial state has been saved
         [("validation", 5)],
         [("write", 7)],
         [("rename", 6)],
@@ -66,20 +66,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=str,
 )
 def test_sigkill_at_a_step_in_validation_and_while_a_checkpoint_is_written(
-    whole: Path, tmp_path: Path, places: list[Place]
+    whole: Path, tmp_path: Path, events: list[Event]
 ) -> None:
-    kill_and_resume(tmp_path, OPTIONS, *places)
+    kill_and_resume(tmp_path, OPTIONS, *events)
     assert_equal_runs(whole, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(30))
-def test_sigkill_at_random_places(whole: Path, tmp_path: Path, number: int) -> None:
+def test_sigkill_at_random_events(whole: Path, tmp_path: Path, number: int) -> None:
     chance = random.Random(number)
-    # So often a whole run passes there; the first file is written before the first step.
-    passings = {"step": 40, "validation": 21, "write": 30, "rename": 15}
-    name = chance.choice(list(passings))
-    kill_and_resume(tmp_path, OPTIONS, (name, chance.randint(2, passings[name])))
+    # How often each happens in a whole run; the first file is written before the first step.
+    counts = {"step": 40, "validation": 21, "write": 30, "rename": 15}
+    name = chance.choice(list(counts))
+    kill_and_resume(tmp_path, OPTIONS, (name, chance.randint(2, counts[name])))
     assert_equal_runs(whole, tmp_path)
 
 
@@ -87,10 +87,12 @@ def test_sigkill_at_random_places(whole: Path, tmp_path: Path, number: int) -> N
 @pytest.mark.parametrize("number", range(10))
 def test_sigkill_from_outside_at_random_times(whole: Path, tmp_path: Path, number: int) -> None:
     run_and_kill_after(tmp_path, random.Random(number).uniform(0.5, 3.0), *OPTIONS)
-    # Killed while it was still starting, it has nothing to go on from.
-    began = list(tmp_path.rglob("last.ckpt"))
-    assert run(tmp_path, *OPTIONS, *(["--ckpt_path=last"] if began else [])) == 0, output(tmp_path)
-    if began:
+    # A run that was killed while it was still starting has no checkpoint to resume from.
+    started = list(tmp_path.rglob("last.ckpt"))
+    assert run(tmp_path, *OPTIONS, *(["--ckpt_path=last"] if started else [])) == 0, output(
+        tmp_path
+    )
+    if started:
         assert_equal_runs(whole, tmp_path)
 
 
@@ -98,10 +100,10 @@ def test_sigkill_from_outside_at_random_times(whole: Path, tmp_path: Path, numbe
 @pytest.mark.parametrize(
     "option",
     [
-        "--data.sampling=sequential",
-        "--data.sampling=grid",
-        "--data.sampling=shifted",
-        "--data.sampling=random",
+        "--data.window_order=sequential",
+        "--data.window_order=grid",
+        "--data.window_order=shifted",
+        "--data.window_order=random",
         "--data.split=random_chunks",
         "--model.optimizer=adamw",
         "--model.optimizer=sgd",
@@ -125,17 +127,17 @@ def test_sigkill_with_every_option_that_has_a_state(tmp_path: Path, option: str)
     options = [*OPTIONS, *option.split()]
     assert run(tmp_path / "whole", *options) == 0, output(tmp_path / "whole")
     chance = random.Random(option)
-    places = [("step", chance.randint(7, 20)), ("step", chance.randint(1, 20))]
-    kill_and_resume(tmp_path / "cut", options, *places)
+    events = [("step", chance.randint(7, 20)), ("step", chance.randint(1, 20))]
+    kill_and_resume(tmp_path / "cut", options, *events)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.parametrize("step", [4, 6, 34, 37])
-def test_sigterm_saves_the_step_and_the_run_goes_on_from_there(
+def test_sigterm_saves_the_step_and_the_run_resumes_from_it(
     whole: Path, tmp_path: Path, step: int
 ) -> None:
-    place = ("step", step)
-    assert run(tmp_path, *OPTIONS, place=place, number=signal.SIGTERM) == 143, output(tmp_path)
+    event = ("step", step)
+    assert run(tmp_path, *OPTIONS, event=event, number=signal.SIGTERM) == 143, output(tmp_path)
     assert f"Stopped at step {step}" in output(tmp_path)
     assert run(tmp_path, *OPTIONS, "--ckpt_path=last") == 0, output(tmp_path)
     assert f"last.ckpt, step {step}" in output(tmp_path)
@@ -150,13 +152,15 @@ def test_sigterm_between_the_batches_of_one_step_loses_no_gradient(
     whole = tmp_path / "whole"
     assert run(whole, *options) == 0, output(whole)
     cut = tmp_path / "cut"
-    assert run(cut, *options, place=("step", batch), number=signal.SIGTERM) == 143, output(cut)
+    assert run(cut, *options, event=("step", batch), number=signal.SIGTERM) == 143, output(cut)
     assert run(cut, *options, "--ckpt_path=last") == 0, output(cut)
     assert_equal_runs(whole, cut)
 
 
-def test_sigterm_during_validation_lets_it_end(whole: Path, tmp_path: Path) -> None:
-    place = ("validation", 3)
-    assert run(tmp_path, *OPTIONS, place=place, number=signal.SIGTERM) == 143, output(tmp_path)
+def test_sigterm_during_a_validation_lets_the_validation_finish(
+    whole: Path, tmp_path: Path
+) -> None:
+    event = ("validation", 3)
+    assert run(tmp_path, *OPTIONS, event=event, number=signal.SIGTERM) == 143, output(tmp_path)
     assert run(tmp_path, *OPTIONS, "--ckpt_path=last") == 0, output(tmp_path)
     assert_equal_runs(whole, tmp_path)

@@ -1,4 +1,4 @@
-"""What only the internet can show: the pinned addresses still serve the pinned texts."""
+"""The pinned URLs still serve the pinned texts; needs the internet."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""What holds for any text and any sizes, tried on thousands of them.
+"""Properties that hold for any text and any sizes, tested on thousands of generated examples.
 
 Texts are of all Unicode: combining marks, characters beyond 16 bits, NUL, byte order marks, every
-kind of line end. The examples are the same in every run; more of them with --hypothesis-seed.
+kind of line end. The examples are the same in every run.
 """
 
 import contextlib
@@ -20,17 +20,25 @@ from hypothesis import strategies as st
 
 from shakespeare_lm.commands.complete import main as complete
 from shakespeare_lm.commands.fit import expand_short_names
-from shakespeare_lm.completion.sampling import Decoding, next_ids, next_probabilities
-from shakespeare_lm.completion.stop_strings import Ending
-from shakespeare_lm.data.corpus import load_corpus, split_contiguous, split_random_chunks
+from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, next_probabilities
+from shakespeare_lm.completion.stop_strings import StopStrings
+from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.data.documents import Documents, encode_documents
+from shakespeare_lm.data.loader import WindowLoader, WindowOrder
+from shakespeare_lm.data.splits import (
+    SplitKind,
+    split_contiguous,
+    split_random_chunks,
+    split_whole_documents,
+)
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import Documents, WindowLoader, encode_documents, grid_windows
+from shakespeare_lm.data.windows import grid_windows
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
 
-# Few different characters, so that repeats and beginnings of each other are common; and any.
+# Few different characters, so that repeats and common prefixes are frequent.
 few = st.text("ab\n", max_size=30)
 anything = st.text(max_size=60)
 odd = st.sampled_from(["\ufeff", "\r\n", "\x00", "e\u0301", "\U0001f3ad", "\u2028", "\u200d", "ﬁ"])
@@ -42,7 +50,7 @@ fractions = st.floats(0, 0.49)
 
 
 def examples(count: int):
-    """Return settings for so many examples, of which slow ones are not held against anybody."""
+    """Return settings for so many examples, without limits on time."""
     return settings(
         max_examples=count,
         deadline=None,
@@ -68,7 +76,7 @@ def test_decoding_undoes_encoding(text: str, other: str) -> None:
 
 @examples(200)
 @given(some_text, texts)
-def test_unknown_characters_are_named_left_out_or_replaced(known: str, text: str) -> None:
+def test_unknown_characters_are_refused_skipped_or_replaced(known: str, text: str) -> None:
     tokenizer = CharTokenizer.from_text(known)
     if set(text) <= set(known):
         assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -84,25 +92,25 @@ def test_unknown_characters_are_named_left_out_or_replaced(known: str, text: str
 
 @examples(50)
 @given(texts, st.integers(0xD800, 0xDFFF))
-def test_half_a_character_is_refused(text: str, half: int) -> None:
-    with pytest.raises(UserError, match="half of a character"):
-        CharTokenizer.from_text(text + chr(half))
+def test_a_lone_surrogate_is_refused(text: str, surrogate: int) -> None:
+    with pytest.raises(UserError, match="lone surrogate"):
+        CharTokenizer.from_text(text + chr(surrogate))
     with pytest.raises(UserError, match="is not among"):
-        CharTokenizer("ab").encode(chr(half))
+        CharTokenizer("ab").encode(chr(surrogate))
 
 
-# --- chunks and batches ---
+# --- windows and batches ---
 
 
 def targets_of(loader: WindowLoader) -> Counter[tuple[int, ...]]:
-    """Count what is predicted from what: (input, target), for each real target."""
+    """Count the pairs (input, target) of all real targets, after checking the batches."""
     found: Counter[tuple[int, ...]] = Counter()
     for batch in loader:
         assert batch.inputs.shape == (loader.batch_size, loader.context_length)
         assert torch.equal(batch.inputs == loader.padding_id, ~batch.attention_mask)
         assert torch.equal(batch.targets == loader.padding_id, ~batch.target_mask)
         assert not (batch.target_mask & ~batch.attention_mask).any()
-        # Padding is on the right, and what comes next is what the next place holds.
+        # Padding is on the right, and each target is the next input.
         assert (batch.attention_mask.int().diff(dim=1) <= 0).all()
         both = batch.target_mask[:, :-1]
         assert torch.equal(batch.targets[:, :-1][both], batch.inputs[:, 1:][both])
@@ -121,11 +129,11 @@ def targets_of(loader: WindowLoader) -> Counter[tuple[int, ...]]:
     st.integers(1, 4),
     st.integers(0, 3),
 )
-def test_every_character_but_a_documents_first_is_predicted_once_an_epoch(
+def test_every_character_but_a_documents_first_is_predicted_once_per_epoch(
     pieces: list[str],
     context_length: int,
     batch_size: int,
-    sampling,
+    order: WindowOrder,
     seed: int,
     world_size: int,
     epoch: int,
@@ -142,7 +150,7 @@ def test_every_character_but_a_documents_first_is_predicted_once_an_epoch(
             context_length=context_length,
             batch_size=batch_size,
             padding_id=tokenizer.padding_id,
-            sampling=sampling,
+            window_order=order,
             seed=seed,
             rank=rank,
             world_size=world_size,
@@ -156,7 +164,7 @@ def test_every_character_but_a_documents_first_is_predicted_once_an_epoch(
 
 @examples(100)
 @given(documents, sizes, sizes, st.integers(0, 9), st.data())
-def test_a_loader_goes_on_from_any_place(
+def test_a_loader_can_be_resumed_after_any_batch(
     pieces: list[str], context_length: int, batch_size: int, seed: int, data: st.DataObject
 ) -> None:
     tokenizer = CharTokenizer.from_text(*pieces)
@@ -168,18 +176,18 @@ def test_a_loader_goes_on_from_any_place(
             context_length=context_length,
             batch_size=batch_size,
             padding_id=tokenizer.padding_id,
-            sampling="shifted",
+            window_order="shifted",
             seed=seed,
         )
 
-    whole, cut = loader(), loader()
+    whole, interrupted = loader(), loader()
     batches = list(whole)
     stop = data.draw(st.integers(0, len(batches)))
-    iterator = iter(cut)
+    iterator = iter(interrupted)
     seen = [next(iterator) for _ in range(stop)]
     resumed = loader()
     if stop:
-        resumed.load_state_dict(cut.state_dict())
+        resumed.load_state_dict(interrupted.state_dict())
     later = list(resumed) if stop < len(batches) or not batches else []
     for one, other in zip([*seen, *later], batches, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -187,7 +195,7 @@ def test_a_loader_goes_on_from_any_place(
 
 @examples(200)
 @given(st.lists(st.integers(0, 40), max_size=8), sizes, st.data())
-def test_windows_are_no_longer_than_the_context_and_cross_no_document(
+def test_windows_are_no_longer_than_the_context_and_never_cross_documents(
     lengths: list[int], context_length: int, data: st.DataObject
 ) -> None:
     offset = data.draw(st.integers(0, context_length - 1))
@@ -226,15 +234,30 @@ def test_random_chunks_lose_and_repeat_no_character_to_predict(
     assert found == expected
 
 
+@examples(300)
+@given(documents, fractions, fractions)
+def test_a_split_by_documents_keeps_each_whole_and_gives_every_part_one(
+    pieces: list[str], val_fraction: float, test_fraction: float
+) -> None:
+    num_parts = 3 if test_fraction else 2
+    if len(pieces) < num_parts:
+        with pytest.raises(UserError, match=f"{len(pieces)} document.*at least {num_parts}"):
+            split_whole_documents(pieces, val_fraction, test_fraction)
+        return
+    parts = split_whole_documents(pieces, val_fraction, test_fraction)
+    assert [piece for part in parts for piece in part] == pieces
+    assert [bool(part) for part in parts] == [True, True, bool(test_fraction)]
+
+
 # --- files ---
 
 
 @examples(300)
 @given(st.one_of(st.binary(max_size=80), texts.map(lambda text: text.encode("utf-8"))))
-@example(b"\xed\xa0\x80")  # a surrogate, in what would be UTF-8
+@example(b"\xed\xa0\x80")  # a surrogate, encoded like UTF-8
 @example(b"\xef\xbb\xbf")
 @example(b"a\r\nb\rc")
-def test_any_file_is_a_text_to_the_last_byte_or_is_refused_in_one_line(content: bytes) -> None:
+def test_any_file_is_read_to_the_last_byte_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         path.write_bytes(content)
@@ -258,15 +281,15 @@ def test_any_file_is_a_text_to_the_last_byte_or_is_refused_in_one_line(content: 
     st.integers(-1, 20),
     st.floats(-0.1, 1.1) | st.just(float("nan")),
     st.floats(-0.1, 1.1),
-    st.sampled_from(["contiguous", "random_chunks"]),
+    st.sampled_from(["contiguous", "documents", "random_chunks"]),
 )
-def test_any_texts_and_sizes_give_batches_or_one_line(
+def test_any_texts_and_sizes_give_batches_or_an_error_in_one_line(
     pieces: list[str],
     context_length: int,
     batch_size: int,
     val_fraction: float,
     test_fraction: float,
-    split,
+    split: SplitKind,
 ) -> None:
     message, data = "", None
     try:
@@ -296,24 +319,24 @@ def test_any_texts_and_sizes_give_batches_or_one_line(
 
 @examples(300)
 @given(few, st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3), st.none() | sizes)
-def test_what_is_shown_is_what_stands_before_the_first_end(
+def test_the_text_before_the_first_stop_string_or_last_line_is_shown(
     text: str, stops: list[str], max_lines: int | None
 ) -> None:
-    ending = Ending(stops, max_lines)
+    stop_strings = StopStrings(stops, max_lines)
     shown, taken = "", 0
     for character in text:
-        shown += ending.add(character)
+        shown += stop_strings.add(character)
         taken += 1
         assert text.startswith(shown)
-        if ending.reached:
+        if stop_strings.reached:
             break
-    shown += ending.rest()
+    shown += stop_strings.rest()
     end, cut = len(text), 0
-    for place in range(1, len(text) + 1):
-        before = text[:place]
+    for length in range(1, len(text) + 1):
+        before = text[:length]
         found = [stop for stop in stops if before.endswith(stop)]
         if found or (max_lines is not None and before.count("\n") == max_lines):
-            end, cut = place, max(map(len, found), default=1)
+            end, cut = length, max(map(len, found), default=1)
             break
     assert taken == end
     assert shown == text[: end - cut]
@@ -328,7 +351,7 @@ def test_what_is_shown_is_what_stands_before_the_first_end(
     st.none() | st.floats(0.001, 1),
     st.floats(0, 1, exclude_max=True),
 )
-def test_any_logits_and_filters_give_an_id_that_is_possible(
+def test_any_logits_and_filters_give_an_id_of_positive_probability(
     row: list[float],
     temperature: float,
     top_k: int | None,
@@ -338,10 +361,10 @@ def test_any_logits_and_filters_give_an_id_that_is_possible(
 ) -> None:
     logits = torch.tensor([row])
     before = logits.clone()
-    decoding = Decoding(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    chosen = int(next_ids(logits, decoding, [uniform]))
+    options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    chosen = int(next_ids(logits, options, [uniform]))
     assert torch.equal(logits, before)
-    probabilities = next_probabilities(logits, decoding)[0]
+    probabilities = next_probabilities(logits, options)[0]
     assert float(probabilities.sum()) == pytest.approx(1)
     assert probabilities[chosen] > 0
     assert top_k is None or int((probabilities > 0).sum()) <= top_k
@@ -352,7 +375,7 @@ def test_any_logits_and_filters_give_an_id_that_is_possible(
 
 @examples(200)
 @given(st.lists(st.one_of(texts, st.sampled_from(["--max_steps", "--seed=3", "-c", "--"]))))
-def test_short_names_change_names_alone(arguments: list[str]) -> None:
+def test_expanding_short_names_changes_only_names(arguments: list[str]) -> None:
     expanded = expand_short_names(arguments)
     assert len(expanded) == len(arguments)
     for before, after in zip(arguments, expanded, strict=True):
@@ -384,21 +407,21 @@ numbers = st.one_of(st.integers(-2, 20).map(str), st.floats(-1, 2).map(str), tex
     st.lists(texts, max_size=2),
     st.sampled_from(["error", "skip", "replace"]),
 )
-def test_any_options_complete_or_end_in_one_line(
+def test_any_options_complete_or_end_in_an_error_of_one_line(
     checkpoint: Path, prompt: str, options: dict[str, str], stops: list[str], unknown: str
 ) -> None:
     arguments = [f"--ckpt={checkpoint}", f"--prompt={prompt}", "--max_new_tokens=9"]
     arguments += [f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--stop={stop}" for stop in stops] + [f"--unknown={unknown}"]
     output, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
-    given_input, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(b"ab"))
+    original_stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(b"ab"))
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
             code = complete(arguments)
-    except SystemExit as stopped:  # argparse, for what is no number
+    except SystemExit as stopped:  # argparse, for a value that is not a number
         code = stopped.code  # type: ignore[assignment]
     finally:
-        sys.stdin = given_input
+        sys.stdin = original_stdin
     assert code in (0, 1, 2)
     lines = read(error).splitlines()
     if code == 1:
@@ -415,7 +438,7 @@ def read(stream: io.TextIOWrapper) -> str:
 
 
 @pytest.mark.slow
-def test_a_text_of_two_hundred_megabytes_takes_a_byte_for_a_character(tmp_path: Path) -> None:
+def test_a_text_of_200_megabytes_takes_one_byte_per_character(tmp_path: Path) -> None:
     line = "To be, or not to be, that is the question:\n"
     count = 200_000_000 // len(line)
     with (tmp_path / "large.txt").open("w") as file:

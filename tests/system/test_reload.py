@@ -1,9 +1,9 @@
-"""A checkpoint is the whole artefact: a new process in another folder needs nothing else."""
+"""A checkpoint is all that is needed: a new process in another folder computes the same logits."""
 
 import subprocess
 import sys
-from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import Fit
@@ -23,12 +23,12 @@ with torch.no_grad():
 
 
 def test_a_new_process_elsewhere_computes_the_same_logits_bit_for_bit(
-    tiny_fit: Fit, tmp_path: Path, tmp_path_factory
+    tiny_fit: Fit, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cli = tiny_fit("--max_steps=3", "--model.positions=learned")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     checkpoint = elsewhere / "moved.ckpt"
-    Path(cli.last.best_model_path).rename(checkpoint)
+    cli.last.path.rename(checkpoint)
     ids = torch.randint(50, (2, 16))
     torch.save(ids, elsewhere / "ids.pt")
     command = [sys.executable, "-c", CODE, "moved.ckpt", "ids.pt", "logits.pt"]

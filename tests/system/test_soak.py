@@ -2,7 +2,7 @@
 
     SHAKESPEARE_LM_SOAK_MINUTES=30 pytest -m slow -s tests/system/test_soak.py
 
-runs for so long, and prints what was measured; one minute if nothing is said.
+runs for that long (default: one minute), and prints the measurements.
 """
 
 import gc
@@ -20,7 +20,7 @@ from tests.conftest import Fit
 
 MINUTES = float(os.environ.get("SHAKESPEARE_LM_SOAK_MINUTES", "1"))
 STEPS_PER_ROUND = 40
-# Allocators keep some freed memory, and caches of torch and Python fill for a while.
+# Allocators keep some freed memory, and the caches of torch and Python fill at first.
 WARM_UP_ROUNDS = 10
 PROCESS = Path("/proc/self")
 
@@ -43,12 +43,12 @@ def measure(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PROCESS.is_dir(), reason="memory and open files are read from /proc")
-def test_a_long_life_needs_no_more_than_a_short_one(tiny_fit: Fit) -> None:
+@pytest.mark.skipif(not PROCESS.is_dir(), reason="reads memory and open files from /proc")
+def test_hours_need_no_more_memory_files_or_threads_than_minutes(tiny_fit: Fit) -> None:
     started, rounds = time.monotonic(), 0
     first: dict[str, float] = {}
     figures: list[dict[str, float]] = []
-    # A constant rate, as the end of this run is not known.
+    # A constant learning rate, because the number of steps is not known in advance.
     options = ["--model.schedule=constant", "--val_check_interval=20", "--model.dropout=0.1"]
     while time.monotonic() - started < 60 * MINUTES or rounds <= WARM_UP_ROUNDS + 1:
         rounds += 1

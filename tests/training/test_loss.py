@@ -1,4 +1,4 @@
-"""The masked cross-entropy: exact, and blind to padding."""
+"""The masked cross-entropy is exact and ignores padding."""
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=t
 def test_the_sum_and_the_count_equal_a_loop_in_double_precision() -> None:
     nats, count = masked_cross_entropy(LOGITS, TARGETS, MASK)
     expected = 0.0
-    for row, place in MASK.nonzero().tolist():
-        scores = LOGITS[row, place].double()
-        expected -= float(scores[TARGETS[row, place]] - scores.logsumexp(0))
+    for row, time in MASK.nonzero().tolist():
+        scores = LOGITS[row, time].double()
+        expected -= float(scores[TARGETS[row, time]] - scores.logsumexp(0))
     assert count.item() == 7
-    torch.testing.assert_close(nats.item(), expected, rtol=1e-6, atol=0)  # single precision
+    torch.testing.assert_close(nats.item(), expected, rtol=1e-6, atol=0)  # float32
 
 
 def test_loss_and_gradient_equal_torchs_with_ignore_index() -> None:
@@ -29,7 +29,7 @@ def test_loss_and_gradient_equal_torchs_with_ignore_index() -> None:
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_what_lies_under_the_mask_changes_neither_loss_nor_gradient() -> None:
+def test_masked_positions_change_neither_loss_nor_gradient() -> None:
     results = []
     for filler in (0, 6):
         logits = LOGITS.clone()
@@ -54,7 +54,7 @@ def test_padding_alone_gives_zero_and_no_nan() -> None:
     assert not logits.grad.any()
 
 
-def test_half_precision_logits_are_scored_in_single_precision() -> None:
+def test_bfloat16_logits_are_scored_in_float32() -> None:
     half = LOGITS.bfloat16()
     nats, _ = masked_cross_entropy(half, TARGETS, MASK)
     expected, _ = masked_cross_entropy(half.float(), TARGETS, MASK)

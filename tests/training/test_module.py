@@ -1,24 +1,37 @@
-"""The LightningModule: losses that are exact, steps that equal a hand-written loop."""
+"""The LightningModule: exact losses, steps that equal a hand-written loop, and its checkpoints."""
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.data.documents import Documents, encode_documents
+from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import Batch, Documents, WindowLoader, encode_documents
+from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.module import ShakespeareLM
-from shakespeare_lm.training.optimizer import OptimizerName, build_optimizer, learning_rate_factor
+from shakespeare_lm.training.optimizer import (
+    OptimizerConfig,
+    OptimizerName,
+    build_optimizer,
+    learning_rate_factor,
+)
+from tests.conftest import Fit, logged, save
 
+RUN = Path("lightning_logs/version_0")
 TEXT = "the cat sat on the mat; a rat ran at the cat, and that was that. " * 3
 TOKENIZER = CharTokenizer.from_text(TEXT)
 GOLDEN_LOSS, GOLDEN_NORM = 2.811697, 1.060014
-# Not from zero: a head of zeros would predict the same whatever went wrong before it.
+# No zero_init: a head of zeros predicts the same, whatever goes wrong before it.
 SMALL = {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 8, "zero_init": False}
 
 
@@ -50,6 +63,12 @@ def validate(module: ShakespeareLM, loaders: object) -> dict[str, float]:
     return {name: value for part in metrics for name, value in part.items()}
 
 
+def curve_names(run_folder: Path) -> set[str]:
+    events = EventAccumulator(str(run_folder))
+    events.Reload()
+    return set(events.Tags()["scalars"])
+
+
 @torch.no_grad()
 def test_val_loss_is_the_mean_over_real_characters_whatever_the_batches() -> None:
     module = small_module()
@@ -59,11 +78,11 @@ def test_val_loss_is_the_mean_over_real_characters_whatever_the_batches() -> Non
         nats -= float(logits.log_softmax(-1).gather(1, row.targets[row.target_mask][:, None]).sum())
         count += int(row.target_mask.sum())
     for batch_size in (1, 3, 8):
-        # Sums of some hundred single precision numbers.
+        # Sums of a few hundred float32 numbers.
         assert validate(module, batches(batch_size))["val_loss"] == pytest.approx(
             nats / count, rel=1e-6
         )
-    shuffled = validate(module, batches(3, sampling="grid", seed=5))
+    shuffled = validate(module, batches(3, window_order="grid", seed=5))
     assert shuffled["val_loss"] == pytest.approx(nats / count, rel=1e-6)
 
 
@@ -73,7 +92,7 @@ def test_bits_and_perplexity_follow_from_the_loss() -> None:
     assert metrics["val_perplexity"] == pytest.approx(math.exp(metrics["val_loss"]), rel=1e-5)
 
 
-def test_the_sample_of_the_training_part_is_scored_beside_the_validation_part() -> None:
+def test_the_sample_of_the_training_part_is_scored_apart_from_the_validation_part() -> None:
     train = encode_documents([TEXT[:40]], TOKENIZER)
     metrics = validate(small_module(), [batches(), batches(documents=train)])
     assert (
@@ -91,7 +110,10 @@ def steps_by_hand(
     name: OptimizerName, module: ShakespeareLM, data: Iterable[Batch], steps: int
 ) -> list[float]:
     """The training loop as one would write it without Lightning."""
-    optimizer = build_optimizer(name, module.transformer, 1e-2, 0.1, 0.99, 0.02)
+    config = OptimizerConfig(
+        optimizer=name, learning_rate=1e-2, muon_learning_rate=0.02, weight_decay=0.1
+    )
+    optimizer = build_optimizer(module.transformer, config)
     highest = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
     module.transformer.train()
@@ -133,9 +155,9 @@ def test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop(name: Optimize
 
     by_trainer.training_step = training_step  # type: ignore[method-assign]
     trainer(max_steps=10, num_sanity_val_steps=0).fit(
-        by_trainer, batches(sampling="shifted"), batches()
+        by_trainer, batches(window_order="shifted"), batches()
     )
-    assert losses == steps_by_hand(name, by_hand, batches(sampling="shifted"), 10)
+    assert losses == steps_by_hand(name, by_hand, batches(window_order="shifted"), 10)
     for ours, theirs in zip(by_trainer.parameters(), by_hand.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -149,7 +171,7 @@ def test_one_seeded_step_has_these_golden_numbers() -> None:
     loss = nats / count
     loss.backward()
     norm = torch.nn.utils.get_total_norm(p.grad for p in module.transformer.parameters())
-    why = "update these only with a change that means to alter initialisation, batches or network"
+    why = "update these only with a change meant to alter initialisation, batches or the network"
     # Summation order differs between processors and versions of torch.
     assert loss.item() == pytest.approx(GOLDEN_LOSS, rel=1e-4), why
     assert norm.item() == pytest.approx(GOLDEN_NORM, rel=1e-3), why
@@ -159,7 +181,8 @@ def test_one_batch_is_memorised_and_greedy_completion_reproduces_it() -> None:
     module = small_module(d_model=32, context_length=32, learning_rate=1e-2)
     ids = torch.tensor([TOKENIZER.encode(TEXT[:33])])
     mask = torch.ones(1, 32, dtype=torch.bool)
-    optimizer = build_optimizer("adamw", module.transformer, 1e-2, 0.0, 0.99, 0.02)
+    config = OptimizerConfig(optimizer="adamw", learning_rate=1e-2)
+    optimizer = build_optimizer(module.transformer, config)
     for _ in range(150):
         nats, count = masked_cross_entropy(module.transformer(ids[:, :-1]), ids[:, 1:], mask)
         optimizer.zero_grad()
@@ -175,7 +198,7 @@ def test_ids_keep_the_order_of_the_vocabulary_that_is_given() -> None:
     assert module.hparams["vocabulary"] == module.tokenizer.vocabulary == "zab"
 
 
-def test_hyperparameters_are_plain_and_whole() -> None:
+def test_hyperparameters_are_plain_values_and_rebuild_the_module() -> None:
     module = small_module(d_feedforward=24)
     assert module.hparams["vocabulary"] == TOKENIZER.vocabulary
     assert module.hparams["d_feedforward"] == 24
@@ -187,30 +210,107 @@ def test_hyperparameters_are_plain_and_whole() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"beta2": 1.0}, "beta2 is 1.0"),
-        ({"warmup_steps": -1}, "warmup_steps is -1"),
-        ({"decay_steps": 0}, "decay_steps is 0"),
-        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"dropout": 1.5}, "dropout is 1.5: expected 0 <= dropout < 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a value > 0"),
     ],
 )
-def test_options_out_of_range_are_refused_by_name(options: dict[str, float], message: str) -> None:
+def test_options_of_the_network_and_of_the_optimizer_are_checked(
+    options: dict[str, float], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         small_module(**options)
 
 
-def test_a_schedule_without_an_end_is_refused_and_a_constant_one_needs_none() -> None:
-    with pytest.raises(UserError, match="schedule is linear"):
-        small_module().total_steps(max_steps=-1)
-    assert small_module(decay_steps=7).total_steps(max_steps=-1) == 7
-    small_module(schedule="constant").total_steps(max_steps=-1)
+def test_a_misspelt_option_is_refused() -> None:
+    with pytest.raises(UserError, match="option is 'num_layer': choose from: vocabulary, seed, "):
+        small_module(num_layer=2)
+
+
+def test_a_checkpoint_with_an_unknown_hyperparameter_is_refused_in_one_line(tmp_path: Path) -> None:
+    module = small_module()
+    hyperparameters = {**module.hparams, "of_a_later_version": 1}
+    path = save(tmp_path / "later.ckpt", module, hyper_parameters=hyperparameters)
+    with pytest.raises(UserError, match="option is 'of_a_later_version': choose from"):
+        ShakespeareLM.load_from_checkpoint(path)
+
+
+def test_a_checkpoint_is_loaded_without_its_code_or_not_at_all(tmp_path: Path) -> None:
+    module = small_module()
+    path = save(tmp_path / "a.ckpt", module)
+    loaded = ShakespeareLM.load_from_checkpoint(path, map_location="cpu")
+    assert all(map(torch.equal, module.parameters(), loaded.parameters()))
+    with pytest.raises(UserError, match="weights_only is False"):
+        ShakespeareLM.load_from_checkpoint(path, weights_only=False)
+    state = {**module.state_dict(), "more": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"b\.ckpt: .*more"):
+        ShakespeareLM.load_from_checkpoint(save(tmp_path / "b.ckpt", module, state_dict=state))
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused() -> None:
     module = small_module()
     other = {"hyper_parameters": {**module.hparams, "vocabulary": "ab"}}
-    with pytest.raises(UserError, match="another vocabulary"):
+    with pytest.raises(UserError, match="the checkpoint's vocabulary differs"):
         module.on_load_checkpoint(other)
     module.on_load_checkpoint({"hyper_parameters": dict(module.hparams)})
+
+
+def test_resuming_with_another_network_or_optimizer_is_refused_by_name(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=2")
+    for option, message in (
+        ("--model.num_layers=2", r"num_layers 1, but this run has 2: resume with the options of"),
+        ("--model.learning_rate=0.1", r"learning_rate 0\.008, but this run has 0\.1"),
+        ("--model.beta2=0.9", r"beta2 0\.99, but this run has 0\.9"),
+        ("--seed=7", r"seed 1337, but this run has 7"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tiny_fit("--max_steps=4", option, "--ckpt_path=last")
+
+
+def test_curves_of_the_training_have_the_same_steps_and_the_values_of_these_steps(
+    tiny_fit: Fit,
+) -> None:
+    # The last of ten steps is no multiple of 3: nothing is written for it, nor old values.
+    every_step, every_third, never = (
+        Path(f"lightning_logs/version_{number}") for number in range(3)
+    )
+    for every in (1, 3, 0):
+        tiny_fit("--max_steps=10", "--val_check_interval=4", f"--log_every_n_steps={every}")
+    names = ["train_loss", "gradient_norm", "learning_rate"]
+    for name in names:
+        values = logged(every_step, name)
+        assert set(values) == set(range(10)), name
+        assert logged(every_third, name) == {step: values[step] for step in (2, 5, 8)}, name
+    assert set(logged(every_third, "tokens_per_second")) == {2, 5, 8}
+    assert not curve_names(never) & {*names, "tokens_per_second"}
+
+
+def test_the_gradient_norm_is_that_before_clipping(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=3", "--gradient_clip_val=1e-3")
+    tiny_fit("--max_steps=3", "--gradient_clip_val=0")
+    clipped, free = (
+        logged(Path(f"lightning_logs/version_{run}"), "gradient_norm") for run in (0, 1)
+    )
+    assert clipped[0] == free[0] > 0.1
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_loaded_model_warns_if_it_is_evaluated_on_another_text_or_split(
+    tiny_fit: Fit, stage: str
+) -> None:
+    Path("text.txt").write_text("To be, or not to be: that is the question.\n" * 50)
+    data: dict[str, Any] = {"corpus": "text.txt", "context_length": 16, "test_fraction": 0.2}
+    path = tiny_fit("--data.corpus=text.txt", "--data.test_fraction=0.2", "--max_steps=1").last.path
+    module = ShakespeareLM.load_from_checkpoint(path)
+
+    def evaluate(**changes: object) -> None:
+        datamodule = ShakespeareDataModule(**{**data, **changes})
+        getattr(trainer(), stage)(module, datamodule=datamodule, verbose=False)
+
+    evaluate()  # a warning would be an error
+    evaluate(batch_size=3, window_order="random")  # the loss does not depend on these
+    with pytest.warns(UserWarning, match="on other data than its own: .* with val_fraction 0.1"):
+        evaluate(val_fraction=0.3)
+    # The alphabet is the same, so nothing else would notice the difference.
+    Path("text.txt").write_text("to be: That is the question, or not To be.\n" * 50)
+    with pytest.warns(UserWarning, match="trained on another text; the loss cannot be compared"):
+        evaluate()

@@ -1,30 +1,46 @@
-"""Parameter groups, Muon, and the schedule of the learning rate."""
+"""The optimizer's options, parameter groups, Muon, and the learning-rate schedule."""
 
 import copy
 import math
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.transformer import CausalTransformer
 from shakespeare_lm.training import optimizer as optim
 from shakespeare_lm.training.optimizer import (
     MuonAndAdamW,
+    OptimizerConfig,
+    OptimizerName,
+    Schedule,
     build_optimizer,
     learning_rate_factor,
     orthogonalise,
     parameter_groups,
 )
 
-OPTIONS = {"learning_rate": 0.5, "weight_decay": 0.1, "beta2": 0.99, "muon_learning_rate": 0.25}
+MUON = OptimizerConfig(learning_rate=0.5, muon_learning_rate=0.25, weight_decay=0.1)
+ADAMW = replace(MUON, optimizer="adamw")
+SGD = replace(MUON, optimizer="sgd")
 
 
-def small_network(**options: object) -> CausalTransformer:
+def small_network(tied_head: bool = False) -> CausalTransformer:
     torch.manual_seed(0)
-    sizes = {"num_layers": 2, "num_heads": 1, "d_model": 8, **options}
-    return CausalTransformer(9, 4, bias=True, qkv_bias=True, **sizes)
+    config = NetworkConfig(
+        context_length=4,
+        num_layers=2,
+        num_heads=1,
+        d_model=8,
+        bias=True,
+        qkv_bias=True,
+        tied_head=tied_head,
+    )
+    return CausalTransformer(9, config)
 
 
 def give_gradients(network: nn.Module, seed: int) -> None:
@@ -33,11 +49,11 @@ def give_gradients(network: nn.Module, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 @pytest.mark.parametrize("tied", [False, True])
-def test_every_parameter_is_in_exactly_one_group(name: str, tied: bool) -> None:
+def test_every_parameter_is_in_exactly_one_group(name: OptimizerName, tied: bool) -> None:
     network = small_network(tied_head=tied)
-    optimizer = build_optimizer(name, network, **OPTIONS)
+    optimizer = build_optimizer(network, replace(MUON, optimizer=name))
     members = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in network.parameters())
 
@@ -55,7 +71,7 @@ def test_matrices_decay_and_biases_and_norms_do_not() -> None:
 def test_adamw_decays_its_first_group_by_the_learning_rate_times_the_weight_decay() -> None:
     network = nn.Linear(3, 2)
     before = network.weight.detach().clone()
-    optimizer = build_optimizer("adamw", network, **OPTIONS)
+    optimizer = build_optimizer(network, ADAMW)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     bias = network.bias.detach().clone()
@@ -66,20 +82,20 @@ def test_adamw_decays_its_first_group_by_the_learning_rate_times_the_weight_deca
 
 def test_muon_is_for_the_matrices_inside_blocks() -> None:
     network = small_network()
-    optimizer = build_optimizer("muon", network, **OPTIONS)
+    optimizer = build_optimizer(network, MUON)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    of_muon = {names[id(p)] for p in optimizer.param_groups[1]["params"]}
+    with_muon = {names[id(p)] for p in optimizer.param_groups[1]["params"]}
     layers = ("query_key_value", "attention.output", "feed_forward.0", "feed_forward.2")
-    assert of_muon == {
+    assert with_muon == {
         name for name in names.values() if any(f"{layer}.weight" in name for layer in layers)
     }
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.1]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]
 
 
-def test_a_muon_step_is_that_of_torchs_muon_and_adamw_side_by_side() -> None:
+def test_a_muon_step_equals_torchs_muon_and_adamw_side_by_side() -> None:
     ours, theirs = small_network(), small_network()
-    optimizer = build_optimizer("muon", ours, **OPTIONS)
+    optimizer = build_optimizer(ours, MUON)
     matrices = [p for p in theirs.blocks.parameters() if p.ndim == 2]
     inside = set(matrices)
     pair = [
@@ -98,8 +114,8 @@ def test_a_muon_step_is_that_of_torchs_muon_and_adamw_side_by_side() -> None:
         for one in pair:
             one.step()
     for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        # torch iterates in bfloat16 always, with a relative precision of 2^-8: on an update of
-        # entries up to 0.35, three times over, that is this much.
+        # torch always iterates in bfloat16, which has a relative precision of 2^-8: for three
+        # updates with entries of up to 0.35 that is an error of this size.
         tolerance = 0.02 if other in inside else 1e-6
         torch.testing.assert_close(mine, other, rtol=0, atol=tolerance, msg=name)
 
@@ -116,7 +132,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     assert torch.equal(zeros.float(), torch.zeros(1, 4, 4))
 
 
-def test_without_fast_bfloat16_the_same_direction_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fast_bfloat16_the_direction_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     matrices = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(0))
     found = {}
     for fast in (True, False):
@@ -128,12 +144,12 @@ def test_without_fast_bfloat16_the_same_direction_is_found(monkeypatch: pytest.M
 
 def test_muons_state_survives_a_checkpoint_bit_for_bit() -> None:
     through, straight = small_network(), small_network()
-    uninterrupted = build_optimizer("muon", straight, **OPTIONS)
-    before = build_optimizer("muon", through, **OPTIONS)
+    uninterrupted = build_optimizer(straight, MUON)
+    before = build_optimizer(through, MUON)
     for optimizer, network in ((uninterrupted, straight), (before, through)):
         give_gradients(network, 0)
         optimizer.step()
-    after = build_optimizer("muon", through, **OPTIONS)
+    after = build_optimizer(through, MUON)
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     for optimizer, network in ((uninterrupted, straight), (after, through)):
         give_gradients(network, 1)
@@ -142,9 +158,9 @@ def test_muons_state_survives_a_checkpoint_bit_for_bit() -> None:
         assert torch.equal(mine, other)
 
 
-def test_what_a_schedule_sets_after_loading_reaches_both() -> None:
+def test_a_learning_rate_set_after_loading_reaches_both_optimizers() -> None:
     network = small_network()
-    optimizer = build_optimizer("muon", network, **OPTIONS)
+    optimizer = build_optimizer(network, MUON)
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     before = copy.deepcopy(network.state_dict())
     for group in optimizer.param_groups:
@@ -156,9 +172,9 @@ def test_what_a_schedule_sets_after_loading_reaches_both() -> None:
         assert torch.equal(parameter, before[name]), name
 
 
-def test_a_parameter_without_gradient_stays() -> None:
+def test_a_parameter_without_a_gradient_is_not_changed() -> None:
     network = small_network()
-    optimizer = build_optimizer("muon", network, **OPTIONS)
+    optimizer = build_optimizer(network, MUON)
     give_gradients(network, 0)
     frozen = network.blocks[0].attention.output.weight
     frozen.grad = None
@@ -169,21 +185,21 @@ def test_a_parameter_without_gradient_stays() -> None:
 
 def test_muon_refuses_a_network_without_blocks() -> None:
     with pytest.raises(UserError, match="optimizer is muon"):
-        build_optimizer("muon", nn.Linear(2, 2), **OPTIONS)
+        build_optimizer(nn.Linear(2, 2), MUON)
 
 
 def test_sgd_is_plain_gradient_descent() -> None:
     network = nn.Linear(3, 2)
     before = network.weight.detach().clone()
-    optimizer = build_optimizer("sgd", network, **{**OPTIONS, "weight_decay": 0.0})
+    optimizer = build_optimizer(network, replace(SGD, weight_decay=0.0))
     for _ in range(2):
         network.weight.grad = torch.ones_like(network.weight)
         optimizer.step()
     torch.testing.assert_close(network.weight.detach(), before - 1.0)
 
 
-def test_the_schedules_are_these() -> None:
-    def factors(schedule: str) -> list[float]:
+def test_each_schedule_has_these_factors() -> None:
+    def factors(schedule: Schedule) -> list[float]:
         return [learning_rate_factor(step, schedule, 2, 6) for step in range(8)]
 
     half = math.sqrt(0.5)
@@ -194,5 +210,38 @@ def test_the_schedules_are_these() -> None:
     )
 
 
-def test_without_warm_up_the_first_step_has_the_whole_learning_rate() -> None:
+def test_without_warm_up_the_first_step_has_the_full_learning_rate() -> None:
     assert learning_rate_factor(0, "cosine", 0, 10) == 1.0
+
+
+def test_a_schedule_without_an_end_is_refused_and_a_constant_one_needs_none() -> None:
+    with pytest.raises(UserError, match="schedule is linear, which needs a last step: set --max_s"):
+        OptimizerConfig().total_steps(max_steps=-1)
+    assert OptimizerConfig().total_steps(max_steps=9) == 9
+    assert OptimizerConfig(decay_steps=7).total_steps(max_steps=-1) == 7
+    assert OptimizerConfig(decay_steps=7).total_steps(max_steps=9) == 7
+    OptimizerConfig(schedule="constant").total_steps(max_steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected a value > 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan: expected a value > 0"),
+        ({"muon_learning_rate": -1.0}, "muon_learning_rate is -1.0: expected a value > 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0: expected a value >= 0"),
+        ({"beta2": 1.0}, "beta2 is 1.0: expected 0 <= beta2 < 1"),
+        ({"warmup_steps": -1}, "warmup_steps is -1: expected a value >= 0"),
+        ({"decay_steps": 0}, "decay_steps is 0: expected a value >= 1"),
+        ({"optimizer": "adam"}, "optimizer is 'adam': choose from: muon, adamw, sgd"),
+        ({"schedule": "step"}, "schedule is 'step': choose from: cosine, linear, constant"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1': expected float"),
+        ({"warmup_steps": True}, "warmup_steps is 'True': expected int"),
+        ({"decay_steps": 1.5}, "decay_steps is '1.5': expected int or None"),
+    ],
+)
+def test_options_out_of_range_or_of_another_type_are_refused_by_name(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        OptimizerConfig(**options)

@@ -1,0 +1,102 @@
+"""The options of a network: name, type, default, documentation and check, each written here only.
+
+The command line (`--model.d_model`), the YAML files and the hyperparameters in a checkpoint take
+them from this class.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from shakespeare_lm.errors import UserError, check_at_least, check_fraction, check_types
+from shakespeare_lm.network.feed_forward import Activation
+from shakespeare_lm.network.positions import PositionKind
+
+NetworkKind = Literal["transformer", "bigram"]
+Norm = Literal["pre", "post"]
+
+# The sinusoidal table is not part of a checkpoint, so no file size limits the context length of a
+# checkpoint from somebody else: this does.
+_MAX_CONTEXT_LENGTH = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Everything that determines the shapes and the function of a network.
+
+    Args:
+        network: transformer, or bigram (the baseline: a table that sees one character).
+        context_length: how many characters the network sees at once.
+        num_layers: number of transformer blocks.
+        num_heads: attention heads per block; must divide d_model.
+        d_model: width of the residual stream.
+        d_feedforward: inner width of the feed-forward layers; 4 * d_model by default.
+        positions: how the network knows where in the context a character is.
+        norm: layer norm before each sub-layer (pre, with a final norm before the head) or after it
+            (post).
+        activation: nonlinearity of the feed-forward layers.
+        bias: whether linear layers and layer norms have biases.
+        qkv_bias: whether the query/key/value projection has a bias.
+        tied_head: whether the head shares the weights of the character embedding.
+        scale_embedding: whether embeddings are multiplied by sqrt(d_model).
+        previous_characters: how many preceding characters are embedded and added at each position,
+            with one embedding table per distance.
+        zero_init: whether residual projections, and a head that is not tied, start at zero, so that
+            each block starts as the identity.
+        dropout: fraction of embeddings and sub-layer outputs zeroed in training.
+        attention_dropout: fraction of attention weights zeroed in training; several times slower on
+            a CPU, where it leaves the fast attention kernel.
+
+    Raises:
+        UserError: if a value has the wrong type, is out of range, or does not fit the others.
+    """
+
+    network: NetworkKind = "transformer"
+    context_length: int = 128
+    num_layers: int = 3
+    num_heads: int = 5
+    d_model: int = 160
+    d_feedforward: int | None = None
+    positions: PositionKind = "sinusoidal"
+    norm: Norm = "pre"
+    activation: Activation = "gelu"
+    bias: bool = False
+    qkv_bias: bool = False
+    tied_head: bool = False
+    scale_embedding: bool = True
+    previous_characters: int = 4
+    zero_init: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self, NetworkConfig)
+        check_at_least(
+            1,
+            context_length=self.context_length,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            d_model=self.d_model,
+            d_feedforward=self.feedforward_width,
+        )
+        check_at_least(0, previous_characters=self.previous_characters)
+        check_fraction(dropout=self.dropout, attention_dropout=self.attention_dropout)
+        if self.context_length > _MAX_CONTEXT_LENGTH:
+            raise UserError(
+                f"context_length is {self.context_length}: expected at most {_MAX_CONTEXT_LENGTH}"
+            )
+        if self.d_model % self.num_heads:
+            raise UserError(
+                f"d_model is {self.d_model} and num_heads is {self.num_heads}: d_model must be a "
+                "multiple of num_heads"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+    @property
+    def feedforward_width(self) -> int:
+        return 4 * self.d_model if self.d_feedforward is None else self.d_feedforward
+
+
+NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkConfig))

@@ -1,0 +1,18 @@
+"""The baseline sees one character."""
+
+import torch
+
+from shakespeare_lm.network.bigram import BigramTable
+
+
+def test_a_bigram_table_sees_the_last_character_alone() -> None:
+    table = BigramTable(5)
+    logits = table(torch.tensor([[1, 2, 3], [4, 0, 3]]))
+    assert logits.shape == (2, 3, 5)
+    assert torch.equal(logits[0, 2], logits[1, 2])
+    assert torch.equal(logits[0, 0], table.table.weight[1])
+
+
+def test_an_attention_mask_has_no_effect() -> None:
+    table, ids = BigramTable(5), torch.tensor([[1, 2, 3]])
+    assert torch.equal(table(ids, torch.tensor([[True, False, False]])), table(ids))
