@@ -1,4 +1,4 @@
-"""The README's commands run as they stand, but for limits that make them short."""
+"""The README is right: its commands run (with limits that make them short), its counts are real."""
 
 import io
 import json
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shakespeare_lm.commands import complete as completion_cli
-from shakespeare_lm.commands import score as scoring_cli
+from shakespeare_lm.commands import complete, score
 from shakespeare_lm.commands.fit import fit
 from tests.conftest import TINY
 
@@ -18,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^    (?:.*&& )?(python scripts/.*)$", README, flags=re.MULTILINE)
 FITS = [command for command in COMMANDS if "fit.py" in command and "--help" not in command]
-# More devices than a test can count on; tests/system/test_distributed.py has two processes.
+# Those with several devices are left to tests/system/test_distributed.py.
 ONE_MACHINE = [command for command in FITS if "--devices" not in command]
 
 
 def short(command: str) -> list[str]:
-    """Return a fit command's options, with limits behind them."""
+    """Return the options of a fit command, followed by limits."""
     options = [
         str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(command)
     ]
@@ -66,7 +65,7 @@ def test_its_commands_for_checkpoints_take_the_newest_runs_best(
     (tmp_path / "my_sonnet.txt").write_text("To be, or not to be,\n")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "To be"}\n')
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    mains = {"scripts/complete.py": completion_cli.main, "scripts/score.py": scoring_cli.main}
+    mains = {"scripts/complete.py": complete.main, "scripts/score.py": score.main}
     commands = [shlex.split(c) for c in COMMANDS if shlex.split(c)[1] in mains]
     assert len(commands) >= 5
     for command in commands:
@@ -77,11 +76,34 @@ def test_its_commands_for_checkpoints_take_the_newest_runs_best(
     assert json.loads((tmp_path / "completions.jsonl").read_text())["prompt"] == "To be"
 
 
-def test_every_link_leads_to_a_file() -> None:
-    for target in re.findall(r"\]\(((?!https?:)[^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_every_link_leads_to_a_file(page: str) -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)", (ROOT / page).read_text())
+    assert links
+    for target in links:
+        assert ((ROOT / page).parent / target).exists(), target
 
 
-def test_every_recipe_stands_in_the_table() -> None:
+def test_the_five_files_to_read_have_as_many_lines_as_it_says() -> None:
+    (promised,) = re.findall(r"Read these five files, (\d+) lines in all:", README)
+    files = re.findall(r"^\d\. \[\w+\.py\]\(([\w/]+\.py)\)", README, flags=re.MULTILINE)
+    assert len(files) == 5
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) == int(promised)
+    assert int(promised) <= 600
+
+
+def test_the_example_is_as_short_as_it_says() -> None:
+    (promised,) = re.findall(r"without Lightning in (\d+) lines", README)
+    example = (ROOT / "examples" / "plain_loop.py").read_text()
+    assert len(example.splitlines()) == int(promised) <= 80
+
+
+def test_the_transformer_is_what_a_lecture_shows() -> None:
+    text = (ROOT / "shakespeare_lm" / "network" / "transformer.py").read_text()
+    assert len(text.splitlines()) < 200
+    assert not re.search("cache|complet|prefill|step", text.replace("generating", ""))
+
+
+def test_every_recipe_is_in_the_table() -> None:
     for path in (ROOT / "configs").glob("*.yaml"):
         assert f"| `{path.stem}` |" in README, path.stem
