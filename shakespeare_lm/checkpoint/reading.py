@@ -59,7 +59,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
         config = NetworkConfig(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
         with torch.device("meta"):  # shapes without memory
-            expected = build_network(tokenizer.vocab_size, config).state_dict()
+            network = build_network(tokenizer.vocab_size, config, initialise=False)
+            expected = network.state_dict()
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
     _check_shapes(expected, weights, path)

@@ -105,7 +105,9 @@ class Completer:
         where = choose_device(device)
         check_choice("dtype", dtype, DTYPES)
         checkpoint = read_checkpoint(path)
-        transformer = build_network(checkpoint.tokenizer.vocab_size, checkpoint.config)
+        transformer = build_network(
+            checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False
+        )
         transformer.load_state_dict(checkpoint.weights)
         transformer.to(where, DTYPES[dtype]).eval()
         context_length = checkpoint.config.context_length

@@ -62,6 +62,8 @@ def sinusoidal_table(length: int, d_model: int) -> Tensor:
     """
     if d_model % 2:
         raise UserError(f"d_model is {d_model}: sinusoidal positions need an even number")
+    if _has_sizes_only():
+        return torch.empty(length, d_model)
     angles = _angles(length, d_model)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()
 
@@ -74,6 +76,8 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
     """
     if head_dim % 2:
         raise UserError(f"d_model / num_heads is {head_dim}: rotary positions need an even number")
+    if _has_sizes_only():
+        return torch.empty(2, length, head_dim // 2)
     angles = _angles(length, head_dim)
     return torch.stack((angles.cos(), angles.sin())).float()
 
@@ -82,6 +86,14 @@ def _angles(length: int, width: int, base: float = 10_000.0) -> Tensor:
     """Return position / base^(2i / width), `[length, width / 2]`, in float64."""
     frequencies = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+
+
+def _has_sizes_only() -> bool:
+    """Return whether tensors are made on the meta device, as to check the sizes in a checkpoint.
+
+    Computing there makes torch 2.13 import its compiler, which takes a second.
+    """
+    return torch.get_default_device().type == "meta"
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

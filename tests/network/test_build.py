@@ -8,7 +8,7 @@ import yaml
 
 from shakespeare_lm.network.bigram import BigramTable
 from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig, NetworkKind
 from shakespeare_lm.network.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
 
@@ -66,3 +66,15 @@ def test_a_network_is_rebuilt_from_plain_hyperparameters() -> None:
     rebuilt.load_state_dict(module.transformer.state_dict())
     ids = torch.tensor([[0, 1]])
     assert torch.equal(rebuilt(ids), module.transformer(ids))
+
+
+@pytest.mark.parametrize("kind", ["transformer", "bigram"])
+def test_without_initialisation_only_the_weights_differ(kind: NetworkKind) -> None:
+    config = NetworkConfig(network=kind, num_layers=1, num_heads=2, d_model=8, tied_head=True)
+    drawn, empty = (build_network(5, config, initialise=draw) for draw in (True, False))
+    empty.load_state_dict(drawn.state_dict())
+    ids = torch.tensor([[0, 1, 2]])
+    assert torch.equal(drawn.eval()(ids), empty.eval()(ids))
+    before = torch.get_rng_state()
+    build_network(5, config, initialise=False)
+    assert torch.equal(torch.get_rng_state(), before), "weights were drawn"

@@ -37,3 +37,13 @@ def test_a_new_process_elsewhere_computes_the_same_logits_bit_for_bit(
         expected = cli.model.eval()(ids)
     for logits in torch.load(elsewhere / "logits.pt"):
         assert torch.equal(logits, expected)
+
+
+def test_loading_and_completing_do_not_import_torchs_compiler(tiny_fit: Fit) -> None:
+    path = tiny_fit("--max_steps=1").last.path
+    code = (
+        "import sys; from shakespeare_lm import Completer; "
+        "Completer.from_checkpoint(sys.argv[1]).complete('A', 3); "
+        "assert 'torch._dynamo' not in sys.modules"  # a second of importing
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
