@@ -5,6 +5,7 @@ this too.
 """
 
 import functools
+import os
 from typing import Literal
 
 import torch
@@ -40,13 +41,16 @@ def is_available(device_type: str) -> bool:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Say whether this machine's "cpu" or "cuda" multiplies bfloat16 matrices in hardware.
 
-    That is a GPU since Ampere, or an x86 CPU with AMX (Xeons since Sapphire Rapids). Elsewhere
-    bfloat16 is emulated, and slower than float32.
+    That is a GPU since Ampere, or an x86 CPU with AMX (Xeons since Sapphire Rapids) or AVX512_BF16
+    (Zen 4 and later, Xeons since Cooper Lake). Elsewhere bfloat16 is emulated, and slower than
+    float32.
     """
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     # torch 2.11 has no public way to ask.
-    return device_type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device_type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
@@ -55,6 +59,23 @@ def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     if device_type == "auto":
         device_type = choose_device("auto").type
     return "bf16-mixed" if has_fast_bfloat16(device_type) else "32-true"
+
+
+def check_memory(needed_bytes: float, what: str, advice: str) -> None:
+    """Refuse what this machine's memory cannot hold, instead of failing half-way.
+
+    Raises:
+        UserError: with the sizes; never on a system that does not tell its memory.
+    """
+    try:
+        total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+    if needed_bytes > total_bytes:
+        raise UserError(
+            f"{what} needs at least {needed_bytes / 1e9:,.1f} GB, but this machine has "
+            f"{total_bytes / 1e9:,.1f} GB of memory: {advice}"
+        )
 
 
 def available_accelerators() -> list[str]:

@@ -7,6 +7,7 @@ from shakespeare_lm import hardware
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import (
     available_accelerators,
+    check_memory,
     choose_device,
     fastest_precision,
     has_fast_bfloat16,
@@ -44,12 +45,14 @@ def test_a_device_that_is_missing_or_unknown_is_refused(gpus) -> None:
 
 
 @pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("avx512", [True, False])
 def test_a_cpu_is_fast_in_bfloat16_if_it_multiplies_its_matrices_in_hardware(
-    amx: bool, monkeypatch: pytest.MonkeyPatch
+    amx: bool, avx512: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_fast_bfloat16.cache_clear()
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert has_fast_bfloat16("cpu") is amx
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert has_fast_bfloat16("cpu") is (amx or avx512)
     has_fast_bfloat16.cache_clear()
     assert not has_fast_bfloat16("mps")
 
@@ -72,3 +75,16 @@ def test_the_precision_is_that_of_the_device_that_will_be_used(
     assert fastest_precision(accelerator) == "bf16-mixed"
     monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda name: name != device_type)
     assert fastest_precision(accelerator) == "32-true"
+
+
+def test_what_the_memory_cannot_hold_is_refused_with_the_sizes() -> None:
+    check_memory(1e6, "a model", "make it smaller")
+    with pytest.raises(UserError, match=r"a model needs at least 1,000,000.0 GB, but .*: make it"):
+        check_memory(1e15, "a model", "make it smaller")
+
+
+def test_a_system_that_does_not_tell_its_memory_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.sysconf")
+    check_memory(1e15, "a model", "make it smaller")

@@ -123,20 +123,21 @@ def complete(arguments: argparse.Namespace) -> int:
     """Complete the prompts; return 1 if some of many could not be completed."""
     many = arguments.jsonl is not None
     prompt = None if many or arguments.interactive else _prompt(arguments)
-    completer = load_completer(arguments, arguments.compile)
+    inputs = arguments.prompt_file, arguments.jsonl
+    completer = load_completer(arguments, *inputs, compile=arguments.compile)
     names = ("max_new_tokens", "seed", *COMPLETION_OPTIONS)
     options = {name: getattr(arguments, name) for name in names}
     # All options are checked before the output file is opened: a mistake leaves no empty file.
     if prompt is not None:
         pieces = completer.stream(prompt, num_samples=arguments.num_samples, **options)
-        with opened(arguments.output, arguments.prompt_file) as output:
+        with opened(arguments.output) as output:
             _write_samples(output, prompt, pieces, arguments.num_samples)
         return 0
     completer.stream("", num_samples=arguments.num_samples, **options)
     if arguments.interactive:
         _converse(completer, options)
         return 0
-    with opened(arguments.output, arguments.jsonl) as output:
+    with opened(arguments.output) as output:
         return complete_lines(completer, arguments.jsonl, output, arguments.num_samples, options)
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,18 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable, resolve_checkpoint
 from shakespeare_lm.commands.shared import prepare_console
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.errors import UserError, one_line
+from shakespeare_lm.errors import UserError, check_at_least, check_positive, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
+from shakespeare_lm.training.run_folder import RunConfig, RunLogger, lock_run
 from shakespeare_lm.training.stopping import (
     FinalValidation,
     RunTimer,
@@ -39,6 +40,7 @@ from shakespeare_lm.training.stopping import (
 )
 from shakespeare_lm.training.summary import (
     RunDescription,
+    print_early_stopping,
     print_resume_command,
     print_resuming,
     print_summary,
@@ -97,6 +99,7 @@ class ShakespeareCLI(LightningCLI):
             ShakespeareDataModule,
             run=False,
             seed_everything_default=1337,
+            save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "description": _DESCRIPTION,
@@ -161,6 +164,7 @@ class ShakespeareCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init["trainer"]
+        check_trainer_options(config)
         root = Path(config["default_root_dir"] or ".")
         # Not in the config.yaml that the run leaves, which repeats the run from its start.
         ckpt_path, self.config["ckpt_path"] = self.config["ckpt_path"], None
@@ -186,11 +190,34 @@ class ShakespeareCLI(LightningCLI):
             raise UserError(f"the Trainer rejects these options: {reason}") from error
 
 
+def check_trainer_options(config: Mapping[str, Any]) -> None:
+    """Refuse values that Lightning accepts, but that divide by zero, train nothing, or never end.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in ("max_steps", "max_epochs", "limit_train_batches"):
+        if config[name] == 0:
+            raise UserError(f"{name} is 0: nothing to train; expected a value > 0")
+    if config["limit_val_batches"] == 0:
+        raise UserError(
+            "limit_val_batches is 0: expected a value > 0, because checkpoints are chosen by "
+            "val_loss"
+        )
+    if config["val_check_interval"] is not None:
+        check_positive(val_check_interval=config["val_check_interval"])
+    if config["gradient_clip_val"] is not None:
+        check_at_least(0, gradient_clip_val=config["gradient_clip_val"])
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if isinstance(config[name], int):
+            check_at_least(1, **{name: config[name]})
+
+
 def _listed(plugins: Any) -> list[Any]:
     return list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
 
 
-def _logger(root: Path, resumed: Resumable | None) -> TensorBoardLogger:
+def _logger(root: Path, resumed: Resumable | None) -> RunLogger:
     """Log to a new version's folder, or, for a resumed run under this root, to its own."""
     version, purge_step = None, None
     if resumed is not None:
@@ -200,7 +227,7 @@ def _logger(root: Path, resumed: Resumable | None) -> TensorBoardLogger:
             version = int(match[1])
             # The resumed run logs again what the first run logged after this checkpoint.
             purge_step = resumed.step
-    return TensorBoardLogger(
+    return RunLogger(
         root, LOG_FOLDER, version=version, default_hp_metric=False, purge_step=purge_step
     )
 
@@ -215,12 +242,8 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     trainer, data = cli.trainer, cli.datamodule
     # Mistakes in the text and the schedule show here, before a folder for the run is created.
     data.setup()
-    cli.model.config.total_steps(trainer.max_steps)
-    if trainer.limit_val_batches == 0:
-        raise UserError(
-            "limit_val_batches is 0: expected a value > 0, because checkpoints are chosen by "
-            "val_loss"
-        )
+    if not trainer.max_epochs or trainer.max_epochs < 0:
+        cli.model.config.total_steps(trainer.max_steps)
     if cli.resumed is not None and trainer.is_global_zero:
         print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
     _train(cli)
@@ -228,6 +251,7 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     if trainer.is_global_zero:
         if interrupted or cli.timer.is_over:
             print_resume_command(cli.last.path, trainer.global_step)
+        print_early_stopping(trainer)
         print_summary(cli.best, data.vocabulary)
     if data.split_config.test_fraction > 0 and not interrupted:
         best = cli.best.best_model_path or None
@@ -235,8 +259,15 @@ def fit(arguments: list[str] | None = None, default_config: Path | None = None) 
     return cli
 
 
+def _locked(trainer: Trainer) -> AbstractContextManager[object]:
+    """Lock the folder that the run writes to; the first process does so for all."""
+    if not isinstance(trainer.logger, RunLogger) or not trainer.is_global_zero:
+        return nullcontext()
+    return lock_run(Path(trainer.logger.log_dir))
+
+
 def _train(cli: ShakespeareCLI) -> None:
-    with warnings.catch_warnings():
+    with _locked(cli.trainer), warnings.catch_warnings():
         # A resumed run intentionally continues in the folder of the first.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         try:

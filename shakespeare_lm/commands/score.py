@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 def score(arguments: argparse.Namespace) -> int:
     """Score the text, and only then open the output: a mistake leaves no empty file."""
     text = read_text(arguments.text)
-    completer = load_completer(arguments)
+    completer = load_completer(arguments, arguments.text)
     result = completer.score(
         text, top=arguments.top, window=arguments.window, unknown=arguments.unknown
     )
-    with opened(arguments.output, arguments.text) as output:
+    with opened(arguments.output) as output:
         if arguments.json:
             output.write(as_json(result) + "\n")
             return 0

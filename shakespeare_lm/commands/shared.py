@@ -51,9 +51,17 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     add("--output", metavar="FILE", help="write to FILE instead of stdout (-)")
 
 
-def load_completer(arguments: argparse.Namespace, compile: bool = False) -> Completer:
-    """Load the given checkpoint, or the best of the newest run, and print its path to stderr."""
+def load_completer(
+    arguments: argparse.Namespace, *inputs: str | None, compile: bool = False
+) -> Completer:
+    """Load the given checkpoint, or the best of the newest run, and print its path to stderr.
+
+    Raises:
+        UserError: if the checkpoint cannot be read, or the output is a file that must not be
+            overwritten: a checkpoint, or one of the other `inputs` of the command.
+    """
     path = newest_checkpoint("best") if arguments.ckpt is None else arguments.ckpt
+    check_output(arguments.output, path, *inputs)
     print(f"model: {path}", file=sys.stderr)
     return Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
 
@@ -80,21 +88,28 @@ def stdin() -> TextIO:
     return sys.stdin
 
 
+def check_output(path: str | None, *inputs: str | Path | None) -> None:
+    """Refuse to overwrite a file that the command reads, or any checkpoint; links are followed."""
+    if path is None or path == STDIN or not Path(path).exists():
+        return
+    for other in inputs:
+        if other and Path(other).exists() and Path(path).samefile(other):
+            raise UserError(f"output is {path}, which is an input: choose another file")
+    if Path(path).resolve().suffix == ".ckpt":
+        raise UserError(f"output is {path}, which is a checkpoint: choose another file")
+
+
 @contextmanager
-def opened(path: str | None, *inputs: str | None) -> Iterator[TextIO]:
+def opened(path: str | None) -> Iterator[TextIO]:
     """Open a file for writing, or stdout for None and `-`; write errors name the file.
 
     Raises:
-        UserError: if it is one of the input files.
         OSError: if it cannot be written.
     """
     if path is None or path == STDIN:
         yield sys.stdout
         sys.stdout.flush()  # here, where `run` handles a closed pipe
         return
-    for other in inputs:
-        if other and Path(other).exists() and Path(path).exists() and Path(path).samefile(other):
-            raise UserError(f"output is {path}, which is an input: choose another file")
     try:
         with Path(path).open(
             "w", encoding="utf-8", errors="backslashreplace", newline="\n"
@@ -128,17 +143,46 @@ def run(command: Callable[[], int]) -> int:
         return 130
 
 
+class OptionalOutput:
+    """A stream whose reader may go away, as `head` does: the rest of the output is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def prepare_console() -> None:
     """Keep advertisements, and warnings that a user cannot act on, off the console.
 
-    Characters that the console's encoding lacks are printed as "?".
+    Characters that the console's encoding lacks are printed as "?", and training continues when
+    nobody reads its output any more.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # for --profiler
     warnings.showwarning = _show_warning
     threading.excepthook = _thread_failed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stdout = OptionalOutput(sys.stdout)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from shakespeare_lm.data.download import DownloadError, download
 from shakespeare_lm.data.text import decode_utf8
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.hardware import check_memory
 
 DATA_DIR_VARIABLE = "SHAKESPEARE_LM_DATA"
 SAMPLE_FILE = "sample.txt"
@@ -130,7 +131,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: expected a regular file")  # some never end
     try:
+        check_memory(4 * path.stat().st_size, f"the text {path}", "use a shorter text")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

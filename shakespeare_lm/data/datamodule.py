@@ -22,6 +22,7 @@ from shakespeare_lm.data.splits import (
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import grid_windows
 from shakespeare_lm.errors import UserError, check_at_least, check_option_names
+from shakespeare_lm.hardware import check_memory
 
 # Without gradients a batch can be larger; this many characters keep two CPU cores busy.
 _EVALUATION_CHARACTERS = 16_384
@@ -109,6 +110,9 @@ class ShakespeareDataModule(LightningDataModule):
         model, and a lock makes sure that several processes download once.
         """
         _ = self.encoded, self.fingerprint
+        # Ids and masks, and the logits with their gradient in float32.
+        needed = self.batch_size * self.context_length * (34 + 8 * self.tokenizer.vocab_size)
+        check_memory(needed, f"a batch of {self.batch_size:,} windows", "use a smaller batch_size")
         vars(self).pop("parts", None)
         vars(self).pop("documents", None)
 

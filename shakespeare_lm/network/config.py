@@ -98,5 +98,14 @@ class NetworkConfig:
     def feedforward_width(self) -> int:
         return 4 * self.d_model if self.d_feedforward is None else self.d_feedforward
 
+    def num_matrix_weights(self, vocab_size: int) -> int:
+        """Return the number of weights in matrices, which is nearly all of them."""
+        if self.network == "bigram":
+            return vocab_size**2
+        block = 4 * self.d_model**2 + 2 * self.d_model * self.feedforward_width
+        tables = 1 + self.previous_characters + (0 if self.tied_head else 1)
+        learned = self.context_length if self.positions == "learned" else 0
+        return self.num_layers * block + (tables * vocab_size + learned) * self.d_model
+
 
 NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkConfig))

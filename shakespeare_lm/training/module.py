@@ -21,12 +21,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
-from shakespeare_lm.data.splits import describe_difference
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_option_names, one_line
+from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.network.build import build_network
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.training.compatibility import (
+    check_hyperparameters,
+    check_vocabulary,
+    warn_about_other_data,
+)
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import (
@@ -34,16 +39,8 @@ from shakespeare_lm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
 )
+from shakespeare_lm.training.run_length import planned_steps
 
-# Saved with the optimizer's state, so other values would silently have no effect on resume.
-_FIXED_ON_RESUME = (
-    "optimizer",
-    "learning_rate",
-    "muon_learning_rate",
-    "weight_decay",
-    "beta2",
-    "seed",
-)
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
 
@@ -78,6 +75,9 @@ class ShakespeareLM(LightningModule):
         # Given as a dict, so that Lightning stores only these plain values.
         self.save_hyperparameters({"vocabulary": vocabulary, "seed": seed, **asdict(self.config)})
         self.tokenizer = CharTokenizer(vocabulary)
+        # Weights, gradients, and up to two moments of the optimizer, in float32.
+        weights = self.config.num_matrix_weights(self.tokenizer.vocab_size)
+        check_memory(16 * weights, f"training {weights:,} weights", "use a smaller model")
         self.transformer = build_network(self.tokenizer.vocab_size, self.config)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
@@ -117,6 +117,9 @@ class ShakespeareLM(LightningModule):
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
         logits: Tensor = self.transformer(ids)
         return logits
+
+    def setup(self, stage: str) -> None:
+        check_vocabulary(self.hparams["vocabulary"], self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
@@ -204,9 +207,7 @@ class ShakespeareLM(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.transformer, self.config)
-        # Not `trainer.estimated_stepping_batches`: in Lightning 2.6.6, reading that here makes a
-        # resumed run lose its position in the data.
-        total_steps = self.config.total_steps(self.trainer.max_steps)
+        total_steps = self.config.total_steps(planned_steps(self.trainer))
         scheduler = LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(
@@ -236,24 +237,8 @@ class ShakespeareLM(LightningModule):
         self._accumulated_gradients = {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with options that would be ignored or would not fit the weights.
-
-        Raises:
-            UserError: naming the first difference.
-        """
-        stored = checkpoint.get("hyper_parameters", {})
-        if stored.get("vocabulary") != self.hparams["vocabulary"]:
-            raise UserError(
-                "the checkpoint's vocabulary differs from that of this run's text: resume with the "
-                "text of the first run"
-            )
-        for name in (*NETWORK_OPTIONS, *_FIXED_ON_RESUME):
-            if stored.get(name) != self.hparams[name]:
-                raise UserError(
-                    f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run "
-                    f"has {self.hparams[name]!r}: resume with the options of the first run (its "
-                    "config.yaml)"
-                )
+        """Refuse to resume with options that would be ignored or would not fit the weights."""
+        check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)
         self._accumulated_gradients = checkpoint.get("gradients", {})
         self._trained_on = checkpoint.get(ShakespeareDataModule.__qualname__)
         if self._trained_on is None and self._trainer is not None and self.trainer.training:
@@ -263,18 +248,7 @@ class ShakespeareLM(LightningModule):
             )
 
     def on_validation_start(self) -> None:
-        self._warn_about_other_data()
+        warn_about_other_data(self._trained_on, self.trainer)
 
     def on_test_start(self) -> None:
-        self._warn_about_other_data()
-
-    def _warn_about_other_data(self) -> None:
-        """Say so when a loaded model is evaluated on another text or split than its own."""
-        data = getattr(self.trainer, "datamodule", None)
-        if self._trained_on is None or not isinstance(data, ShakespeareDataModule):
-            return
-        if difference := describe_difference(self._trained_on, data.fingerprint):
-            rank_zero_warn(
-                f"the model is evaluated on other data than its own: {difference}; the loss cannot "
-                "be compared with its val_loss"
-            )
+        warn_about_other_data(self._trained_on, self.trainer)

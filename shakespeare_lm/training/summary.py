@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from rich import get_console
 from rich.text import Text
 
@@ -25,7 +25,7 @@ class RunDescription(Callback):
         if not trainer.is_global_zero:
             return
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        line = f"{parameters:,} parameters on {pl_module.device.type}"
+        line = f"{parameters:,} parameters on {pl_module.device.type} in {trainer.precision}"
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ShakespeareDataModule):
             sizes = {name: len(part.ids) for name, part in data.encoded.items() if len(part.ids)}
@@ -39,6 +39,13 @@ def print_resuming(path: Path, step: int, max_steps: int) -> None:
     print(f"resuming from {path}, step {step:,}")
     if 0 < max_steps <= step:
         print(f"max_steps is {max_steps:,}: nothing left to do; use a higher --max_steps")
+
+
+def print_early_stopping(trainer: Trainer) -> None:
+    """Print why a callback ended the run before its last step, if one did."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            print(f"\nStopped early: {callback.stopping_reason_message.strip()}")
 
 
 def print_summary(best: ModelCheckpoint, vocabulary: str) -> None:

@@ -142,6 +142,19 @@ def test_an_input_file_is_not_overwritten(run_complete: RunComplete, tmp_path: P
         assert path.read_text() == '{"prompt": "a"}\n'
 
 
+def test_a_checkpoint_is_not_overwritten(run_complete: RunComplete) -> None:
+    older, newer = (f"lightning_logs/version_{n}/checkpoints/best.ckpt" for n in (0, 1))
+    for options, output, what in (
+        ([], newer, "an input"),
+        (["--ckpt", older], older, "an input"),
+        ([], older, "a checkpoint"),
+    ):
+        code, _, err = run_complete("--prompt=a", *options, "--output", output)
+        assert code == 1
+        assert f"output is {output}, which is {what}" in err
+    assert run_complete("--prompt=a", "--max_new_tokens=3")[0] == 0, "the checkpoint is damaged"
+
+
 def test_dash_is_stdout_and_max_new_tokens_may_exceed_the_memory(
     run_complete: RunComplete,
 ) -> None:

@@ -4,6 +4,8 @@ import errno
 import inspect
 import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import fields
 from pathlib import Path
@@ -226,8 +228,19 @@ def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_th
         (["--ckpt_path=none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--ckpt_path=last"], "no last.ckpt in lightning_logs"),
         (["--ckpt_path=https://example.org/a.ckpt"], "no checkpoint https://example.org/a.ckpt"),
-        (["--max_steps=-1", "--max_epochs=1"], "schedule is linear"),
+        (["--max_steps=-1", "--max_time=00:00:01:00"], "schedule is linear"),
         (["--limit_val_batches=0"], "limit_val_batches is 0"),
+        (["--data.corpus=/dev/zero"], "cannot read /dev/zero: expected a regular file"),
+        (["--data.batch_size=1000000000000"], "a batch of 1,000,000,000,000 windows needs"),
+        (["--model.d_model=10000000"], "use a smaller model"),
+        (["--model.num_layers=1000000000"], "use a smaller model"),
+        (["--limit_train_batches=0"], "limit_train_batches is 0: nothing to train"),
+        (["--max_steps=0"], "max_steps is 0: nothing to train"),
+        (["--max_epochs=0"], "max_epochs is 0: nothing to train"),
+        (["--val_check_interval=0"], "val_check_interval is 0: expected a value > 0"),
+        (["--accumulate_grad_batches=0"], "accumulate_grad_batches is 0: expected a value >= 1"),
+        (["--check_val_every_n_epoch=0"], "check_val_every_n_epoch is 0: expected a value >= 1"),
+        (["--gradient_clip_val=-1"], "gradient_clip_val is -1: expected a value >= 0"),
         (["--seed=-1"], "seed_everything is -1"),
         (["--max_steps=-5"], "the Trainer rejects these options"),
         (["--sample.temperature=-1"], "temperature is -1.0"),
@@ -346,3 +359,28 @@ def test_the_precision_is_chosen_and_written_down_unless_it_is_given(
     assert tiny_fit("--max_steps=1").trainer.precision == "bf16-mixed"
     assert yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
     assert tiny_fit("--max_steps=1", "--precision=32-true").trainer.precision == "32-true"
+
+
+@pytest.mark.slow
+def test_training_continues_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    command = [sys.executable, str(CONFIGS.parent / "scripts" / "fit.py"), *TINY, "--max_steps=30"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert "error" not in process.stderr.read()
+        assert process.wait(timeout=120) == 0
+    checkpoint = torch.load(tmp_path / RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 30
+
+
+@pytest.mark.slow
+def test_the_report_of_a_profiler_is_printed(tmp_path: Path) -> None:
+    command = [sys.executable, str(CONFIGS.parent / "scripts" / "fit.py"), *TINY, "--max_steps=2"]
+    done = subprocess.run(
+        [*command, "--profiler=simple"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "FIT Profiler Report" in done.stdout + done.stderr

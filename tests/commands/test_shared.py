@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from shakespeare_lm.commands.shared import (
+    OptionalOutput,
     add_model_options,
+    check_output,
     load_completer,
     opened,
     read_text,
@@ -126,19 +128,21 @@ def test_output_goes_to_stdout_or_to_a_file(
     assert (tmp_path / "out.txt").read_bytes() == "é\n\\ud800\n".encode()
 
 
-def test_an_input_is_not_opened_for_writing_by_any_of_its_names(tmp_path: Path) -> None:
+def test_no_output_overwrites_an_input_or_a_checkpoint_by_any_of_its_names(tmp_path: Path) -> None:
     path, link = tmp_path / "in.txt", tmp_path / "link.txt"
     path.write_text("kept")
     link.symlink_to(path)
     for output in (path, link, tmp_path / "." / "in.txt"):
-        with (
-            pytest.raises(UserError, match="which is an input: choose another file"),
-            opened(str(output), None, "-", str(path)),
-        ):
-            pass
-    assert path.read_text() == "kept"
-    with opened(str(tmp_path / "new.txt"), str(path), str(tmp_path / "none.txt")):
-        pass
+        with pytest.raises(UserError, match="which is an input: choose another file"):
+            check_output(str(output), None, "-", str(path))
+    checkpoint, name = tmp_path / "best.ckpt", tmp_path / "text"
+    checkpoint.write_bytes(b"")
+    name.symlink_to(checkpoint)
+    for output in (checkpoint, name):
+        with pytest.raises(UserError, match="which is a checkpoint: choose another file"):
+            check_output(str(output), str(path))
+    for fine in (None, "-", str(tmp_path / "new.txt"), str(tmp_path / "new.ckpt")):
+        check_output(fine, str(path), str(tmp_path / "none.txt"))
 
 
 def test_a_command_that_succeeds_returns_its_exit_code() -> None:
@@ -219,3 +223,17 @@ def test_the_console_shows_any_character_and_only_warnings_that_a_user_can_act_o
     assert bug[-1] == "RuntimeError: a bug"
     assert "library" not in done.stderr
     assert done.stderr.count("Traceback") == 1
+
+
+def test_output_that_nobody_reads_any_more_is_dropped() -> None:
+    reading, writing = os.pipe()
+    stream = OptionalOutput(os.fdopen(writing, "w"))
+    stream.write("first\n")
+    stream.flush()
+    assert os.read(reading, 100) == b"first\n"
+    os.close(reading)
+    for _ in range(3):
+        assert stream.write("more\n") == 5
+        stream.flush()
+    assert stream.isatty() is False  # all else is the stream's own
+    stream.close()

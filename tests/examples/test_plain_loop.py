@@ -1,5 +1,6 @@
 """The example without Lightning: short, and equal to the Trainer to the last digit."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -59,7 +60,10 @@ def test_it_runs_and_continues_a_line(
 ) -> None:
     (tmp_path / "short.txt").write_text("to be or not to be, that is the question\n" * 10)
     monkeypatch.setattr(sys, "argv", ["plain_loop.py", str(tmp_path / "short.txt")])
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    short = EXAMPLE.read_text().replace("1337, 300, 16", "1337, 50, 16")
+    assert short != EXAMPLE.read_text()
+    (tmp_path / "short.py").write_text(short)
+    runpy.run_path(str(tmp_path / "short.py"), run_name="__main__")
     output = capsys.readouterr().out
-    assert "val_loss 0." in output
-    assert "ROMEO:to be" in output or "that is the question" in output
+    assert re.search(r"^step 50  train_loss \d\.\d{4}\nval_loss \d\.\d{4}\nROMEO:", output)
+    assert len(output.partition("ROMEO:")[2]) == 201

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, asdict, fields
 import pytest
 
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
 
 
@@ -83,3 +84,15 @@ def test_every_default_is_a_plain_value_that_a_checkpoint_can_hold() -> None:
         bool,
         type(None),
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tied_head": True}, {"positions": "learned", "d_feedforward": 24}, {"network": "bigram"}],
+)
+def test_the_number_of_matrix_weights_is_that_of_the_network(options: dict) -> None:
+    config = NetworkConfig(num_layers=2, num_heads=2, d_model=8, **options)
+    network = build_network(11, config)
+    assert config.num_matrix_weights(11) == sum(
+        p.numel() for p in network.parameters() if p.ndim > 1
+    )

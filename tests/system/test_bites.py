@@ -208,8 +208,8 @@ MISTAKES = {
     ),
     "scheduler_state_lost_on_resume": Mistake(
         "training/module.py",
-        'stored = checkpoint.get("hyper_parameters", {})',
-        'stored = checkpoint.get("hyper_parameters", {})\n        checkpoint["lr_schedulers"] = []',
+        'check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)',
+        'checkpoint["lr_schedulers"] = []',
         RESUME,
     ),
     "dropout_not_repeated_on_resume": Mistake(
@@ -243,10 +243,39 @@ MISTAKES = {
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
     ),
     "checkpoint_of_another_vocabulary_accepted": Mistake(
-        "training/module.py",
-        'stored = checkpoint.get("hyper_parameters", {})',
-        "return",
+        "training/compatibility.py",
+        'if stored.get("vocabulary") != ours["vocabulary"]:',
+        "if False:",
         f"{MODULE}test_a_checkpoint_of_another_vocabulary_is_refused",
+    ),
+    "data_of_another_vocabulary_accepted": Mistake(
+        "training/module.py",
+        'check_vocabulary(self.hparams["vocabulary"], self.trainer)',
+        "pass",
+        "tests/training/test_compatibility.py::"
+        "test_data_in_which_ids_stand_for_other_characters_is_refused",
+        "(Failed: DID NOT RAISE|IndexError)",
+    ),
+    "two_runs_in_one_folder": Mistake(
+        "training/run_folder.py",
+        'os.makedirs(os.path.join(self.root_dir, f"version_{version}"))',
+        'os.makedirs(os.path.join(self.root_dir, f"version_{version}"), exist_ok=True)',
+        "tests/training/test_run_folder.py::"
+        "test_loggers_that_start_together_get_folders_of_their_own",
+    ),
+    "schedule_ignores_max_epochs": Mistake(
+        "training/run_length.py",
+        "if max_epochs < 0 or",
+        "if True or",
+        "tests/training/test_run_length.py::test_the_schedule_ends_with_the_run",
+        "(assert |.*UserError)",
+    ),
+    "checkpoint_overwritten_by_output": Mistake(
+        "commands/shared.py",
+        'if Path(path).resolve().suffix == ".ckpt":',
+        "if False:",
+        "tests/commands/test_shared.py::"
+        "test_no_output_overwrites_an_input_or_a_checkpoint_by_any_of_its_names",
     ),
     "last_short_window_dropped": Mistake(
         "data/windows.py",

@@ -39,7 +39,8 @@ def test_the_start_names_parameters_device_and_the_characters_of_each_part(
     )
     first, *_ = capsys.readouterr().out.splitlines()
     parameters = sum(tensor.numel() for tensor in cli.model.parameters())
-    assert first == f"{parameters:,} parameters on cpu; characters: {sizes}, 11 different"
+    where = f"cpu in {cli.trainer.precision}"
+    assert first == f"{parameters:,} parameters on {where}; characters: {sizes}, 11 different"
 
 
 def test_a_resumed_run_prints_its_checkpoint_and_whether_anything_is_left_to_do(
@@ -139,3 +140,10 @@ def test_a_run_without_a_last_checkpoint_prints_no_command_to_resume_it(
 ) -> None:
     print_resume_command(tmp_path / "last.ckpt", 3)
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_stops_early_says_why(tiny_fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = ["--callbacks=EarlyStopping", "--callbacks.monitor=val_loss"]
+    tiny_fit("--max_steps=20", "--val_check_interval=2", *stop, "--callbacks.patience=1",
+             "--callbacks.min_delta=10")  # fmt: skip
+    assert "Stopped early: Monitored metric val_loss did not improve" in capsys.readouterr().out

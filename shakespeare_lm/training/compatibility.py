@@ -1,0 +1,75 @@
+"""Does this run fit the checkpoint, and the data the model? A difference is an error or a warning
+that names it.
+
+Enters: hyperparameters, and fingerprints of text and split. Leaves: nothing, if they agree.
+"""
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+
+from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.data.splits import describe_difference
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.config import NETWORK_OPTIONS
+
+# Saved with the optimizer's state, so other values would silently have no effect on resume.
+_FIXED_ON_RESUME = (
+    "optimizer",
+    "learning_rate",
+    "muon_learning_rate",
+    "weight_decay",
+    "beta2",
+    "seed",
+)
+
+
+def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose options would be ignored or would not fit the weights.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    if stored.get("vocabulary") != ours["vocabulary"]:
+        raise UserError(
+            "the checkpoint's vocabulary differs from that of this run's text: resume with the "
+            "text of the first run"
+        )
+    for name in (*NETWORK_OPTIONS, *_FIXED_ON_RESUME):
+        if stored.get(name) != ours[name]:
+            raise UserError(
+                f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
+                f"{ours[name]!r}: resume with the options of the first run (its config.yaml)"
+            )
+
+
+def check_vocabulary(vocabulary: str, trainer: Trainer) -> None:
+    """Refuse data in which ids stand for other characters than in the model.
+
+    Raises:
+        UserError: naming the first symbol that differs.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ShakespeareDataModule) or data.vocabulary == vocabulary:
+        return
+    pairs = enumerate(zip_longest(vocabulary, data.vocabulary, fillvalue="nothing"))
+    number, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    raise UserError(
+        f"the vocabulary of the data differs from the model's: id {number} is {ours!r} for the "
+        f"model and {theirs!r} in the data"
+    )
+
+
+def warn_about_other_data(trained_on: object, trainer: Trainer) -> None:
+    """Say so when a loaded model is evaluated on another text or split than its own."""
+    data = getattr(trainer, "datamodule", None)
+    if trained_on is None or not isinstance(data, ShakespeareDataModule):
+        return
+    if difference := describe_difference(trained_on, data.fingerprint):
+        rank_zero_warn(
+            f"the model is evaluated on other data than its own: {difference}; the loss cannot be "
+            "compared with its val_loss"
+        )
