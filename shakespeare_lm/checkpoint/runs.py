@@ -31,10 +31,7 @@ def newest_checkpoint(name: str, root: str | Path = LOG_FOLDER) -> Path:
     """
     found = _checkpoints(root, name)
     if not found:
-        raise UserError(
-            f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
-            "scripts/fit.py), or give the path of a checkpoint"
-        )
+        raise _no_checkpoint(name, root)
     return found[0]
 
 
@@ -62,8 +59,12 @@ def resolve_checkpoint(ckpt_path: str, root: str | Path = LOG_FOLDER) -> Resumab
         return Resumable(path, checkpoint)
     if damaged:
         raise UserError(damaged[0])
-    raise UserError(
-        f"no last.ckpt in {root}/version_*/checkpoints: train a model first (python "
+    raise _no_checkpoint("last", root)
+
+
+def _no_checkpoint(name: str, root: str | Path) -> UserError:
+    return UserError(
+        f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
         "scripts/fit.py), or give the path of a checkpoint"
     )
 
