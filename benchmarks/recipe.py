@@ -8,14 +8,11 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
-from shakespeare_lm.commands.fit import ShakespeareCLI
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 # Only training is measured. Lightning always validates once at the end.
 _WITHOUT_VALIDATION = (
     "--val_check_interval=1000000000",
@@ -35,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options_of(arguments: argparse.Namespace, more: Sequence[str]) -> list[str]:
     """Return the benchmark's arguments as options of fit.py."""
-    named = CONFIGS / f"{arguments.config}.yaml"
-    path = named if named.exists() else Path(arguments.config)
-    if not path.exists():
-        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-        raise UserError(f"config is {arguments.config}: choose from: {names}, or give a YAML file")
-    options = [f"--config={path}", f"--accelerator={arguments.accelerator}", *more]
+    options = [f"--config={arguments.config}", f"--accelerator={arguments.accelerator}", *more]
     return options if arguments.corpus is None else [*options, f"--data.corpus={arguments.corpus}"]
 
 

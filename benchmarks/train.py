@@ -19,7 +19,7 @@ from benchmarks import recipe
 from benchmarks.nanogpt import SHAPES, NanoGPTLoop, mean_loss
 from benchmarks.report import device_name, milliseconds, print_json, print_row
 from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_of
-from shakespeare_lm.commands.fit import ShakespeareCLI
+from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.loss import masked_cross_entropy
@@ -76,9 +76,7 @@ class PlainLoop:
     def step(self) -> None:
         """Fetch a batch and train on it."""
         batch = Batch(*(part.to(self.device, non_blocking=True) for part in next(self.batches)))
-        factor = learning_rate_factor(
-            self.steps, self.config.schedule, self.config.warmup_steps, self.total_steps
-        )
+        factor = learning_rate_factor(self.steps, self.config, self.total_steps)
         for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
             group["lr"] = highest * factor
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -35,8 +35,9 @@ def load(corpus: str) -> tuple[CharTokenizer, WindowLoader, WindowLoader]:
     sizes = {"context_length": NETWORK.context_length, "batch_size": BATCH_SIZE}
     sizes |= {"padding_id": tokenizer.padding_id, "seed": SEED}
     train, val = (encode_documents(part, tokenizer) for part in (parts.train, parts.val))
-    shuffled = WindowLoader(train, window_order="shifted", **sizes)
-    return tokenizer, shuffled, WindowLoader(val, window_order="sequential", **sizes)
+    shuffled = WindowLoader(train, window_order="shifted", fill_rows=True, **sizes)
+    in_order = WindowLoader(val, window_order="sequential", fill_rows=False, **sizes)
+    return tokenizer, shuffled, in_order
 
 
 def train(network: CausalTransformer, batches: WindowLoader, steps: int) -> list[float]:
@@ -47,7 +48,7 @@ def train(network: CausalTransformer, batches: WindowLoader, steps: int) -> list
     losses: list[float] = []
     for batch in islice(chain.from_iterable(repeat(batches)), steps):
         for group, learning_rate in zip(optimizer.param_groups, highest, strict=True):
-            group["lr"] = learning_rate * learning_rate_factor(len(losses), "linear", 0, steps)
+            group["lr"] = learning_rate * learning_rate_factor(len(losses), OPTIMIZER, steps)
         logits = network(batch.inputs)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count

@@ -1,9 +1,8 @@
 """Train a model: python scripts/fit.py [--config configs/NAME.yaml] [options]."""
 
 import sys
-from pathlib import Path
 
-from shakespeare_lm.commands.fit import main
+from shakespeare_lm.commands.start import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(default_config=Path(__file__).parents[1] / "configs" / "default.yaml"))
+    sys.exit(run_command("fit", sys.argv[1:]))

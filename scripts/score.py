@@ -2,9 +2,7 @@
 
 import sys
 
+from shakespeare_lm.commands.start import run_command
+
 if __name__ == "__main__":
-    try:
-        from shakespeare_lm.commands.score import main
-    except KeyboardInterrupt:  # importing torch takes a while
-        sys.exit(130)
-    sys.exit(main())
+    sys.exit(run_command("score", sys.argv[1:]))

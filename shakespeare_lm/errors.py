@@ -5,10 +5,10 @@ exception is a bug in this package.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from inspect import signature
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
@@ -62,21 +62,72 @@ def check_option_names(
         check_choice("option", name, [*named, *(field.name for field in fields(config))])
 
 
+def check_type(hint: Any, **values: object) -> None:
+    """Raise a `UserError` that names the first value that is not of the annotated type.
+
+    An int passes for a float, but a bool does not pass for an int.
+    """
+    for name, value in values.items():
+        if not _fits(value, hint):
+            raise UserError(f"{name} is {_shown(value)}: expected {_names(hint)}")
+
+
+def as_list(name: str, value: object, hint: Any) -> list[Any]:
+    """Return one value of the annotated type, or several, as a list.
+
+    Raises:
+        UserError: naming the value, or the first of several, that is of another type.
+    """
+    if _fits(value, hint):
+        return [value]
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise UserError(f"{name} is {_shown(value)}: expected {_names(hint)}, or a list of them")
+    several = list(value)
+    for number, one in enumerate(several):
+        check_type(hint, **{f"{name}[{number}]": one})
+    return several
+
+
 def check_types(config: object, annotated: type) -> None:
     """Raise a `UserError` that names the first attribute of another type than `annotated` says.
 
-    An int passes for a float, but a bool does not pass for an int. Values can come from a
-    checkpoint that somebody else wrote.
+    Types are compared exactly, but an int passes for a float. Values end up in a checkpoint, which
+    could not be loaded with, say, NumPy's subclass of float; or they come from a checkpoint that
+    somebody else wrote.
     """
     for name, hint in get_type_hints(annotated).items():
         value = getattr(config, name)
         if get_origin(hint) is Literal:
             check_choice(name, value, get_args(hint))
-            continue
-        types = get_args(hint) or (hint,)
-        if type(value) not in ((*types, int) if float in types else types):
-            expected = " or ".join("None" if t is type(None) else t.__name__ for t in types)
-            raise UserError(f"{name} is {str(value)[:80]!r}: expected {expected}")
+        elif type(value) not in _types(hint):
+            raise UserError(f"{name} is {str(value)[:80]!r}: expected {_names(hint)}")
+
+
+def check_axes(name: str, shape: Sequence[int], *axes: str) -> None:
+    """Raise a `UserError` if a tensor of this shape has another number of axes."""
+    if len(shape) != len(axes):
+        raise UserError(f"{name} has shape {tuple(shape)}: expected [{', '.join(axes)}]")
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """Return the types that fit a type or a union of types; an int fits a float."""
+    types = get_args(hint) or (hint,)
+    return (*types, int) if float in types else types
+
+
+def _fits(value: object, hint: Any) -> bool:
+    types = _types(hint)
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _names(hint: Any) -> str:
+    types = get_args(hint) or (hint,)
+    return " or ".join("None" if t is type(None) else t.__name__ for t in types)
+
+
+def _shown(value: object) -> str:
+    """Return a value as Python code, in one short line: tensors are printed in several."""
+    return " ".join(repr(value).split())[:80]
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from shakespeare_lm.commands import fit as fit_command
-from shakespeare_lm.commands.fit import ShakespeareCLI, fit
+from shakespeare_lm.commands.fit import fit
+from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
@@ -50,7 +51,7 @@ def tiny_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     monkeypatch.setattr(fit_command, "prepare_console", lambda: None)
 
     def run(*options: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["fit.py", *TINY, *options])
+        monkeypatch.setattr(sys, "argv", ["scripts/fit.py", *TINY, *options])
         return fit_command.main()
 
     return run
@@ -70,6 +71,7 @@ def transformer() -> CausalTransformer:
 def save(path: Path, module: ShakespeareLM, **changes: object) -> Path:
     content = {
         "global_step": 0,
+        "optimizer_states": [],
         "state_dict": module.state_dict(),
         "hyper_parameters": dict(module.hparams),
     }

@@ -2,17 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from shakespeare_lm.errors import (
     UserError,
+    as_list,
     check_at_least,
+    check_axes,
     check_choice,
     check_fraction,
     check_positive,
     check_probability,
+    check_type,
     check_types,
     one_line,
 )
@@ -83,6 +88,69 @@ def test_a_value_not_among_the_choices_is_refused_with_their_list(value: object)
         check_choice("norm", value, ("pre", "post"))
 
 
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (int, 3), (int | None, None), (bool, True), (float, 1), (float, np.float64(0.5)),
+        (str, "x"), (str, np.str_("x")), (str | Path, Path("x")),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_annotated_type_passes(hint: Any, value: object) -> None:
+    check_type(hint, option=value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "message"),
+    [
+        (int, "3", "option is '3': expected int"),
+        (int, 2.5, "option is 2.5: expected int"),
+        (int, True, "option is True: expected int"),
+        (int, np.int64(3), f"option is {np.int64(3)!r}: expected int"),
+        (int | None, "x\ny", "option is 'x\\ny': expected int or None"),
+        (float, "hot", "option is 'hot': expected float"),
+        (float, True, "option is True: expected float"),
+        (bool, 1, "option is 1: expected bool"),
+        (str | Path, np.eye(2), "option is array([[1., 0.], [0., 1.]]): expected str or Path"),
+    ],
+)
+def test_a_value_of_another_type_is_named_as_it_was_given(
+    hint: Any, value: object, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check_type(hint, option=value)
+    assert str(caught.value) == message
+
+
+def test_one_value_or_several_become_a_list() -> None:
+    assert as_list("stop", "ab", str) == ["ab"]
+    assert as_list("stop", ("a", "b"), str) == ["a", "b"]
+    assert as_list("stop", (letter for letter in "ab"), str) == ["a", "b"]
+    assert as_list("stop", [], str) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3, "stop is 3: expected str, or a list of them"),
+        (None, "stop is None: expected str, or a list of them"),
+        (b"", "stop is b'': expected str, or a list of them"),
+        (["a", 3], "stop[1] is 3: expected str"),
+    ],
+)
+def test_neither_one_value_nor_several_is_refused(value: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        as_list("stop", value, str)
+    assert str(caught.value) == message
+
+
+def test_a_tensor_with_other_axes_is_refused() -> None:
+    check_axes("ids", (3, 5), "batch", "time")
+    for shape, shown in [((5,), "(5,)"), ((), "()"), ((1, 2, 3), "(1, 2, 3)")]:
+        with pytest.raises(UserError) as caught:
+            check_axes("ids", shape, "batch", "time")
+        assert str(caught.value) == f"ids has shape {shown}: expected [batch, time]"
+
+
 @dataclass
 class Options:
     count: int = 1
@@ -105,6 +173,7 @@ def test_values_of_the_annotated_types_pass(options: dict[str, Any]) -> None:
         ({"count": None}, "count is 'None': expected int"),
         ({"rate": "1e-3"}, "rate is '1e-3': expected float"),
         ({"rate": True}, "rate is 'True': expected float"),
+        ({"rate": np.float64(0.5)}, "rate is '0.5': expected float"),
         ({"flag": 0}, "flag is '0': expected bool"),
         ({"width": 3.0}, "width is '3.0': expected int or None"),
         ({"norm": "both"}, "norm is 'both': choose from: pre, post"),
@@ -130,6 +199,9 @@ def test_only_the_annotated_attributes_are_checked() -> None:
 def test_a_huge_value_makes_a_short_message(value: object) -> None:
     with pytest.raises(UserError) as caught:
         check_types(Options(count=value), Options)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 200
+    with pytest.raises(UserError) as caught:
+        check_type(int, count=value)
     assert len(str(caught.value)) < 200
     with pytest.raises(UserError) as caught:
         check_choice("norm", value, ("pre", "post"))

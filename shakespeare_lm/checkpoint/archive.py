@@ -30,11 +30,15 @@ def check_archive(path: str | Path) -> None:
     """Check that a file is an undamaged archive of tensors and plain values.
 
     Raises:
-        UserError: if the file is missing, damaged, compressed, not a checkpoint, or names functions
-            or classes that checkpoints of this program do not need.
+        UserError: if the file is missing, unreadable, damaged, compressed, not a checkpoint, or
+            names functions or classes that checkpoints of this program do not need.
     """
     if not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}: {EXPECTED}")
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     try:
         with zipfile.ZipFile(path) as archive:
             _check_form(archive, path)

@@ -16,6 +16,11 @@ from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
 
+# Raised when older programs would misread what newer ones write. Checkpoints without a number are
+# those before 0.1.0, which are read as 1.
+FORMAT = 1
+FORMAT_KEY = "shakespeare_lm_format"
+
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _PLAIN = str | int | float | None  # bool is an int
@@ -82,6 +87,8 @@ def read_archive(path: str | Path) -> Any:
 
 
 def _check_is_ours(checkpoint: object, path: str | Path) -> None:
+    if isinstance(checkpoint, dict):
+        _check_format(checkpoint.get(FORMAT_KEY, FORMAT), path)
     hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     complete = (
         isinstance(hyperparameters, dict)
@@ -105,6 +112,16 @@ def _check_is_ours(checkpoint: object, path: str | Path) -> None:
                 f"{path} has a hyperparameter {str(name)[:40]!r} that this program does not write: "
                 f"{EXPECTED}"
             )
+
+
+def _check_format(number: object, path: str | Path) -> None:
+    if type(number) is not int or number < 1:
+        raise UserError(f"{path} has an invalid format number: {EXPECTED}")
+    if number > FORMAT:
+        raise UserError(
+            f"{path} was written by a later version of shakespeare_lm: its format is {number}, and "
+            f"this version reads up to {FORMAT}; upgrade to load it"
+        )
 
 
 def _check_size(

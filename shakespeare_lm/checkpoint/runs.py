@@ -1,14 +1,18 @@
-"""Which checkpoint: the newest run's best, the last that can be resumed, or the one at a path."""
+"""Which checkpoint: of the newest run, of a run's folder, or the one at a path.
 
-import re
+Enters: what the user gave. Leaves: the path of a checkpoint, or a checkpoint to resume from.
+"""
+
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.invocation import command_line
 
 LOG_FOLDER = "lightning_logs"
+CONFIG_FILE = "config.yaml"
 
 
 class Resumable(NamedTuple):
@@ -23,58 +27,105 @@ class Resumable(NamedTuple):
         return int(self.checkpoint.content.get("global_step", 0))
 
 
-def newest_checkpoint(name: str, root: str | Path = LOG_FOLDER) -> Path:
-    """Return `name`.ckpt of the newest run under `root` that has one.
+def find_runs(root: str | Path, *names: str) -> list[Path]:
+    """Return the folders of the runs that have a checkpoint of one of these names: the run whose
+    checkpoints were written last comes first.
+    """
+    times: dict[Path, tuple[float, int]] = {}
+    for name in names:
+        for path in Path(root).rglob(f"version_*/checkpoints/{name}.ckpt"):
+            run = path.parent.parent
+            number = run.name.removeprefix("version_")
+            if number.isdecimal():
+                written = (path.stat().st_mtime, int(number))
+                times[run] = max(written, times.get(run, written))
+    return sorted(times, key=lambda run: times[run], reverse=True)
+
+
+def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> Path:
+    """Return the checkpoint to complete with: the one given, the best of the run whose folder was
+    given, or the best of the newest run.
 
     Raises:
-        UserError: if no run has.
+        UserError: if no run has one.
     """
-    found = _checkpoints(root, name)
-    if not found:
-        raise _no_checkpoint(name, root)
-    return found[0]
+    if given is not None:
+        path = Path(given)
+        return _in_run(path, "best") if path.is_dir() else path
+    runs = find_runs(root, "best")
+    if not runs:
+        raise _no_checkpoint("best", root)
+    return _in_run(runs[0], "best")
 
 
-def resolve_checkpoint(ckpt_path: str, root: str | Path = LOG_FOLDER) -> Resumable:
-    """Read the checkpoint to resume from: a path, or "last".
+def find_run_config(given: str, root: str | Path = LOG_FOLDER) -> Path | None:
+    """Return the `config.yaml` of the run to be resumed, if its folder has one."""
+    path = Path(given)
+    if given == "last":
+        runs = find_runs(root, "last", "best")
+        if not runs:
+            return None
+        path = runs[0]
+    run = path if path.is_dir() else path.parent.parent
+    config = run / CONFIG_FILE
+    return config if config.is_file() else None
 
-    "last" is `last.ckpt` of the run with the highest version number under `root`, or else its
-    `best.ckpt`, or else the same two of the runs before. Damaged files are passed over, with a
-    warning.
+
+def resolve_checkpoint(given: str, root: str | Path = LOG_FOLDER) -> Resumable:
+    """Read the checkpoint to resume from: a path, the folder of a run, or "last".
+
+    Of a run's `last.ckpt` and `best.ckpt`, the one with more steps is taken: after a full disk that
+    need not be `last.ckpt`. "last" is the newest run under `root`. Damaged files are passed over,
+    with a warning, and so are runs that have no other.
 
     Raises:
         UserError: if there is none, or it cannot be read.
     """
-    if ckpt_path != "last":
-        return Resumable(Path(ckpt_path), read_checkpoint(ckpt_path))
+    if given != "last" and not Path(given).is_dir():
+        return _read(given)
     damaged: list[str] = []
-    for path in _checkpoints(root, "last", "best"):
+    for run in find_runs(root, "last", "best") if given == "last" else [Path(given)]:
+        if found := _latest(run, damaged):
+            for line in damaged:
+                warnings.warn(f"{line}; resuming from {found.path} instead", stacklevel=2)
+            return found
+    where = root if given == "last" else given
+    raise UserError(damaged[0]) if damaged else _no_checkpoint("last", where)
+
+
+def _latest(run: Path, damaged: list[str]) -> Resumable | None:
+    """Return the readable checkpoint with the most steps; add the others' errors to `damaged`."""
+    found: Resumable | None = None
+    for path in (_in_run(run, "last"), _in_run(run, "best")):
+        # Normally `last.ckpt` is written after `best.ckpt`, and only one file needs to be read.
+        if not path.exists() or (found and path.stat().st_mtime < found.path.stat().st_mtime):
+            continue
         try:
-            checkpoint = read_checkpoint(path)
+            other = _read(path)
+            found = other if found is None or other.step > found.step else found
         except UserError as error:
             damaged.append(str(error))
-            continue
-        for error_line in damaged:
-            warnings.warn(f"{error_line}; resuming from {path} instead", stacklevel=2)
-        return Resumable(path, checkpoint)
-    if damaged:
-        raise UserError(damaged[0])
-    raise _no_checkpoint("last", root)
+    return found
+
+
+def _read(path: str | Path) -> Resumable:
+    checkpoint = read_checkpoint(path)
+    if "optimizer_states" not in checkpoint.content:
+        raise UserError(
+            f"{path} has weights but no training state: resume from last.ckpt, or start a new run "
+            "with --init_from"
+        )
+    return Resumable(Path(path), checkpoint)
+
+
+def _in_run(run: Path, name: str) -> Path:
+    """Return the path of a checkpoint in the folder of a run, or in its folder of checkpoints."""
+    folder = run if run.name == "checkpoints" else run / "checkpoints"
+    return folder / f"{name}.ckpt"
 
 
 def _no_checkpoint(name: str, root: str | Path) -> UserError:
     return UserError(
-        f"no {name}.ckpt in {root}/version_*/checkpoints: train a model first (python "
-        "scripts/fit.py), or give the path of a checkpoint"
+        f"no {name}.ckpt in {root}: train a model first ({command_line('fit')}), or give the path "
+        "of a checkpoint"
     )
-
-
-def _checkpoints(root: str | Path, *names: str) -> list[Path]:
-    """Return the checkpoints of these names: the newest run's first, in the order of the names."""
-    found = [
-        (-int(match[1]), order, path)
-        for order, name in enumerate(names)
-        for path in Path(root).glob(f"version_*/checkpoints/{name}.ckpt")
-        if (match := re.fullmatch(r"version_(\d+)", path.parent.parent.name))
-    ]
-    return [path for _, _, path in sorted(found)]

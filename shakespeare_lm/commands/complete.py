@@ -20,12 +20,14 @@ from shakespeare_lm.commands.shared import (
 )
 from shakespeare_lm.completion.completer import COMPLETION_OPTIONS, Completer
 from shakespeare_lm.errors import UserError, one_line
+from shakespeare_lm.invocation import command_line
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all options."""
     parser = argparse.ArgumentParser(
-        description="Complete a prompt with a trained model. Only the text goes to stdout."
+        prog=command_line("complete"),
+        description="Complete a prompt with a trained model. Only the text goes to stdout.",
     )
     _add_prompt_options(parser.add_argument_group("prompt").add_mutually_exclusive_group())
     _add_sampling_options(parser.add_argument_group("sampling"))
@@ -54,7 +56,9 @@ def _add_prompt_options(group: Any) -> None:
     add(
         "--jsonl",
         metavar="FILE",
-        help='many prompts, one {"prompt": ...} per line, - for stdin; adds "completion" to each',
+        help='many prompts, one {"prompt": ...} per line, - for stdin; adds "completion" to each; '
+        'further keys: "id", "unknown", sampling and length options by name, "stream": true for '
+        "pieces of the text as they are made",
     )
     add("--interactive", action="store_true", help="ask for prompts until Ctrl-D")
 
@@ -138,7 +142,8 @@ def complete(arguments: argparse.Namespace) -> int:
         _converse(completer, options)
         return 0
     with opened(arguments.output) as output:
-        return complete_lines(completer, arguments.jsonl, output, arguments.num_samples, options)
+        defaults = {**options, "num_samples": arguments.num_samples}
+        return complete_lines(completer, arguments.jsonl, output, defaults)
 
 
 def _prompt(arguments: argparse.Namespace) -> str:

@@ -1,19 +1,27 @@
 """The command `score`: how likely a text is, as figures, as JSON, or in colours.
 
 Enters: the options of `scripts/score.py`. Leaves: a summary; in a terminal also the text with its
-surprising characters in colours; with --json everything for programs.
+surprising characters in colours; with --json everything for programs. If it takes long, a progress
+bar on stderr.
 """
 
 import argparse
 import json
 import math
 import sys
+import time
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from shakespeare_lm.commands.shared import add_model_options, load_completer, opened, read_text, run
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
+from shakespeare_lm.invocation import command_line
+
+# A progress bar for less than this would only flicker.
+_SECONDS_WITHOUT_BAR = 2.0
 
 # From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
 # 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
@@ -28,7 +36,8 @@ _COLOURS = {
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all options."""
     parser = argparse.ArgumentParser(
-        description="Say how likely a model finds a text, character by character."
+        prog=command_line("score"),
+        description="Say how likely a model finds a text, character by character.",
     )
     add = parser.add_argument
     add("text", metavar="FILE", help="a UTF-8 file, - for stdin")
@@ -48,9 +57,7 @@ def score(arguments: argparse.Namespace) -> int:
     """Score the text, and only then open the output: a mistake leaves no empty file."""
     text = read_text(arguments.text)
     completer = load_completer(arguments, arguments.text)
-    result = completer.score(
-        text, top=arguments.top, window=arguments.window, unknown=arguments.unknown
-    )
+    result = _score_with_bar(completer, text, arguments)
     with opened(arguments.output) as output:
         if arguments.json:
             output.write(as_json(result) + "\n")
@@ -61,6 +68,26 @@ def score(arguments: argparse.Namespace) -> int:
             output.write("\n".join(alternative_lines(result)) + "\n")
         output.write(summary(result) + "\n")
     return 0
+
+
+def _score_with_bar(completer: Completer, text: str, arguments: argparse.Namespace) -> Score:
+    """Score the text; draw a progress bar on stderr if that is a terminal and it takes long."""
+    console = Console(stderr=True)
+    # Only the file knows: a variable like FORCE_COLOR makes rich take a pipe for a terminal.
+    hidden = not (console.file.isatty() and console.is_interactive)
+    bar = Progress(console=console, transient=True, disable=hidden)
+    task, started = bar.add_task("scoring"), time.monotonic()
+
+    def draw(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if time.monotonic() - started >= _SECONDS_WITHOUT_BAR:
+            bar.start()
+
+    options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
+    try:
+        return completer.score(text, **options, progress=draw)
+    finally:
+        bar.stop()
 
 
 def summary(score: Score) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from shakespeare_lm.checkpoint.runs import newest_checkpoint
+from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.text import decode_utf8
 from shakespeare_lm.errors import UserError, one_line
@@ -26,7 +26,11 @@ STDIN = "-"
 def add_model_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that choose a checkpoint and the device it runs on."""
     add = parser.add_argument
-    add("--ckpt", metavar="PATH", help="checkpoint (default: the newest run's best)")
+    add(
+        "--ckpt",
+        metavar="PATH",
+        help="a checkpoint, or the folder of a run (default: the newest run's best)",
+    )
     add(
         "--device",
         choices=DEVICES,
@@ -60,7 +64,7 @@ def load_completer(
         UserError: if the checkpoint cannot be read, or the output is a file that must not be
             overwritten: a checkpoint, or one of the other `inputs` of the command.
     """
-    path = newest_checkpoint("best") if arguments.ckpt is None else arguments.ckpt
+    path = find_checkpoint(arguments.ckpt)
     check_output(arguments.output, path, *inputs)
     print(f"model: {path}", file=sys.stderr)
     return Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
@@ -106,60 +110,83 @@ def opened(path: str | None) -> Iterator[TextIO]:
     Raises:
         OSError: if it cannot be written.
     """
-    if path is None or path == STDIN:
-        yield sys.stdout
-        sys.stdout.flush()  # here, where `run` handles a closed pipe
-        return
     try:
+        if path is None or path == STDIN:
+            yield sys.stdout
+            sys.stdout.flush()  # here, where `run` handles a closed pipe or a full disk
+            return
         with Path(path).open(
             "w", encoding="utf-8", errors="backslashreplace", newline="\n"
         ) as file:
             yield file
     except OSError as error:
         # The error of a full disk has no file name.
-        error.filename = error.filename or path
+        error.filename = error.filename or ("stdout" if path in (None, STDIN) else path)
         raise
 
 
 def run(command: Callable[[], int]) -> int:
     """Run a command and return its exit code: 0, or 1 after one line on stderr."""
-    if sys.stdout is None:
-        print("error: stdout is closed: nowhere to write to", file=sys.stderr)
-        return 1
-    # Any text can be printed, whatever encoding the terminal claims to have.
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", newline="\n"
-    )
+    # What stderr does not take is dropped: the text on stdout is worth more.
+    stderr, sys.stderr = sys.stderr, OptionalOutput(sys.stderr)
     try:
-        return command()
+        if sys.stdout is None:
+            print("error: stdout is closed: nowhere to write to", file=sys.stderr)
+            return 1
+        # Any text can be printed, whatever encoding the terminal claims to have.
+        sys.stdout.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8", errors="backslashreplace", newline="\n"
+        )
+        return _exit_code(command)
+    finally:
+        sys.stderr = stderr
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    try:
+        exit_code = command()
+        sys.stdout.flush()
+        return exit_code
     except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does: end quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader has closed the pipe, as `head` does: end quietly
     except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        # What is left would fail again when Python exits, with exit code 120.
+        _flush_or_drop(sys.stdout)
+
+
+def _flush_or_drop(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class OptionalOutput:
-    """A stream whose reader may go away, as `head` does: the rest of the output is dropped."""
+    """A stream that can be closed, be full, or lose its reader, as with `head`: the rest of the
+    output is dropped.
+    """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        # A process that was started with `>&-` has no stream.
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
+        self._stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
+        except OSError:
             self._drop()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError:
             self._drop()
 
     def _drop(self) -> None:
@@ -180,9 +207,7 @@ def prepare_console() -> None:
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # for --profiler
     warnings.showwarning = _show_warning
     threading.excepthook = _thread_failed
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.stdout = OptionalOutput(sys.stdout)
+    sys.stdout, sys.stderr = OptionalOutput(sys.stdout), OptionalOutput(sys.stderr)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

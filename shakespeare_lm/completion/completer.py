@@ -16,10 +16,10 @@ from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
 from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
-from shakespeare_lm.completion.scoring import Score, score_ids
+from shakespeare_lm.completion.scoring import Progress, Score, score_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer, Unknown
-from shakespeare_lm.errors import UserError, check_at_least, check_choice
+from shakespeare_lm.errors import UserError, as_list, check_at_least, check_choice, check_type
 from shakespeare_lm.hardware import DTYPES, choose_device
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
@@ -72,6 +72,7 @@ class Completer:
         context_length: int,
         compile: bool = False,
     ) -> None:
+        check_type(bool, compile=compile)
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.context_length = context_length
@@ -102,6 +103,7 @@ class Completer:
             UserError: if the file is missing, damaged or not from this program, or the device is
                 not available.
         """
+        check_type(str | Path, path=path)
         where = choose_device(device)
         check_choice("dtype", dtype, DTYPES)
         checkpoint = read_checkpoint(path)
@@ -162,16 +164,16 @@ class Completer:
             **options: of `TextKeywords` and `SamplingOptions`.
 
         Raises:
-            UserError: for an unknown character, an unknown option, or a value out of range.
+            UserError: for an unknown character, an unknown option, or a value of the wrong type or
+                out of range.
         """
-        if isinstance(prompt, str):
-            count = _checked_samples(num_samples)
-            prompts, seeds = [prompt] * count, _seeds(seed, count)
-        elif num_samples is None:
-            prompts = list(prompt)
-            seeds = [seed] * len(prompts)
-        else:
-            raise UserError("num_samples cannot be combined with several prompts")
+        _check_numbers(max_new_tokens, num_samples, seed)
+        prompts = as_list("prompt", prompt, str)
+        seeds = [seed] * len(prompts)
+        if num_samples is not None:
+            if not isinstance(prompt, str):
+                raise UserError("num_samples cannot be combined with several prompts")
+            prompts, seeds = prompts * num_samples, _seeds(seed, num_samples)
         texts = []
         for first in range(0, len(prompts), _PROMPTS_TOGETHER):
             some = slice(first, first + _PROMPTS_TOGETHER)
@@ -218,10 +220,12 @@ class Completer:
             **options: of `TextKeywords` and `SamplingOptions`.
 
         Raises:
-            UserError: for an unknown character, an unknown option, or a value out of range; at once
-                and not when the stream is read.
+            UserError: for an unknown character, an unknown option, or a value of the wrong type or
+                out of range; at once and not when the stream is read.
         """
-        count = _checked_samples(num_samples)
+        check_type(str, prompt=prompt)
+        _check_numbers(max_new_tokens, num_samples, seed)
+        count = num_samples or 1
         if count > _MAX_SAMPLES:
             raise UserError(f"num_samples is {count}: expected at most {_MAX_SAMPLES}")
         pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, options)
@@ -240,17 +244,14 @@ class Completer:
         sampling = SamplingOptions(
             **{name: options[name] for name in SamplingKeywords.__annotations__ if name in options}  # type: ignore[literal-required]
         )
-        _check_integers(
-            max_new_tokens=max_new_tokens, max_lines=options.get("max_lines"), seed=seeds[0]
-        )
-        check_at_least(0, max_new_tokens=max_new_tokens)
-        window = options.get("window", "stride")
+        window, cache = options.get("window", "stride"), options.get("cache", True)
         check_choice("window", window, get_args(Window))
+        check_type(bool, cache=cache)
         stop = options.get("stop")
-        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        stops = [] if stop is None else as_list("stop", stop, str)
         endings = [StopStrings(stops, options.get("max_lines")) for _ in prompts]
         ids = generate(
-            self._decoder(len(prompts), window, options.get("cache", True)),
+            self._decoder(len(prompts), window, cache),
             [self._prompt_ids(prompt, options.get("unknown", "error")) for prompt in prompts],
             sampling,
             [_generator(seed) for seed in seeds],
@@ -282,7 +283,13 @@ class Completer:
         return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
     def score(
-        self, text: str, *, top: int = 0, window: Window = "stride", unknown: Unknown = "error"
+        self,
+        text: str,
+        *,
+        top: int = 0,
+        window: Window = "stride",
+        unknown: Unknown = "error",
+        progress: Progress | None = None,
     ) -> Score:
         """Return how likely the model finds every character of a text but its first.
 
@@ -292,25 +299,24 @@ class Completer:
             window: how a full context window moves on: each character is scored as if the text
                 before it had been completed.
             unknown: what to do with characters that the model never saw.
+            progress: is called with the numbers of characters scored, and to score.
 
         Raises:
             UserError: for an unknown character, a text too short, or a value out of range.
         """
         check_choice("window", window, get_args(Window))
         ids = self.tokenizer.encode(text, unknown)
-        return score_ids(self.transformer, self.tokenizer, ids, self.context_length, window, top)
+        return score_ids(
+            self.transformer, self.tokenizer, ids, self.context_length, window, top, progress
+        )
 
 
-def _checked_samples(num_samples: int | None) -> int:
+def _check_numbers(max_new_tokens: int, num_samples: int | None, seed: int | None) -> None:
+    check_type(int, max_new_tokens=max_new_tokens)
+    check_type(int | None, num_samples=num_samples, seed=seed)
+    check_at_least(0, max_new_tokens=max_new_tokens)
     if num_samples is not None:
         check_at_least(1, num_samples=num_samples)
-    return num_samples or 1
-
-
-def _check_integers(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and not isinstance(number, int):
-            raise UserError(f"{name} is {number!r}: expected an integer")
 
 
 def _seeds(seed: int | None, count: int) -> list[int | None]:

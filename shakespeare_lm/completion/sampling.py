@@ -12,7 +12,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from shakespeare_lm.errors import check_at_least, check_probability
+from shakespeare_lm.errors import check_at_least, check_probability, check_type
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -40,7 +40,7 @@ class SamplingOptions:
             al. 2024).
 
     Raises:
-        UserError: if a value is out of range.
+        UserError: if a value has the wrong type or is out of range.
     """
 
     greedy: bool = False
@@ -50,6 +50,10 @@ class SamplingOptions:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
+        check_type(bool, greedy=self.greedy)
+        check_type(float, temperature=self.temperature)
+        check_type(int | None, top_k=self.top_k)
+        check_type(float | None, top_p=self.top_p, min_p=self.min_p)
         check_at_least(0, temperature=self.temperature)
         if self.top_k is not None:
             check_at_least(1, top_k=self.top_k)

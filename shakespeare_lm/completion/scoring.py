@@ -5,7 +5,7 @@ it had been completed: it sees the same sliding window (see decoder.py).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from shakespeare_lm.network.inference import evaluating
 
 # Windows scored at once hold about this many characters.
 _CHARACTERS_TOGETHER = 8192
+
+# Is called with the numbers of characters scored so far, and to score in all.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def score_ids(
     context_length: int,
     window: Window = "stride",
     top: int = 0,
+    progress: Progress | None = None,
 ) -> Score:
-    """Score a text of at least two characters.
+    """Score a text of at least two characters; `progress` is called now and then.
 
     Raises:
         UserError: for a shorter text, or `top` out of range.
@@ -78,6 +82,8 @@ def score_ids(
             for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 named = [tokenizer.vocabulary[number] for number in numbers]
                 alternatives.append(list(zip(named, values, strict=True)))
+            if progress is not None:
+                progress(len(likelihoods), len(ids) - 1)
     return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
 
 

@@ -6,7 +6,7 @@ become a stop string any more.
 
 from collections.abc import Sequence
 
-from shakespeare_lm.errors import UserError, check_at_least
+from shakespeare_lm.errors import UserError, check_at_least, check_type
 
 
 class StopStrings:
@@ -17,12 +17,13 @@ class StopStrings:
         max_lines: how many lines to make, including the one that the prompt began.
 
     Raises:
-        UserError: for an empty stop string, or less than one line.
+        UserError: for an empty stop string, or a number of lines that is not an integer > 0.
     """
 
     def __init__(self, stop: Sequence[str] = (), max_lines: int | None = None) -> None:
         if "" in stop:
             raise UserError("stop is an empty string: expected at least one character")
+        check_type(int | None, max_lines=max_lines)
         if max_lines is not None:
             check_at_least(1, max_lines=max_lines)
         self.reached = False

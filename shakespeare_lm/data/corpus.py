@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from shakespeare_lm.data.download import DownloadError, download
 from shakespeare_lm.data.text import decode_utf8
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, as_list, check_type
 from shakespeare_lm.hardware import check_memory
 
 DATA_DIR_VARIABLE = "SHAKESPEARE_LM_DATA"
@@ -48,7 +48,21 @@ NAMED_CORPORA = {
 }
 
 
-def load_corpus(corpus: str | Sequence[str], data_dir: str | Path | None = None) -> list[str]:
+def corpus_names(corpus: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return a corpus as `load_corpus` takes it, as a list of names, files or globs.
+
+    Raises:
+        UserError: if there is none, or one has another type.
+    """
+    names = [os.fspath(name) for name in as_list("corpus", corpus, str | Path)]
+    if not names:
+        raise UserError("corpus is []: expected the name of a corpus, or files or globs")
+    return names
+
+
+def load_corpus(
+    corpus: str | Path | Sequence[str | Path], data_dir: str | Path | None = None
+) -> list[str]:
     """Return the documents of a corpus; a named one is downloaded if it is not there yet.
 
     Args:
@@ -61,16 +75,16 @@ def load_corpus(corpus: str | Sequence[str], data_dir: str | Path | None = None)
     Raises:
         UserError: if a file cannot be found, downloaded or read, or has the wrong content.
     """
+    check_type(str | Path | None, data_dir=data_dir)
     folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
-    if not isinstance(corpus, str) and len(corpus) == 1:
-        corpus = corpus[0]
-    if corpus == "auto":
+    names = corpus_names(corpus)
+    if names == ["auto"]:
         return _load_auto(folder)
-    if corpus == "sample":
+    if names == ["sample"]:
         return [_read_sample()]
-    if isinstance(corpus, str) and corpus in NAMED_CORPORA:
-        return [_load_named(NAMED_CORPORA[corpus], folder)]
-    return _load_files([corpus] if isinstance(corpus, str) else list(corpus))
+    if len(names) == 1 and names[0] in NAMED_CORPORA:
+        return [_load_named(NAMED_CORPORA[names[0]], folder)]
+    return _load_files(names)
 
 
 def _read_sample() -> str:

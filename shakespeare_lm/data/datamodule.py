@@ -4,14 +4,15 @@ Enters: the name of a corpus. Leaves: loaders of `Batch`. No arithmetic of its o
 """
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 
-from shakespeare_lm.data.corpus import load_corpus
+from shakespeare_lm.data.corpus import corpus_names, load_corpus
 from shakespeare_lm.data.documents import Documents, encode_documents
-from shakespeare_lm.data.loader import WindowLoader, WindowOrder
+from shakespeare_lm.data.loader import WindowLoader, WindowOrder, check_loader_options
 from shakespeare_lm.data.splits import (
     Parts,
     SplitConfig,
@@ -21,7 +22,7 @@ from shakespeare_lm.data.splits import (
 )
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import grid_windows
-from shakespeare_lm.errors import UserError, check_at_least, check_option_names
+from shakespeare_lm.errors import UserError, check_option_names
 from shakespeare_lm.hardware import check_memory
 
 # Without gradients a batch can be larger; this many characters keep two CPU cores busy.
@@ -45,32 +46,37 @@ class ShakespeareDataModule(LightningDataModule):
         window_order: training windows in the order of the text (sequential), shuffled anew each
             epoch (grid), also moved by a new offset each epoch (shifted), or at random positions
             (random).
+        known_characters: the first of the vocabulary, whether the text has them or not;
+            --init_from sets them.
         seed: determines the order of the windows, and random chunks; --seed_everything sets it.
         **split_options: of `SplitConfig`.
 
     Raises:
-        UserError: for an unknown option, or a value out of range.
+        UserError: for an unknown option, or a value of the wrong type or out of range.
     """
 
     def __init__(
         self,
-        corpus: str | list[str] = "auto",
-        data_dir: str | None = None,
+        # In this order: with Path first, jsonargparse 4.53 writes a list of str to YAML as one str.
+        corpus: str | list[str] | Path | list[Path] = "auto",
+        data_dir: str | Path | None = None,
         context_length: int = 128,
         batch_size: int = 16,
         window_order: WindowOrder = "shifted",
+        known_characters: str = "",
         seed: int = 1337,
         **split_options: Any,
     ) -> None:
         super().__init__()
         check_option_names(split_options, ShakespeareDataModule, SplitConfig)
-        check_at_least(1, context_length=context_length, batch_size=batch_size)
+        check_loader_options(context_length, batch_size, window_order, seed)
         self.split_config = SplitConfig(**split_options)
-        self.corpus = corpus
+        self.corpus = corpus_names(corpus)
         self.data_dir = data_dir
         self.context_length = context_length
         self.batch_size = batch_size
         self.window_order: WindowOrder = window_order
+        self.known_characters = known_characters
         self.seed = seed
 
     @cached_property
@@ -81,7 +87,7 @@ class ShakespeareDataModule(LightningDataModule):
     @cached_property
     def tokenizer(self) -> CharTokenizer:
         """Knows every character of the whole corpus, validation part included."""
-        return CharTokenizer.from_text(*self.documents)
+        return CharTokenizer.from_text(*self.documents, known=self.known_characters)
 
     @property
     def vocabulary(self) -> str:
@@ -139,7 +145,7 @@ class ShakespeareDataModule(LightningDataModule):
             order = "grid"  # a chunk is a window already: shifting would cut each in two
         if overfitting:
             order = "sequential"  # the same batches each epoch
-        return self._loader(self.encoded["train"], self.batch_size, order)
+        return self._loader(self.encoded["train"], self.batch_size, order, fill_rows=True)
 
     def val_dataloader(self) -> list[WindowLoader]:
         """Return the whole validation part, and a fixed sample of the training part to compare
@@ -158,7 +164,9 @@ class ShakespeareDataModule(LightningDataModule):
         batch_size = max(1, characters // self.context_length)
         return self._loader(documents, batch_size, "sequential")
 
-    def _loader(self, documents: Documents, batch_size: int, order: WindowOrder) -> WindowLoader:
+    def _loader(
+        self, documents: Documents, batch_size: int, order: WindowOrder, fill_rows: bool = False
+    ) -> WindowLoader:
         trainer = self.trainer
         return WindowLoader(
             documents,
@@ -167,6 +175,7 @@ class ShakespeareDataModule(LightningDataModule):
             padding_id=self.tokenizer.padding_id,
             window_order=order,
             seed=self.seed,
+            fill_rows=fill_rows,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )

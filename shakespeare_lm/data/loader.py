@@ -10,8 +10,15 @@ from typing import Literal, get_args
 import torch
 
 from shakespeare_lm.data.documents import Documents
-from shakespeare_lm.data.windows import Batch, Windows, collate, grid_windows, random_windows
-from shakespeare_lm.errors import UserError, check_choice
+from shakespeare_lm.data.windows import (
+    Batch,
+    Windows,
+    collate,
+    grid_windows,
+    halve_windows,
+    random_windows,
+)
+from shakespeare_lm.errors import UserError, check_at_least, check_choice, check_type
 
 WindowOrder = Literal["sequential", "grid", "shifted", "random"]
 
@@ -20,11 +27,21 @@ WindowOrder = Literal["sequential", "grid", "shifted", "random"]
 _CHARACTERS_PER_GATHER = 1 << 18
 
 
+def check_loader_options(
+    context_length: int, batch_size: int, window_order: WindowOrder, seed: int
+) -> None:
+    """Raise a `UserError` that names the first of these that has the wrong type or value."""
+    check_type(int, context_length=context_length, batch_size=batch_size, seed=seed)
+    check_at_least(1, context_length=context_length, batch_size=batch_size)
+    check_choice("window_order", window_order, get_args(WindowOrder))
+
+
 class WindowLoader:
     """Yields the batches of one epoch per iteration, all of shape `[batch_size, context_length]`.
 
     Windows and their order depend only on (seed, epoch). They are spread evenly over the epoch's
-    batches, and over the processes of a distributed run; rows that stay free hold only padding.
+    batches, and over the processes of a distributed run. There are rarely as many windows as rows:
+    the other rows hold only padding, unless `fill_rows` cuts some windows into two.
     Looking up a batch of a corpus in memory takes microseconds, so there are no worker processes,
     and the position in the data is a few numbers: Lightning saves `state_dict` in every checkpoint
     and calls `load_state_dict` on resume, so a resumed run continues with the very next batch.
@@ -38,6 +55,8 @@ class WindowLoader:
             each epoch; "shifted" also moves them by a new offset each epoch; "random" draws as many
             windows at random positions (some characters twice, some never).
         seed: determines, with the epoch's number, all of the above.
+        fill_rows: for training: halve as many windows as rows would be empty (each once at most, so
+            a very short text still leaves some), or draw as many at random as there are rows.
         rank: the number of this process.
         world_size: the number of processes; each gets its own shard of every global batch.
     """
@@ -51,16 +70,18 @@ class WindowLoader:
         padding_id: int,
         window_order: WindowOrder = "sequential",
         seed: int = 0,
+        fill_rows: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        check_choice("window_order", window_order, get_args(WindowOrder))
+        check_loader_options(context_length, batch_size, window_order, seed)
         self.documents = documents
         self.context_length = context_length
         self.batch_size = batch_size
         self.padding_id = padding_id
         self.window_order = window_order
         self.seed = seed
+        self.fill_rows = fill_rows
         self.rank = rank
         self.world_size = world_size
         self._grid_size = len(grid_windows(documents.lengths, context_length).starts)
@@ -92,11 +113,15 @@ class WindowLoader:
             random.Random(f"windows {self.seed} {epoch}").getrandbits(63)
         )
         lengths, time = self.documents.lengths, self.context_length
+        rows = len(self) * self.batch_size * self.world_size
         if self.window_order == "random":
-            return random_windows(lengths, time, self._grid_size, generator)
+            count = rows if self.fill_rows else self._grid_size
+            return random_windows(lengths, time, count, generator)
         shifted = self.window_order == "shifted"
         offset = int(torch.randint(time, (), generator=generator)) if shifted else 0
         windows = grid_windows(lengths, time, offset)
+        if self.fill_rows:
+            windows = halve_windows(windows, rows - len(windows.starts))
         if self.window_order == "sequential":
             return windows
         order = torch.randperm(len(windows.starts), generator=generator)

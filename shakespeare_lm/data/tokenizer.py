@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from shakespeare_lm.errors import UserError, check_choice
+from shakespeare_lm.errors import UserError, check_choice, check_type
 
 Unknown = Literal["error", "skip", "replace"]
 _UNKNOWN = ("error", "skip", "replace")
@@ -28,6 +28,7 @@ class CharTokenizer:
     """
 
     def __init__(self, vocabulary: str) -> None:
+        check_type(str, vocabulary=vocabulary)
         if not vocabulary:
             raise UserError("the vocabulary is empty: expected at least one character")
         self.vocabulary = vocabulary
@@ -41,9 +42,11 @@ class CharTokenizer:
             )
 
     @classmethod
-    def from_text(cls, *texts: str) -> "CharTokenizer":
-        """Build a tokenizer for every character of the texts, in the order of code points."""
-        return cls("".join(sorted(set().union(*texts))))
+    def from_text(cls, *texts: str, known: str = "") -> "CharTokenizer":
+        """Build a tokenizer for the known characters, and then for every other character of the
+        texts, in the order of code points.
+        """
+        return cls(known + "".join(sorted(set().union(*texts) - set(known))))
 
     @property
     def padding_id(self) -> int:

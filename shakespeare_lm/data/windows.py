@@ -4,7 +4,7 @@ Enters: the lengths of documents, and their ids. Leaves: `Batch`, four tensors `
 window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the
 first. Consecutive windows share one id, so every character of a document but its first is a target
 exactly once per epoch. Short windows (the last of a document, or the first after a shift) are
-padded on the right.
+padded on the right. For training, some are halved, so that every row of every batch has one.
 """
 
 from typing import NamedTuple
@@ -50,6 +50,24 @@ def grid_windows(lengths: Tensor, context_length: int, offset: int = 0) -> Windo
     begin = (lengths.cumsum(0) - lengths)[document]
     filled = end > first
     return Windows((begin + first)[filled], (end - first + 1)[filled])
+
+
+def halve_windows(windows: Windows, count: int) -> Windows:
+    """Cut `count` windows, evenly spaced among those with at least 2 targets, into halves.
+
+    Each target stays in exactly one window: like consecutive windows, the halves share one id. If
+    fewer windows have 2 targets, all of these are halved.
+    """
+    targets = windows.sizes - 1
+    divisible = (targets >= 2).nonzero()[:, 0]
+    count = min(count, len(divisible))
+    chosen = divisible[torch.arange(count) * len(divisible) // max(1, count)]
+    first = torch.zeros_like(targets)  # targets of the first half; 0 for a window that stays whole
+    first[chosen] = targets[chosen] // 2
+    starts = torch.stack((windows.starts, windows.starts + first), dim=1)
+    sizes = torch.stack((first + 1, windows.sizes - first), dim=1)
+    filled = sizes > 1
+    return Windows(starts[filled], sizes[filled])
 
 
 def random_windows(

@@ -6,6 +6,8 @@ it comes from attention.
 
 from torch import Tensor, nn
 
+from shakespeare_lm.errors import check_axes
+
 
 class BigramTable(nn.Module):
     """A `[vocab, vocab]` table whose row for a character is read as the logits of the next one."""
@@ -15,6 +17,11 @@ class BigramTable(nn.Module):
         self.table = nn.Embedding(vocab_size, vocab_size)
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; the mask has no effect."""
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; the mask has no effect.
+
+        Raises:
+            UserError: if `ids` has other axes.
+        """
+        check_axes("ids", ids.shape, "batch", "time")
         logits: Tensor = self.table(ids)
         return logits

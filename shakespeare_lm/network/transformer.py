@@ -10,7 +10,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, check_axes
 from shakespeare_lm.network.attention import (
     AttentionInputs,
     CausalSelfAttention,
@@ -127,8 +127,9 @@ class CausalTransformer(nn.Module):
                 anywhere else. Logits at masked positions are meaningless.
 
         Raises:
-            UserError: if there are more than `context_length` ids.
+            UserError: if there are more than `context_length` ids, or a tensor has other axes.
         """
+        check_axes("ids", ids.shape, "batch", "time")
         time = ids.shape[1]
         if time > self.config.context_length:
             raise UserError(
@@ -136,6 +137,7 @@ class CausalTransformer(nn.Module):
             )
         mask = None
         if attention_mask is not None:
+            check_axes("attention_mask", attention_mask.shape, "batch", "time")
             ids = ids.masked_fill(~attention_mask, self.padding_id)
             mask = causal_padding_mask(attention_mask)
         x, rotation, mask = self.locate(self.embed(self.pad_left(ids)), slice(time), mask)

@@ -18,6 +18,9 @@ from shakespeare_lm.checkpoint.reading import read_archive
 from shakespeare_lm.checkpoint.runs import Resumable
 from shakespeare_lm.errors import UserError, one_line
 
+# What only resuming needs; the optimizer's moments make most of a checkpoint.
+_TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "gradients")
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint plugin, with atomic writes and checks when reading.
@@ -28,11 +31,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Args:
         resumed: the checkpoint that this run resumes from, if it has been read already: it is not
             read again.
+        small_best: leave the state of the training out of `best.ckpt`, which is then half as
+            large and cannot be resumed from.
     """
 
-    def __init__(self, resumed: Resumable | None = None) -> None:
+    def __init__(self, resumed: Resumable | None = None, small_best: bool = False) -> None:
         super().__init__()
         self._resumed = resumed
+        self._small_best = small_best
 
     def save_checkpoint(
         self,
@@ -46,6 +52,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: if it cannot be written, as on a full disk; the previous file is kept.
         """
         path = Path(path)
+        if self._small_best and path.name == "best.ckpt":
+            checkpoint = {k: v for k, v in checkpoint.items() if k not in _TRAINING_STATE}
         # One name for all attempts: the next one overwrites what a killed process left.
         part = path.with_name(f".{path.name}.part")
         try:

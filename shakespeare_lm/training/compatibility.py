@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.splits import describe_difference
@@ -25,6 +26,8 @@ _FIXED_ON_RESUME = (
     "beta2",
     "seed",
 )
+# More than rounding or one step of a schedule, as a share of the highest learning rate.
+_JUMP = 0.05
 
 
 def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -44,6 +47,23 @@ def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) ->
                 f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
                 f"{ours[name]!r}: resume with the options of the first run (its config.yaml)"
             )
+
+
+def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:
+    """Set the learning rates of the next step of a resumed run, and warn if they jump, because this
+    run's schedule ends at another step than the checkpoint's.
+    """
+    before = scheduler.get_last_lr()
+    for base, group, factor in zip(
+        scheduler.base_lrs, scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(step)
+    after = scheduler.optimizer.param_groups[0]["lr"]
+    if step != restart_step and abs(after - before[0]) > _JUMP * scheduler.base_lrs[0]:
+        rank_zero_warn(
+            f"the learning rate jumps from {before[0]:.2g} to {after:.2g} at step {step:,}, "
+            "because the schedule ends at another step than before; to train more, use --more_steps"
+        )
 
 
 def check_vocabulary(vocabulary: str, trainer: Trainer) -> None:

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
@@ -30,6 +30,7 @@ from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_vocabulary,
+    continue_schedule,
     warn_about_other_data,
 )
 from shakespeare_lm.training.loss import masked_cross_entropy
@@ -209,10 +210,7 @@ class ShakespeareLM(LightningModule):
         optimizer = build_optimizer(self.transformer, self.config)
         total_steps = self.config.total_steps(planned_steps(self.trainer))
         scheduler = LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(
-                step, self.config.schedule, self.config.warmup_steps, total_steps
-            ),
+            optimizer, lambda step: learning_rate_factor(step, self.config, total_steps)
         )
         return {
             "optimizer": optimizer,
@@ -220,9 +218,10 @@ class ShakespeareLM(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the gradient accumulated so far within a step: its mean over the processes is all
-        that they need to continue.
+        """Add the number of the format, and the gradient accumulated so far within a step: its mean
+        over the processes is all that they need to continue.
         """
+        checkpoint[FORMAT_KEY] = FORMAT
         if self.trainer.accumulate_grad_batches > 1:
             checkpoint["gradients"] = {
                 name: self.trainer.strategy.reduce(parameter.grad.clone(), reduce_op="mean")
@@ -231,10 +230,15 @@ class ShakespeareLM(LightningModule):
             }
 
     def on_train_start(self) -> None:
-        """Restore the gradient that was accumulated when the checkpoint was saved."""
+        """Restore the gradient that was accumulated when the checkpoint was saved, and set the
+        learning rates: Lightning restores those of the run that is resumed.
+        """
         for name, gradient in self._accumulated_gradients.items():
             self.get_parameter(name).grad = gradient.to(self.device)
         self._accumulated_gradients = {}
+        if self.global_step > 0:
+            scheduler = cast(LambdaLR, self.lr_schedulers())
+            continue_schedule(scheduler, self.global_step, self.config.restart_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with options that would be ignored or would not fit the weights."""

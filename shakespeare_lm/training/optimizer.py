@@ -31,6 +31,9 @@ Schedule = Literal["cosine", "linear", "constant"]
 # Jordan 2024, "Muon": coefficients of the quintic with the steepest slope at zero.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
+# Where a schedule that begins anew starts, as a factor of the highest learning rate (measured: see
+# the CHANGELOG).
+_RESTART_FACTOR = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class OptimizerConfig:
         warmup_steps: steps over which the learning rate rises from zero.
         decay_steps: the step at which cosine and linear reach zero; the Trainer's max_steps by
             default.
+        restart_step: a step at which the schedule has reached zero and begins anew, at half of the
+            highest rate; --more_steps sets it.
 
     Raises:
         UserError: if a value has the wrong type or is out of range.
@@ -61,6 +66,7 @@ class OptimizerConfig:
     schedule: Schedule = "linear"
     warmup_steps: int = 0
     decay_steps: int | None = None
+    restart_step: int | None = None
 
     def __post_init__(self) -> None:
         check_types(self, OptimizerConfig)
@@ -69,6 +75,8 @@ class OptimizerConfig:
         check_fraction(beta2=self.beta2)
         if self.decay_steps is not None:
             check_at_least(1, decay_steps=self.decay_steps)
+        if self.restart_step is not None:
+            check_at_least(1, restart_step=self.restart_step)
 
     def total_steps(self, max_steps: int) -> int:
         """Return the step at which the schedule ends, for a Trainer with this `max_steps`.
@@ -215,17 +223,25 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     )
 
 
-def learning_rate_factor(
-    step: int, schedule: Schedule, warmup_steps: int, total_steps: int
-) -> float:
+def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
     """Return the factor of the learning rate at `step` (0 is the first).
 
     It rises linearly to 1 over the first `warmup_steps`; then "cosine" and "linear" fall to 0 at
-    `total_steps`, and "constant" stays at 1.
+    `total_steps`, and "constant" stays at 1. With a `restart_step` they fall to 0 there, and once
+    more from half of the highest rate to 0 at `total_steps`.
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
+    if config.restart_step is not None and config.schedule != "constant":
+        if step >= config.restart_step:
+            return _RESTART_FACTOR * _decay(step, config.restart_step, total_steps, config.schedule)
+        total_steps = config.restart_step
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    return _decay(step, config.warmup_steps, total_steps, config.schedule)
+
+
+def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
+    """Return 1 at step `first`, and 0 from step `last` on unless the schedule is constant."""
     if schedule == "constant":
         return 1.0
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    progress = min(1.0, (step - first) / max(1, last - first))
     return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

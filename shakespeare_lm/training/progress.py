@@ -61,7 +61,7 @@ class SampleText(Callback):
             self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
         )
         get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
-        if isinstance(trainer.logger, TensorBoardLogger):
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.logger.experiment is not None:
             # Indented by four: as a code block of TensorBoard's Markdown it keeps its line breaks.
             block = "    " + (self.prompt + text).replace("\n", "\n    ")
             # Steps count from 0, as in the curves.

@@ -12,16 +12,57 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
+from shakespeare_lm.checkpoint.runs import LOG_FOLDER
 from shakespeare_lm.errors import UserError
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's logger, with a version number that no other run gets.
+    """TensorBoard's logger, in a folder that no other run gets.
 
-    Lightning 2.6.6 takes the next free number and creates the folder later, so that two runs that
-    start together write into one.
+    Lightning 2.6.6 takes the next free version number and creates the folder later, so that two
+    runs that start together write into one.
+
+    Args:
+        root: folder of `lightning_logs`.
+        name: of the run; its folder is `lightning_logs/NAME/version_N`.
+        writes: False makes no log: the folder then holds options and checkpoints only.
+        **options: of `TensorBoardLogger`.
     """
+
+    def __init__(
+        self, root: str | Path, name: str = "", writes: bool = True, **options: Any
+    ) -> None:
+        folder = f"{LOG_FOLDER}/{name}" if name else LOG_FOLDER
+        super().__init__(root, folder, default_hp_metric=False, **options)
+        self.writes = writes
+
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Write `hparams.yaml`, and a row of TensorBoard's hparams tab with the run's `val_loss`.
+
+        Lightning 2.6.6 fills the tab only if it may add a point to the metric's curve.
+        """
+        if not self.writes or cast(Any, rank_zero_only).rank != 0:
+            return
+        super().log_hyperparams(params, metrics, step)
+        shown = {name: _shown(value) for name, value in params.items() if name != "vocabulary"}
+        for summary in hparams({"run": self.name, **shown}, {"val_loss": 0.0}):
+            # Not `file_writer`: it is None when a test follows the training.
+            self.experiment._get_file_writer().add_summary(summary)
+
+    @property
+    def experiment(self) -> Any:
+        """TensorBoard's writer; None for a run without a log."""
+        return super().experiment if self.writes else None
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if self.writes:
+            super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        if self.writes:
+            super().save()
 
     def _get_next_version(self) -> int:
         version = super()._get_next_version()
@@ -32,6 +73,10 @@ class RunLogger(TensorBoardLogger):
             except FileExistsError:
                 version += 1
         return version
+
+
+def _shown(value: object) -> bool | str | float:
+    return value if isinstance(value, bool | str | int | float) else str(value)
 
 
 def lock_run(folder: Path) -> FileLock:
@@ -55,7 +100,7 @@ class RunConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass
+        pass  # Lightning's own moment
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().setup(trainer, pl_module, "fit")

@@ -6,6 +6,7 @@ Enters: the Trainer's events. Leaves: a run that stopped with a checkpoint, or a
 
 import math
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -55,17 +56,21 @@ class StepAxis(Callback):
 
 
 class Terminated(Exception):  # noqa: N818
-    """Leaves the Trainer's loop after SIGTERM, when the state has been saved."""
+    """Leaves the Trainer's loop after SIGTERM or SIGHUP, when the state has been saved."""
+
+
+# Which a scheduler sends, or a terminal that is closed (SIGHUP, which Windows does not have).
+_TERMINATION = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class StopOnSignal(Callback):
-    """Ends a run on Ctrl-C or SIGTERM so that it can be resumed.
+    """Ends a run on Ctrl-C, SIGTERM or SIGHUP so that it can be resumed.
 
-    Ctrl-C finishes the step, validates and saves; a second Ctrl-C stops at once. SIGTERM finishes
-    the step and saves, without a validation: a scheduler sends SIGKILL within seconds.
+    Ctrl-C finishes the step, validates and saves; a second Ctrl-C stops at once. The others finish
+    the step and save, without a validation: a scheduler sends SIGKILL within seconds.
 
     Args:
-        last: saves on SIGTERM; None saves nothing.
+        last: saves on SIGTERM and SIGHUP; None saves nothing.
     """
 
     def __init__(self, last: LastCheckpoint | None) -> None:
@@ -89,15 +94,17 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning's own handler of SIGTERM leaves the loop without saving.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, *_TERMINATION):
+            if signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup asks for
+                self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._received == number == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = number
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        get_console().print(f"\nStopping after this step{hint}.")
+        with suppress(RuntimeError, OSError):  # the signal came while something else was printed
+            get_console().print(f"\nStopping after this step{hint}.")
 
     def on_train_batch_end(
         self,
@@ -114,7 +121,7 @@ class StopOnSignal(Callback):
             self._agreed = int(trainer.strategy.reduce(received, reduce_op="max"))
         if self._agreed == signal.SIGINT:
             trainer.should_stop = True
-        elif self._agreed == signal.SIGTERM:
+        elif self._agreed:
             if self.last is not None:
                 self.last.save(trainer)
             self._saved = True
@@ -203,7 +210,18 @@ class StopOnDivergence(Callback):
         kept = f"the best checkpoint is kept: {saved}" if saved else "no model has been saved yet"
         raise UserError(
             f"{name} is {float(value)} at step {step} (learning rate "
-            f"{self.learning_rate:.2g}): the training diverged; try lower learning rates "
-            "(--model.learning_rate, --model.muon_learning_rate), more --model.warmup_steps, or "
-            f"--gradient_clip_val 1.0; {kept}"
+            f"{self.learning_rate:.2g}): the training diverged; try {_advice(trainer)}; {kept}"
         )
+
+
+def _advice(trainer: Trainer) -> str:
+    """Return what to try after a divergence, other than what is on already."""
+    module = trainer.lightning_module
+    assert isinstance(module, ShakespeareLM)
+    config = module.config
+    rates = f"--model.learning_rate below {config.learning_rate:g}"
+    if config.optimizer == "muon":
+        rates += f" and --model.muon_learning_rate below {config.muon_learning_rate:g}"
+    warmup = f"--model.warmup_steps above {config.warmup_steps}"
+    clip = "" if trainer.gradient_clip_val else ", --gradient_clip_val 1.0"
+    return f"{rates}, {warmup}{clip}"

@@ -5,15 +5,20 @@ what, where it resumes, its losses, and the commands to type next.
 """
 
 import math
+import os
 import shlex
 from pathlib import Path
 
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from rich import get_console
 from rich.text import Text
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.invocation import command_line
+from shakespeare_lm.training.history import ValidationHistory
 
 _PROMPT = "ROMEO:"
 
@@ -38,7 +43,30 @@ def print_resuming(path: Path, step: int, max_steps: int) -> None:
     """Print where a run resumes, and whether anything is left to do."""
     print(f"resuming from {path}, step {step:,}")
     if 0 < max_steps <= step:
-        print(f"max_steps is {max_steps:,}: nothing left to do; use a higher --max_steps")
+        print(f"max_steps is {max_steps:,}: nothing left to do; to train more, use --more_steps")
+
+
+def print_waiting(trainer: Trainer) -> None:
+    """Print what a run on several machines waits for: it cannot start without the others.
+
+    Raises:
+        UserError: if the machines could not find each other.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.num_nodes < 2 or environment is None or trainer.local_rank > 0:
+        return
+    known = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
+    if isinstance(environment, LightningEnvironment) and not known:
+        raise UserError(
+            f"num_nodes is {trainer.num_nodes}: set MASTER_ADDR and MASTER_PORT to an address of "
+            "the first machine, and NODE_RANK to 0 there, 1 on the second, and so on"
+        )
+    address = f"{environment.main_address}:{environment.main_port}"
+    print(
+        f"node {environment.node_rank()} of {trainer.num_nodes}: waiting for the others at "
+        f"{address}",
+        flush=True,
+    )
 
 
 def print_early_stopping(trainer: Trainer) -> None:
@@ -48,29 +76,41 @@ def print_early_stopping(trainer: Trainer) -> None:
             print(f"\nStopped early: {callback.stopping_reason_message.strip()}")
 
 
-def print_summary(best: ModelCheckpoint, vocabulary: str) -> None:
-    """Print how good the best checkpoint is, where it is, and what to do with it."""
+def print_summary(
+    best: ModelCheckpoint, history: ValidationHistory, vocabulary: str, logs: Path | None
+) -> None:
+    """Print how good the best checkpoint is, where it is, and what to do with it.
+
+    Args:
+        best: has the checkpoint; nothing is printed if it has none.
+        history: of the validations.
+        vocabulary: of the model, so that the suggested prompt has no other characters.
+        logs: the folder with TensorBoard's logs of all runs; None if there are none.
+    """
     if best.best_model_score is None:
         return
     loss = best.best_model_score.double()
     path = Path(best.best_model_path)
+    step = f", at step {history.best.step:,}" if history.best else ""
     print(
         f"\nbest val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per "
-        f"character, perplexity {loss.exp():.3f}"
+        f"character, perplexity {loss.exp():.3f}{step}"
     )
+    if overfitting := history.overfitting():
+        print(f"{overfitting}; try --early_stopping 3, more text, or --model.dropout 0.2")
     prompt = f' --prompt "{_PROMPT}"' if set(_PROMPT) <= set(vocabulary) else ""
     print(f"checkpoint    {_typed(path)}")
     print("Next:")
-    print(f"  tensorboard --logdir {_typed(path.parents[2])}")
-    print(f"  python scripts/complete.py --ckpt {_typed(path)}{prompt}")
+    if logs is not None:
+        print(f"  tensorboard --logdir {_typed(logs)}")
+    print(f"  {command_line('complete')} --ckpt {_typed(path)}{prompt}")
 
 
 def print_resume_command(path: Path, step: int) -> None:
-    """Print how to resume from the last checkpoint with the options of this run."""
+    """Print how to resume a run from its last checkpoint; its folder has its options."""
     if path.exists():
-        config = _typed(path.parents[1] / "config.yaml")
         print(f"\nStopped at step {step:,}. To resume:")
-        print(f"  python scripts/fit.py --config {config} --ckpt_path {_typed(path)}")
+        print(f"  {command_line('fit')} --ckpt_path {_typed(path.parents[1])}")
 
 
 def _typed(path: Path) -> str:

@@ -76,7 +76,10 @@ def test_growth_says_with_which_power_the_step_time_grows(benchmark: Benchmark) 
 
 def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmarks.main(["train", "--config", "nonsense"]) == 1
-    assert "config is nonsense: choose from: bigram" in capsys.readouterr().err
+    assert (
+        "config is 'nonsense': expected a YAML file, or one of the recipes: default, bigram"
+        in capsys.readouterr().err
+    )
     assert benchmarks.main(["complete", "--nonsense"]) == 1
     assert "complete has no option --nonsense" in capsys.readouterr().err
     assert benchmarks.main(["train", "--corpus=sample", "--rounds=1000"]) == 1

@@ -114,3 +114,17 @@ def test_an_archive_that_readers_could_disagree_about_is_refused(
         archive.writestr(name, b"x")
     with pytest.raises(UserError, match=message):
         check_archive(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.ckpt"
+    path.touch()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"^cannot read .*a\.ckpt: Permission denied$"):
+        check_archive(path)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from shakespeare_lm.checkpoint import reading
-from shakespeare_lm.checkpoint.reading import read_archive, read_checkpoint
+from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_archive, read_checkpoint
+from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
@@ -138,3 +139,48 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
         with pytest.raises(UserError, match=r"a\.ckpt does not hold a working model") as caught:
             read_checkpoint(path)
         assert "\n" not in str(caught.value)
+
+
+# Trained for three steps on the bundled scene: by release 0.1.0, and by a version before it.
+RELEASED = {"format_1": 72.69937419891357, "without_format": 72.92028045654297}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_checkpoint_of_every_format_completes_scores_and_can_be_resumed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(__file__).with_name(f"{name}.ckpt")
+    completer = Completer.from_checkpoint(path)
+    assert len(completer.complete("To be", 20, seed=1)) == 20
+    assert completer.score("To be, or not to be").total_nats == pytest.approx(RELEASED[name], 1e-5)
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--data.context_length=8", "--data.batch_size=4", "--model.num_layers=1",
+            "--model.num_heads=1", "--model.d_model=8", "--model.previous_characters=1",
+            "--data.corpus=sample", "--enable_progress_bar=false",
+            "--accelerator=cpu"]  # fmt: skip
+    cli = fit([*tiny, f"--ckpt_path={path}", "--more_steps=2"])
+    assert cli.trainer.global_step == 5
+
+
+def test_training_writes_the_newest_format(tiny_fit: Fit) -> None:
+    last = tiny_fit("--max_steps=1").last.path
+    assert torch.load(last, weights_only=True)[FORMAT_KEY] == FORMAT
+    assert f"format_{FORMAT}" in RELEASED
+
+
+def test_a_later_format_is_refused_with_what_to_do(tmp_path: Path, module: ShakespeareLM) -> None:
+    path = save(tmp_path / "a.ckpt", module, **{FORMAT_KEY: FORMAT + 1})
+    message = (
+        rf"a\.ckpt was written by a later version of shakespeare_lm: its format is {FORMAT + 1}"
+    )
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("number", ["1", 0, -1, 1.0, None, [1]])
+def test_an_invalid_format_number_is_refused(
+    tmp_path: Path, module: ShakespeareLM, number: object
+) -> None:
+    path = save(tmp_path / "a.ckpt", module, **{FORMAT_KEY: number})
+    with pytest.raises(UserError, match=r"a\.ckpt has an invalid format number"):
+        read_checkpoint(path)

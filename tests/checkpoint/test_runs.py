@@ -1,5 +1,6 @@
 """Which checkpoint is meant: the newest run's best, the last that can be resumed, or a path."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -7,21 +8,32 @@ import pytest
 import torch
 
 from shakespeare_lm.checkpoint import reading
-from shakespeare_lm.checkpoint.runs import newest_checkpoint, resolve_checkpoint
+from shakespeare_lm.checkpoint.runs import (
+    find_checkpoint,
+    find_run_config,
+    find_runs,
+    resolve_checkpoint,
+)
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
 
 
-def test_the_newest_run_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
-    for number in (0, 9, 10):
-        folder = tmp_path / f"version_{number}" / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "best.ckpt").touch()
+def test_the_newest_run_is_the_one_whose_checkpoints_were_written_last(tmp_path: Path) -> None:
+    paths = [
+        tmp_path / run / "checkpoints/best.ckpt"
+        for run in ("version_9", "version_10", "a/version_0")
+    ]
+    for time, path in zip((20, 20, 10), paths, strict=True):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (time, time))
     (tmp_path / "version_11" / "checkpoints").mkdir(parents=True)
-    assert newest_checkpoint("best", tmp_path).parts[-3] == "version_10"
-    with pytest.raises(UserError, match=r"no last\.ckpt in"):
-        newest_checkpoint("last", tmp_path)
+    assert find_checkpoint(None, tmp_path) == paths[1]  # the higher number, at the same time
+    os.utime(paths[2], (30, 30))
+    assert find_checkpoint(None, tmp_path) == paths[2]
+    assert find_runs(tmp_path, "last", "best") == [path.parents[1] for path in paths[::-1]]
+    assert find_runs(tmp_path, "last") == []
 
 
 def test_a_folder_that_is_not_named_as_runs_are_is_ignored(tmp_path: Path) -> None:
@@ -29,7 +41,24 @@ def test_a_folder_that_is_not_named_as_runs_are_is_ignored(tmp_path: Path) -> No
         folder = tmp_path / name / "checkpoints"
         folder.mkdir(parents=True)
         (folder / "best.ckpt").touch()
-    assert newest_checkpoint("best", tmp_path).parts[-3] == "version_1"
+    assert find_runs(tmp_path, "best") == [tmp_path / "version_1"]
+
+
+def test_a_folder_means_the_best_checkpoint_of_that_run(tmp_path: Path) -> None:
+    best = tmp_path / "version_1" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    assert find_checkpoint(best.parents[1]) == find_checkpoint(best.parent) == best
+    assert find_checkpoint("some.ckpt") == Path("some.ckpt")
+
+
+def test_the_options_of_a_run_are_in_its_folder(tmp_path: Path, module: ShakespeareLM) -> None:
+    folder = a_run(tmp_path, 1, module, "last")
+    assert find_run_config("last", tmp_path) is None
+    config = tmp_path / "version_1" / "config.yaml"
+    config.touch()
+    for given in ("last", str(folder / "last.ckpt"), str(folder.parent)):
+        assert find_run_config(given, tmp_path) == config
+    assert find_run_config("last", tmp_path / "nothing") is None
 
 
 def a_run(root: Path, number: int, module: ShakespeareLM, *names: str) -> Path:
@@ -51,6 +80,41 @@ def test_last_is_the_last_checkpoint_of_the_newest_run(
     assert found.checkpoint.content["hyper_parameters"] == dict(module.hparams)
 
 
+def test_the_folder_of_a_run_means_its_last_checkpoint(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    older = a_run(tmp_path, 1, module, "best", "last")
+    a_run(tmp_path, 2, module, "best", "last")
+    assert resolve_checkpoint(str(older.parent), tmp_path).path == older / "last.ckpt"
+    for path in older.iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"no last\.ckpt in .*version_1: train a model first"):
+        resolve_checkpoint(str(older.parent), tmp_path)
+
+
+def test_last_is_the_one_with_the_most_steps_if_it_could_not_be_written_on_a_full_disk(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    folder = a_run(tmp_path, 1, module, "last")
+    save(folder / "best.ckpt", module, global_step=5)
+    assert resolve_checkpoint("last", tmp_path).path == folder / "best.ckpt"
+    save(folder / "last.ckpt", module, global_step=5)
+    assert resolve_checkpoint("last", tmp_path).path == folder / "last.ckpt"
+
+
+def test_a_checkpoint_without_the_state_of_the_training_cannot_be_resumed(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    folder = a_run(tmp_path, 1, module, "best", "last")
+    content = torch.load(folder / "best.ckpt", weights_only=True)
+    del content["optimizer_states"]
+    torch.save(content, folder / "best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt has weights but no training state: resume"):
+        resolve_checkpoint(str(folder / "best.ckpt"))
+    with pytest.warns(UserWarning, match="no training state"):
+        assert resolve_checkpoint("last", tmp_path).path == folder / "last.ckpt"
+
+
 def test_a_path_is_taken_as_it_is(tmp_path: Path, module: ShakespeareLM) -> None:
     a_run(tmp_path, 2, module, "last")
     path = a_run(tmp_path, 1, module, "best") / "best.ckpt"
@@ -62,8 +126,9 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path, module: ShakespeareLM) -> None
 
 
 def test_a_checkpoint_without_a_step_is_of_step_0(tmp_path: Path, module: ShakespeareLM) -> None:
-    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    path = tmp_path / "a.ckpt"
+    path = save(tmp_path / "a.ckpt", module)
+    content = torch.load(path, weights_only=True)
+    del content["global_step"]
     torch.save(content, path)
     assert resolve_checkpoint(str(path)).step == 0
 
@@ -85,12 +150,12 @@ def test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so(
     assert len(warned) == 2
     for path in older.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"version_1/checkpoints/last\.ckpt is damaged"):
+    with pytest.raises(UserError, match=r"version_0/checkpoints/last\.ckpt is damaged"):
         resolve_checkpoint("last", tmp_path)
 
 
 def test_without_any_checkpoint_to_resume_the_error_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"no last\.ckpt in {tmp_path}/.*: train a model first"):
+    with pytest.raises(UserError, match=rf"no last\.ckpt in {tmp_path}: train a model first"):
         resolve_checkpoint("last", tmp_path)
 
 

@@ -16,7 +16,8 @@ import yaml
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from shakespeare_lm.commands import shared
-from shakespeare_lm.commands.fit import ShakespeareCLI, expand_short_names, fit
+from shakespeare_lm.commands.fit import fit
+from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data import datamodule
 from shakespeare_lm.data.splits import SplitConfig
@@ -28,25 +29,6 @@ from tests.conftest import TINY, Fit, Main, logged
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUN = Path("lightning_logs/version_0")
-
-
-def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
-    typed = [
-        "--max_steps=5",
-        "--devices",
-        "2",
-        "--seed",
-        "7",
-        "--model.d_model=8",
-        "--nonsense",
-        "-x",
-    ]
-    nested = ["--callbacks+=EarlyStopping", "--callbacks.monitor=val_loss"]
-    assert expand_short_names(nested) == [word.replace("--", "--trainer.") for word in nested]
-    assert expand_short_names(typed) == [
-        "--trainer.max_steps=5", "--trainer.devices", "2", "--seed_everything", "7",
-        "--model.d_model=8", "--nonsense", "-x",
-    ]  # fmt: skip
 
 
 def test_both_spellings_of_an_option_mean_the_same(tiny_fit: Fit) -> None:
@@ -187,7 +169,7 @@ def test_every_recipe_trains_checkpoints_and_completes(
 def test_the_default_recipe_is_what_the_classes_default_to(tiny_fit: Fit) -> None:
     config = yaml.safe_load((CONFIGS / "default.yaml").read_text())
     with_file = ShakespeareCLI(
-        ["--data.corpus=sample"], default_config=CONFIGS / "default.yaml"
+        ["--data.corpus=sample"], default_config=str(CONFIGS / "default.yaml")
     ).config
     without = ShakespeareCLI(["--data.corpus=sample"]).config
     assert config
@@ -242,6 +224,18 @@ def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_th
         (["--check_val_every_n_epoch=0"], "check_val_every_n_epoch is 0: expected a value >= 1"),
         (["--gradient_clip_val=-1"], "gradient_clip_val is -1: expected a value >= 0"),
         (["--seed=-1"], "seed_everything is -1"),
+        (["--data.corpus=[]"], "corpus is []"),
+        (["--more_steps=5"], "no last.ckpt in lightning_logs: train a model first (python scripts"),
+        (["--more_steps=0", "--ckpt_path=last"], "more_steps is 0: expected a value >= 1"),
+        (["--early_stopping=0"], "early_stopping is 0: expected a value >= 1"),
+        (["--init_from=none.ckpt"], "there is no checkpoint none.ckpt"),
+        (["--name=../elsewhere"], "name is '../elsewhere': expected letters, digits, _, - and ."),
+        (["--name=version_3"], "name is 'version_3': expected"),
+        (["--config=none.yaml"], "config is 'none.yaml': expected a YAML file, or one of the rec"),
+        (["--config=latin.yaml"], "latin.yaml is not UTF-8 text: invalid byte 0xE9 at offset 16"),
+        (["--logger=WandbLogger"], "Requirement 'wandb>=0.12.10' not met. HINT: Try running `pip"),
+        (["--precision=transformer-engine"], "HINT: Try running `pip install -U 'transformer_eng"),
+        (["--num_nodes=2", "--devices=1"], "num_nodes is 2: set MASTER_ADDR and MASTER_PORT"),
         (["--max_steps=-5"], "the Trainer rejects these options"),
         (["--sample.temperature=-1"], "temperature is -1.0"),
         (["--sample.max_new_tokens=-1"], "max_new_tokens is -1"),
@@ -256,6 +250,7 @@ def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_th
 def test_a_mistake_is_one_line_exit_code_1_and_leaves_no_run_behind(
     tiny_main: Main, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
+    Path("latin.yaml").write_bytes(b'data: {corpus: "\xe9"}')
     assert tiny_main(*options) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
@@ -263,9 +258,7 @@ def test_a_mistake_is_one_line_exit_code_1_and_leaves_no_run_behind(
     assert not Path("lightning_logs").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [["--nonsense=1"], ["--max_steps=many"], ["--config=none.yaml"]]
-)
+@pytest.mark.parametrize("options", [["--nonsense=1"], ["--max_steps=many"], ["--config"]])
 def test_wrong_usage_is_exit_code_2(tiny_main: Main, options: list[str]) -> None:
     assert tiny_main(*options) == 2
 

@@ -1,5 +1,6 @@
 """The command `score` as its users meet it: figures, JSON, colours."""
 
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from shakespeare_lm.commands import score as score_command
 from shakespeare_lm.commands.score import alternative_lines, coloured, main
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
@@ -91,6 +93,42 @@ def test_a_file_gets_no_colours(
     output = tmp_path / "out.txt"
     assert main(["--ckpt", str(checkpoint), str(text), "--output", str(output)]) == 0
     assert output.read_text().startswith("characters")
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, True), (math.inf, False)])
+def test_what_takes_long_shows_its_progress_in_a_terminal(
+    checkpoint: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    shown: bool,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(score_command, "_SECONDS_WITHOUT_BAR", seconds)
+    terminal = Terminal(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["--ckpt", str(checkpoint), str(text)]) == 0
+    drawn = terminal.buffer.getvalue().decode()
+    assert ("scoring" in drawn) == ("100%" in drawn) == shown
+    assert capsys.readouterr().out.startswith("characters")
+
+
+def test_without_a_terminal_there_is_no_progress(
+    checkpoint: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(score_command, "_SECONDS_WITHOUT_BAR", 0.0)
+    assert main(["--ckpt", str(checkpoint), str(text)]) == 0
+    assert capsys.readouterr().err == f"model: {checkpoint}\n"
 
 
 def test_a_closed_pipe_ends_it_quietly(checkpoint: Path, text: Path) -> None:

@@ -237,3 +237,39 @@ def test_output_that_nobody_reads_any_more_is_dropped() -> None:
         stream.flush()
     assert stream.isatty() is False  # all else is the stream's own
     stream.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        ("2>&-", 0, None),
+        ("2>/dev/full", 0, None),
+        (">/dev/full", 1, "error: stdout: No space left on device"),
+        (">/dev/full 2>/dev/full", 1, None),
+        (">&- 2>&-", 1, None),
+    ],
+)
+def test_without_stderr_the_text_still_comes_and_without_stdout_it_is_an_error(
+    runs: Path, redirection: str, code: int, error: str | None
+) -> None:
+    command = f"{sys.executable} {SCRIPT} --prompt=To --max_new_tokens=4 --greedy {redirection}"
+    # Buffered, as users have it: what cannot be written is found later.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=runs, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert len(done.stdout) == (len("To") + 4 + 1 if code == 0 else 0)
+    assert "model" not in done.stdout
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("model: ")]
+    assert errors == ([] if error is None else [error])
+
+
+def test_a_command_gives_stderr_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert run(raising(UserError("a mistake"))) == 1
+    assert sys.stderr is stderr
+    stderr.flush()
+    assert stderr.buffer.getvalue() == b"error: a mistake\n"

@@ -199,17 +199,65 @@ def test_mistakes_are_raised_by_the_call_and_not_when_the_stream_is_read(
         completer.stream("abc", window="half")
     with pytest.raises(UserError, match="unknown is 'ignore': choose from: error, skip, replace"):
         completer.stream("abc", unknown="ignore")
-    for options in ({"max_new_tokens": "5"}, {"seed": 1.5}, {"max_lines": 1.5}):
-        with pytest.raises(UserError, match="expected an integer"):
-            completer.stream("abc", **options)
-    for prompt in (5, None, ["a", "b"]):
-        with pytest.raises(UserError, match=r"cannot encode a \w+: expected str"):
+    for prompt in (5, None, b"abc", ["a", "b"]):
+        with pytest.raises(UserError, match=f"^prompt is {re.escape(repr(prompt))}: expected str$"):
             completer.stream(prompt)
     assert completer.complete((p for p in "ab"), 3, seed=0, stop=None)
     with pytest.raises(UserError, match="num_samples is 0"):
         completer.stream("abc", num_samples=0)
     with pytest.raises(UserError, match="num_samples cannot be combined with several"):
         completer.complete(["a", "b"], num_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": "x"}, "seed is 'x': expected int or None"),
+        ({"seed": 1.5}, "seed is 1.5: expected int or None"),
+        ({"seed": "x", "num_samples": 2}, "seed is 'x': expected int or None"),
+        ({"num_samples": "3"}, "num_samples is '3': expected int or None"),
+        ({"num_samples": 2.5}, "num_samples is 2.5: expected int or None"),
+        ({"num_samples": True}, "num_samples is True: expected int or None"),
+        ({"max_new_tokens": "5"}, "max_new_tokens is '5': expected int"),
+        ({"max_new_tokens": None}, "max_new_tokens is None: expected int"),
+        ({"max_lines": "2"}, "max_lines is '2': expected int or None"),
+        ({"temperature": "hot"}, "temperature is 'hot': expected float"),
+        ({"top_k": 2.5}, "top_k is 2.5: expected int or None"),
+        ({"greedy": "yes"}, "greedy is 'yes': expected bool"),
+        ({"stop": 3}, "stop is 3: expected str, or a list of them"),
+        ({"stop": False}, "stop is False: expected str, or a list of them"),
+        ({"stop": b"x"}, "stop is b'x': expected str, or a list of them"),
+        ({"stop": ["a", 3]}, "stop[1] is 3: expected str"),
+        ({"cache": "no"}, "cache is 'no': expected bool"),
+        ({"window": 3}, "window is '3': choose from: stride, exact"),
+        ({"unknown": 3}, "unknown is '3': choose from: error, skip, replace"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_by_name(
+    completer: Completer, options: dict, message: str
+) -> None:
+    for call in (completer.complete, completer.stream):
+        with pytest.raises(UserError) as caught:
+            call("abc", **options)
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (5, "prompt is 5: expected str, or a list of them"),
+        (None, "prompt is None: expected str, or a list of them"),
+        (b"abc", "prompt is b'abc': expected str, or a list of them"),
+        (["a", 3], "prompt[1] is 3: expected str"),
+        ([b"a"], "prompt[0] is b'a': expected str"),
+    ],
+)
+def test_prompts_that_are_not_texts_are_refused(
+    completer: Completer, prompt: object, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        completer.complete(prompt, 5)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", ["temperatur", "max_tokens", "top_K", "vocabulary"])
@@ -292,6 +340,10 @@ def test_an_unknown_device_or_dtype_is_refused(tmp_path: Path, module: Shakespea
         Completer.from_checkpoint(path, dtype="int8")
     with pytest.raises(UserError, match="device is 'tpu'"):
         Completer.from_checkpoint(path, device="tpu")
+    with pytest.raises(UserError, match="compile is 'no': expected bool"):
+        Completer.from_checkpoint(path, compile="no")
+    with pytest.raises(UserError, match="path is 5: expected str or Path"):
+        Completer.from_checkpoint(5)
 
 
 @pytest.mark.slow

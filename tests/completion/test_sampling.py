@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from typing import get_type_hints
 
 import pytest
@@ -154,6 +155,23 @@ def test_extreme_random_numbers_choose_an_id_of_positive_probability() -> None:
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
+        SamplingOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"greedy": "yes"}, "greedy is 'yes': expected bool"),
+        ({"temperature": "hot"}, "temperature is 'hot': expected float"),
+        ({"temperature": None}, "temperature is None: expected float"),
+        ({"top_k": 2.5}, "top_k is 2.5: expected int or None"),
+        ({"top_k": True}, "top_k is True: expected int or None"),
+        ({"top_p": "0.9"}, "top_p is '0.9': expected float or None"),
+        ({"min_p": [0.1]}, "min_p is [0.1]: expected float or None"),
+    ],
+)
+def test_values_of_other_types_are_refused_by_name(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         SamplingOptions(**options)
 
 

@@ -71,6 +71,17 @@ def test_the_alternatives_are_the_likeliest_in_order(completer: Completer) -> No
     assert completer.score("abcabc").alternatives == []
 
 
+def test_the_progress_counts_the_characters_scored(
+    completer: Completer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shakespeare_lm.completion.scoring._CHARACTERS_TOGETHER", 8)
+    calls: list[tuple[int, int]] = []
+    score = completer.score("abc" * 7, progress=lambda *numbers: calls.append(numbers))
+    assert score == completer.score("abc" * 7)
+    # The first window predicts 8 characters, and each later one the 5 that are new in it.
+    assert calls == [(8, 20), (13, 20), (18, 20), (20, 20)]
+
+
 def test_a_bigram_table_scores_too() -> None:
     table = BigramTable(11)
     score = Completer(table, CharTokenizer(VOCABULARY), 8).score("abcabcabcabc")

@@ -68,3 +68,9 @@ def test_an_empty_stop_string_and_less_than_one_line_are_refused() -> None:
         StopStrings(["a", ""])
     with pytest.raises(UserError, match="max_lines is 0"):
         StopStrings(max_lines=0)
+
+
+@pytest.mark.parametrize("max_lines", ["2", 1.5, True])
+def test_a_number_of_lines_that_is_not_an_integer_is_refused(max_lines: object) -> None:
+    with pytest.raises(UserError, match=f"^max_lines is {max_lines!r}: expected int or None$"):
+        StopStrings(max_lines=max_lines)  # type: ignore[arg-type]

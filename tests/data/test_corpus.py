@@ -230,3 +230,39 @@ def test_a_downloaded_text_has_no_byte_order_mark(monkeypatch):
 def test_line_ends_are_not_converted():
     write("lines.txt", b"one\r\ntwo\rthree\n")
     assert load_corpus("lines.txt") == ["one\r\ntwo\rthree\n"]
+
+
+def test_files_can_be_paths():
+    for name in ["a", "b"]:
+        write(f"plays/{name}.txt", name.upper())
+    assert load_corpus(Path("plays/a.txt")) == ["A"]
+    assert load_corpus([Path("plays/b.txt"), "plays/a.txt"]) == ["B", "A"]
+    assert load_corpus(Path("plays") / "*.txt") == ["A", "B"]
+
+
+def test_the_folder_of_downloaded_texts_can_be_a_path(downloads):
+    write("elsewhere/tiny.txt", TINY)
+    assert load_corpus("tinyshakespeare", Path("elsewhere")) == [TINY]
+    assert downloads == []
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        ([], "corpus is []: expected the name of a corpus, or files or globs"),
+        ((), "corpus is []: expected the name of a corpus, or files or globs"),
+        (5, "corpus is 5: expected str or Path, or a list of them"),
+        (None, "corpus is None: expected str or Path, or a list of them"),
+        (b"a.txt", "corpus is b'a.txt': expected str or Path, or a list of them"),
+        (["a.txt", 5], "corpus[1] is 5: expected str or Path"),
+    ],
+)
+def test_a_corpus_of_nothing_or_of_another_type_is_refused(corpus, message):
+    with pytest.raises(UserError) as caught:
+        load_corpus(corpus)
+    assert str(caught.value) == message
+
+
+def test_a_folder_of_another_type_is_refused():
+    with pytest.raises(UserError, match=r"^data_dir is 5: expected str or Path or None$"):
+        load_corpus("sample", 5)

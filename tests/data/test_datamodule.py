@@ -4,9 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from jsonargparse import ArgumentParser
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
+from shakespeare_lm.data.windows import grid_windows
 from shakespeare_lm.errors import UserError
 
 
@@ -92,6 +95,7 @@ def test_random_chunks_warn_that_neighbours_leak() -> None:
 def test_random_chunks_are_not_cut_in_two_by_a_shift() -> None:
     with pytest.warns(UserWarning, match="neighbours"):
         loader = sample(split="random_chunks", window_order="shifted").train_dataloader()
+    loader.fill_rows = False  # which halves some of them
     full = sum(int(batch.target_mask.all(dim=1).sum()) for batch in loader)
     assert full >= len(loader.windows(0).starts) - 1
 
@@ -107,6 +111,25 @@ def test_overfitting_on_a_few_batches_sees_the_same_ones_each_epoch() -> None:
     data = sample()
     data.trainer = SimpleNamespace(overfit_batches=2, global_rank=0, world_size=1)
     assert data.train_dataloader().window_order == "sequential"
+
+
+@pytest.mark.parametrize("order", ["sequential", "grid", "shifted", "random"])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(16, 1), (16, 2), (50, 1), (7, 3)])
+def test_no_row_of_a_training_batch_is_empty(order: str, batch_size: int, world_size: int) -> None:
+    data = sample(batch_size=batch_size, window_order=order)
+    for rank in range(world_size):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        for batch in data.train_dataloader():
+            assert bool(batch.target_mask.any(dim=1).all())
+
+
+def test_evaluation_windows_are_those_of_the_grid_whatever_the_training_batches() -> None:
+    for options in ({}, {"batch_size": 7, "window_order": "random"}):
+        data = sample(test_fraction=0.2, **options)
+        for loader in (*data.val_dataloader(), data.test_dataloader()):
+            expected = grid_windows(loader.documents.lengths, data.context_length)
+            assert torch.equal(loader.windows(0).starts, expected.starts)
+            assert torch.equal(loader.windows(0).sizes, expected.sizes)
 
 
 def test_each_process_gets_a_shard_of_each_batch() -> None:
@@ -158,6 +181,42 @@ def test_a_text_too_short_to_split_is_refused(tmp_path: Path, text: str) -> None
 def test_options_out_of_range_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ShakespeareDataModule(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 2.5}, "batch_size is 2.5: expected int"),
+        ({"batch_size": True}, "batch_size is True: expected int"),
+        ({"context_length": "8"}, "context_length is '8': expected int"),
+        ({"seed": "x"}, "seed is 'x': expected int"),
+        ({"window_order": 3}, "window_order is '3': choose from: sequential, grid, shifted, "),
+        ({"corpus": 5}, "corpus is 5: expected str or Path, or a list of them"),
+        ({"corpus": ["a.txt", 5]}, r"corpus\[1\] is 5: expected str or Path"),
+        ({"corpus": []}, r"corpus is \[\]: expected the name of a corpus, or files or globs"),
+    ],
+)
+def test_options_of_another_type_are_refused_by_name(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        ShakespeareDataModule(**options)
+
+
+def test_the_corpus_can_be_paths(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    assert ShakespeareDataModule(corpus=a, data_dir=tmp_path).documents == ["a"]
+    assert ShakespeareDataModule(corpus=[b, a]).documents == ["b", "a"]
+
+
+@pytest.mark.parametrize("value", ["x.txt", "[a.txt, b.txt]", "5"])
+def test_a_corpus_on_the_command_line_is_str_and_survives_a_yaml_file(value: str) -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(ShakespeareDataModule, "data")
+    config = parser.parse_args([f"--data.corpus={value}", "--data.data_dir=texts"])
+    expected = ["a.txt", "b.txt"] if value.startswith("[") else value
+    assert (config.data.corpus, config.data.data_dir) == (expected, "texts")
+    assert parser.parse_string(parser.dump(config)) == config
 
 
 # --- resuming ---

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader, WindowOrder
+from shakespeare_lm.data.windows import grid_windows
 from shakespeare_lm.errors import UserError
 
 
@@ -16,7 +17,9 @@ def numbered(*lengths: int) -> Documents:
     return Documents(torch.arange(sum(lengths)), torch.tensor(lengths))
 
 
-def loader(documents: Documents, order: WindowOrder = "sequential", **options: int) -> WindowLoader:
+def loader(
+    documents: Documents, order: WindowOrder = "sequential", **options: object
+) -> WindowLoader:
     sizes = {"context_length": 4, "batch_size": 3, **options}
     return WindowLoader(documents, padding_id=10_000, window_order=order, **sizes)
 
@@ -32,13 +35,14 @@ def values(batches: list[Tensor]) -> list[list[list[int]]]:
 @pytest.mark.parametrize("order", ["sequential", "grid", "shifted"])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("lengths", [(2,), (5,), (41,), (9, 1, 2, 30), (4, 4, 4)])
+@pytest.mark.parametrize("fill_rows", [False, True])
 def test_each_character_but_a_documents_first_is_a_target_exactly_once_per_epoch(
-    order: WindowOrder, world_size: int, lengths: tuple[int, ...]
+    order: WindowOrder, world_size: int, lengths: tuple[int, ...], fill_rows: bool
 ) -> None:
     documents = numbered(*lengths)
     firsts = {sum(lengths[:i]) for i in range(len(lengths))}
     loaders = [
-        loader(documents, order, seed=7, rank=rank, world_size=world_size)
+        loader(documents, order, seed=7, fill_rows=fill_rows, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     for _epoch in range(4):
@@ -61,18 +65,70 @@ def test_the_windows_of_an_epoch_are_spread_evenly_over_its_batches() -> None:
 
 
 @pytest.mark.parametrize("order", ["sequential", "grid", "shifted", "random"])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("length", [21, 25, 30, 41, 60, 77])
+def test_no_row_of_a_filled_epoch_is_empty(
+    order: WindowOrder, world_size: int, length: int
+) -> None:
+    for rank in range(world_size):
+        batches = loader(
+            numbered(length), order, batch_size=2, fill_rows=True, rank=rank, world_size=world_size
+        )
+        for _epoch in range(3):
+            assert all(bool(batch.target_mask.any(dim=1).all()) for batch in batches)
+
+
+@pytest.mark.parametrize("order", ["sequential", "grid", "shifted"])
+@pytest.mark.parametrize("lengths", [(2,), (3,), (5,), (11,), (2, 2, 2), (3, 2, 9), (6, 5)])
+def test_rows_of_a_short_text_stay_empty_only_if_every_window_is_halved(
+    order: WindowOrder, lengths: tuple[int, ...]
+) -> None:
+    options = {"batch_size": 8, "seed": 2}
+    for epoch in range(4):
+        whole = loader(numbered(*lengths), order, **options).windows(epoch)
+        filled = loader(numbered(*lengths), order, fill_rows=True, **options).windows(epoch)
+        divisible = int((whole.sizes > 2).sum())
+        assert len(filled.starts) == min(8, len(whole.starts) + divisible)
+
+
+def test_a_loader_that_does_not_fill_its_rows_has_the_windows_of_the_grid() -> None:
+    documents = numbered(60, 7)
+    for batch_size in (1, 3, 8):
+        windows = loader(documents, batch_size=batch_size).windows(0)
+        assert torch.equal(windows.starts, grid_windows(documents.lengths, 4).starts)
+        assert torch.equal(windows.sizes, grid_windows(documents.lengths, 4).sizes)
+
+
+@pytest.mark.parametrize("order", ["sequential", "grid", "shifted", "random"])
+@pytest.mark.parametrize("length", [2, 25, 60])
+def test_filling_rows_leaves_the_number_of_batches_and_the_data_position_as_they_are(
+    order: WindowOrder, length: int
+) -> None:
+    states = []
+    for fill_rows in (False, True):
+        batches = loader(numbered(length), order, fill_rows=fill_rows)
+        _ = list(batches)
+        states.append(batches.state_dict())
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("order", ["sequential", "grid", "shifted", "random"])
 def test_inputs_precede_their_targets_in_every_order(order: WindowOrder) -> None:
     for batch in loader(numbered(60, 7), order):
         step = (batch.targets - batch.inputs)[batch.target_mask]
         assert torch.equal(step, torch.ones_like(step))
 
 
-def test_sequential_windows_keep_the_order_of_the_text() -> None:
-    assert real_targets(loader(numbered(30))) == list(range(1, 30))
+@pytest.mark.parametrize("fill_rows", [False, True])
+def test_sequential_windows_keep_the_order_of_the_text(fill_rows: bool) -> None:
+    assert real_targets(loader(numbered(30), fill_rows=fill_rows)) == list(range(1, 30))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    first, same, other = (loader(numbered(200), "shifted", seed=seed) for seed in (1, 1, 2))
+@pytest.mark.parametrize("fill_rows", [False, True])
+def test_the_order_depends_on_seed_and_epoch_alone(fill_rows: bool) -> None:
+    first, same, other = (
+        loader(numbered(200), "shifted", seed=seed, fill_rows=fill_rows) for seed in (1, 1, 2)
+    )
     epochs = [real_targets(first), real_targets(first)]
     assert epochs[0] != epochs[1]
     torch.manual_seed(4)
@@ -105,6 +161,12 @@ def test_random_order_draws_as_many_windows_as_the_grid_has() -> None:
     assert not torch.equal(*windows)
 
 
+def test_random_order_draws_as_many_windows_as_there_are_rows_to_fill() -> None:
+    filled = loader(numbered(101), "random", world_size=2, fill_rows=True)
+    assert len(filled) == 5
+    assert len(filled.windows(0).starts) == 30
+
+
 def test_gathering_in_several_goes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = real_targets(loader(numbered(100), "grid"))
     monkeypatch.setattr("shakespeare_lm.data.loader._CHARACTERS_PER_GATHER", 24)
@@ -114,16 +176,20 @@ def test_gathering_in_several_goes_changes_nothing(monkeypatch: pytest.MonkeyPat
 # --- resuming ---
 
 
-def test_a_loader_resumed_anywhere_continues_with_the_very_next_batch() -> None:
-    uninterrupted = loader(numbered(60), "shifted", seed=3)
+@pytest.mark.parametrize("fill_rows", [False, True])
+def test_a_loader_resumed_anywhere_continues_with_the_very_next_batch(fill_rows: bool) -> None:
+    def loader_of_run() -> WindowLoader:
+        return loader(numbered(60), "shifted", seed=3, fill_rows=fill_rows)
+
+    uninterrupted = loader_of_run()
     epochs = [[batch.targets for batch in uninterrupted] for _ in range(3)]
     for stopped_after in range(1, len(uninterrupted) + 1):
-        first = loader(numbered(60), "shifted", seed=3)
+        first = loader_of_run()
         _ = list(first)
         iterator = iter(first)
         for _ in range(stopped_after):
             next(iterator)
-        resumed = loader(numbered(60), "shifted", seed=3)
+        resumed = loader_of_run()
         resumed.load_state_dict(first.state_dict())
         expected = epochs[1][stopped_after:] or epochs[2]
         assert values([batch.targets for batch in resumed]) == values(expected)
@@ -156,6 +222,20 @@ def test_a_data_position_of_other_values_than_integers_is_refused_without_printi
 def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(UserError, match="window_order is 'backwards': choose from: sequential"):
         loader(numbered(60), "backwards")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 2.5}, "batch_size is 2.5: expected int"),
+        ({"context_length": "8"}, "context_length is '8': expected int"),
+        ({"seed": "x"}, "seed is 'x': expected int"),
+        ({"batch_size": 0}, "batch_size is 0: expected a value >= 1"),
+    ],
+)
+def test_sizes_that_are_not_positive_integers_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        loader(numbered(60), **options)
 
 
 def test_the_state_is_the_position_of_the_next_batch() -> None:

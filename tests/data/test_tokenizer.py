@@ -1,5 +1,6 @@
 """The character tokenizer: text becomes ids, and ids become the same text again."""
 
+import re
 import subprocess
 import sys
 
@@ -174,3 +175,10 @@ def test_encoding_a_string_needs_no_torch():
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.stdout == "[2, 0, 1] False\n", ran.stderr
+
+
+@pytest.mark.parametrize("value", [5, None, b"abc", ["a", "b"]])
+def test_a_vocabulary_of_another_type_is_refused(value):
+    shown = re.escape(repr(value))
+    with pytest.raises(UserError, match=f"^vocabulary is {shown}: expected str$"):
+        CharTokenizer(value)

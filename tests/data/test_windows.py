@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from shakespeare_lm.data.windows import Windows, collate, grid_windows, random_windows
+from shakespeare_lm.data.windows import (
+    Windows,
+    collate,
+    grid_windows,
+    halve_windows,
+    random_windows,
+)
 
 PADDING = 99
 
@@ -31,6 +37,36 @@ def test_a_document_no_longer_than_the_offset_is_one_window(offset: int) -> None
     windows = grid_windows(torch.tensor([2, 3]), context_length=3, offset=offset)
     expected = {0: ([0, 2], [2, 3]), 1: ([0, 2, 3], [2, 2, 2]), 2: ([0, 2], [2, 3])}
     assert (windows.starts.tolist(), windows.sizes.tolist()) == expected[offset]
+
+
+def test_halves_share_one_id_and_stay_next_to_each_other() -> None:
+    windows = Windows(torch.tensor([0, 3, 4, 8]), torch.tensor([4, 2, 5, 3]))
+    halved = halve_windows(windows, 2)
+    assert halved.starts.tolist() == [0, 1, 3, 4, 6, 8]
+    assert halved.sizes.tolist() == [2, 3, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("count", "halved"), [(0, []), (1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, range(10))]
+)
+def test_halved_windows_are_evenly_spaced(count: int, halved: list[int]) -> None:
+    windows = grid_windows(torch.tensor([41]), context_length=4)
+    starts = set(halve_windows(windows, count).starts.tolist())
+    assert sorted(starts - set(windows.starts.tolist())) == [4 * n + 2 for n in halved]
+
+
+def test_a_window_with_one_target_stays_whole_and_none_is_halved_twice() -> None:
+    windows = Windows(torch.tensor([0, 1, 2, 6]), torch.tensor([2, 2, 5, 2]))
+    halved = halve_windows(windows, 100)
+    assert halved.starts.tolist() == [0, 1, 2, 4, 6]
+    assert halved.sizes.tolist() == [2, 2, 3, 3, 2]
+
+
+def test_no_window_can_be_halved() -> None:
+    for windows in (grid_windows(torch.tensor([1]), 4), grid_windows(torch.tensor([2, 2]), 4)):
+        halved = halve_windows(windows, 3)
+        assert torch.equal(halved.starts, windows.starts)
+        assert torch.equal(halved.sizes, windows.sizes)
 
 
 def test_random_windows_start_anywhere_and_end_with_their_document() -> None:

@@ -1,7 +1,9 @@
 """The baseline sees one character."""
 
+import pytest
 import torch
 
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.bigram import BigramTable
 
 
@@ -16,3 +18,8 @@ def test_a_bigram_table_sees_the_last_character_alone() -> None:
 def test_an_attention_mask_has_no_effect() -> None:
     table, ids = BigramTable(5), torch.tensor([[1, 2, 3]])
     assert torch.equal(table(ids, torch.tensor([[True, False, False]])), table(ids))
+
+
+def test_ids_without_a_batch_axis_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^ids has shape \(5,\): expected \[batch, time\]$"):
+        BigramTable(5)(torch.zeros(5, dtype=torch.long))

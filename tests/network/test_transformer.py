@@ -1,6 +1,7 @@
 """The transformer: parity with a reference, causality, padding, initial state."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -248,3 +249,14 @@ def test_an_odd_width_is_refused_by_the_positions_that_need_pairs(
 def test_more_characters_than_the_context_are_refused(transformer: CausalTransformer) -> None:
     with pytest.raises(UserError, match="9 characters are more than the context_length, 8"):
         transformer(torch.zeros(1, 9, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shape", [(5,), (), (1, 2, 3)])
+def test_ids_and_masks_with_other_axes_are_refused(
+    transformer: CausalTransformer, shape: tuple[int, ...]
+) -> None:
+    message = re.escape(f"has shape {shape}: expected [batch, time]")
+    with pytest.raises(UserError, match=f"^ids {message}$"):
+        transformer(torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(UserError, match=f"^attention_mask {message}$"):
+        transformer(torch.zeros(1, 5, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

@@ -232,8 +232,8 @@ MISTAKES = {
     ),
     "vocabulary_in_the_order_of_a_set": Mistake(
         "data/tokenizer.py",
-        '"".join(sorted(set().union(*texts)))',
-        '"".join(set().union(*texts))',
+        '"".join(sorted(set().union(*texts) - set(known)))',
+        '"".join(set().union(*texts) - set(known))',
         f"{TOKENIZER}test_a_vocabulary_made_from_texts_is_in_code_point_order",
     ),
     "vocabulary_reversed_on_reload": Mistake(

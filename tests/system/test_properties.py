@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shakespeare_lm.commands.complete import main as complete
-from shakespeare_lm.commands.fit import expand_short_names
+from shakespeare_lm.commands.trainer_options import expand_short_names
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, next_probabilities
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.corpus import load_corpus
@@ -128,6 +128,7 @@ def targets_of(loader: WindowLoader) -> Counter[tuple[int, ...]]:
     st.integers(0, 9),
     st.integers(1, 4),
     st.integers(0, 3),
+    st.booleans(),
 )
 def test_every_character_but_a_documents_first_is_predicted_once_per_epoch(
     pieces: list[str],
@@ -137,6 +138,7 @@ def test_every_character_but_a_documents_first_is_predicted_once_per_epoch(
     seed: int,
     world_size: int,
     epoch: int,
+    fill_rows: bool,
 ) -> None:
     tokenizer = CharTokenizer.from_text(*pieces)
     encoded = encode_documents(pieces, tokenizer)
@@ -152,6 +154,7 @@ def test_every_character_but_a_documents_first_is_predicted_once_per_epoch(
             padding_id=tokenizer.padding_id,
             window_order=order,
             seed=seed,
+            fill_rows=fill_rows,
             rank=rank,
             world_size=world_size,
         )
@@ -376,13 +379,14 @@ def test_any_logits_and_filters_give_an_id_of_positive_probability(
 @examples(200)
 @given(st.lists(st.one_of(texts, st.sampled_from(["--max_steps", "--seed=3", "-c", "--"]))))
 def test_expanding_short_names_changes_only_names(arguments: list[str]) -> None:
-    expanded = expand_short_names(arguments)
+    names = ["max_steps", "devices"]
+    expanded = expand_short_names(arguments, names)
     assert len(expanded) == len(arguments)
     for before, after in zip(arguments, expanded, strict=True):
         if before != after:
             assert before.startswith("--")
             assert after.partition("=")[1:] == before.partition("=")[1:]
-    assert expand_short_names(expanded) == expanded
+    assert expand_short_names(expanded, names) == expanded
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^    (?:.*&& )?(python scripts/.*)$", README, flags=re.MULTILINE)
 FITS = [command for command in COMMANDS if "fit.py" in command and "--help" not in command]
 # Those with several devices are left to tests/system/test_distributed.py.
-ONE_MACHINE = [command for command in FITS if "--devices" not in command]
+ONE_MACHINE = [c for c in FITS if "--devices" not in c and "--more_steps" not in c]
 
 
 def short(command: str) -> list[str]:
@@ -47,7 +47,10 @@ def test_its_training_commands_run(
         (tmp_path / name).write_text("It was a dark and stormy night, and so on. " * 20)
     options = short(command)
     if "--ckpt_path last" in command:
+        options.append("--model.decay_steps=5")
         fit(options[2:])
+    if "lightning_logs/version_0" in command:
+        fit([*TINY, "--max_steps=1"])
     if "--print_config" in options:
         with pytest.raises(SystemExit) as caught:
             fit(options)
@@ -55,6 +58,16 @@ def test_its_training_commands_run(
     else:
         steps = fit([o if o != "--max_steps=4" else "--max_steps=5" for o in options])
         assert steps.trainer.global_step == 5
+
+
+def test_its_command_to_train_more_continues_the_newest_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (command,) = [shlex.split(c) for c in FITS if "--more_steps" in c]
+    assert command[2:] == ["--more_steps", "475"]
+    fit([*TINY, "--max_steps=2"])
+    assert fit(["--more_steps", "4", "--enable_progress_bar=false"]).trainer.global_step == 6
 
 
 def test_its_commands_for_checkpoints_take_the_newest_runs_best(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shakespeare_lm.commands.fit import ShakespeareCLI
+from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.progress import Throughput
 from tests.conftest import Fit, logged

@@ -111,7 +111,11 @@ def steps_by_hand(
 ) -> list[float]:
     """The training loop as one would write it without Lightning."""
     config = OptimizerConfig(
-        optimizer=name, learning_rate=1e-2, muon_learning_rate=0.02, weight_decay=0.1
+        optimizer=name,
+        learning_rate=1e-2,
+        muon_learning_rate=0.02,
+        weight_decay=0.1,
+        warmup_steps=3,
     )
     optimizer = build_optimizer(module.transformer, config)
     highest = [group["lr"] for group in optimizer.param_groups]
@@ -119,7 +123,7 @@ def steps_by_hand(
     module.transformer.train()
     while len(losses) < steps:
         for batch in data:
-            factor = learning_rate_factor(len(losses), "linear", 3, steps)
+            factor = learning_rate_factor(len(losses), config, steps)
             for group, learning_rate in zip(optimizer.param_groups, highest, strict=True):
                 group["lr"] = learning_rate * factor
             logits = module.transformer(batch.inputs)

@@ -200,7 +200,8 @@ def test_sgd_is_plain_gradient_descent() -> None:
 
 def test_each_schedule_has_these_factors() -> None:
     def factors(schedule: Schedule) -> list[float]:
-        return [learning_rate_factor(step, schedule, 2, 6) for step in range(8)]
+        config = OptimizerConfig(schedule=schedule, warmup_steps=2)
+        return [learning_rate_factor(step, config, 6) for step in range(8)]
 
     half = math.sqrt(0.5)
     assert factors("constant") == [0.5, 1, 1, 1, 1, 1, 1, 1]
@@ -211,7 +212,17 @@ def test_each_schedule_has_these_factors() -> None:
 
 
 def test_without_warm_up_the_first_step_has_the_full_learning_rate() -> None:
-    assert learning_rate_factor(0, "cosine", 0, 10) == 1.0
+    assert learning_rate_factor(0, OptimizerConfig(schedule="cosine"), 10) == 1.0
+
+
+def test_a_restarted_schedule_falls_to_zero_twice_the_second_time_from_half() -> None:
+    def factors(schedule: Schedule) -> list[float]:
+        config = OptimizerConfig(schedule=schedule, warmup_steps=2, restart_step=4)
+        return [learning_rate_factor(step, config, 6) for step in range(8)]
+
+    assert factors("linear") == [0.5, 1, 1, 0.5, 0.5, 0.25, 0, 0]
+    assert factors("cosine") == pytest.approx([0.5, 1, 1, 0.5, 0.5, 0.25, 0, 0])
+    assert factors("constant") == [0.5, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_schedule_without_an_end_is_refused_and_a_constant_one_needs_none() -> None:
@@ -233,6 +244,7 @@ def test_a_schedule_without_an_end_is_refused_and_a_constant_one_needs_none() ->
         ({"beta2": 1.0}, "beta2 is 1.0: expected 0 <= beta2 < 1"),
         ({"warmup_steps": -1}, "warmup_steps is -1: expected a value >= 0"),
         ({"decay_steps": 0}, "decay_steps is 0: expected a value >= 1"),
+        ({"restart_step": 0}, "restart_step is 0: expected a value >= 1"),
         ({"optimizer": "adam"}, "optimizer is 'adam': choose from: muon, adamw, sgd"),
         ({"schedule": "step"}, "schedule is 'step': choose from: cosine, linear, constant"),
         ({"learning_rate": "0.1"}, "learning_rate is '0.1': expected float"),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.run_folder import RunLogger, lock_run
@@ -14,7 +16,7 @@ RUN = Path("lightning_logs/version_0")
 
 
 def test_loggers_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
-    loggers = [RunLogger(tmp_path, "logs") for _ in range(8)]
+    loggers = [RunLogger(tmp_path) for _ in range(8)]
     barrier, versions = threading.Barrier(len(loggers)), []
 
     def claim(logger: RunLogger) -> None:
@@ -36,8 +38,24 @@ def test_a_folder_that_was_taken_in_between_is_left_alone(
         "pytorch_lightning.loggers.TensorBoardLogger._get_next_version", lambda _: 3
     )
     for number in (3, 4):
-        (tmp_path / "logs" / f"version_{number}").mkdir(parents=True)
-    assert RunLogger(tmp_path, "logs").version == 5
+        (tmp_path / "lightning_logs" / f"version_{number}").mkdir(parents=True)
+    assert RunLogger(tmp_path).version == 5
+
+
+def test_the_hparams_tab_has_a_row_with_options_and_val_loss_but_no_vocabulary(
+    tiny_fit: Fit,
+) -> None:
+    tiny_fit("--max_steps=2", "--name=tried")
+    events = EventAccumulator("lightning_logs/tried/version_0")
+    events.Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    shown = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert shown["d_model"].number_value == 16
+    assert shown["run"].string_value == "lightning_logs/tried"
+    assert "vocabulary" not in shown
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    (metric,) = HParamsPluginData.FromString(content).experiment.metric_infos
+    assert metric.name.tag == "val_loss"
 
 
 def test_a_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:

@@ -87,9 +87,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(
     output = capsys.readouterr().out
     assert "Stopping after this step; press Ctrl-C again to stop at once." in output
     assert "Stopped at step 7. To resume:" in output
-    assert (
-        f"--config {RUN / 'config.yaml'} --ckpt_path {RUN / 'checkpoints' / 'last.ckpt'}" in output
-    )
+    assert f"python scripts/fit.py --ckpt_path {RUN}\n" in output
 
     resumed = tiny_fit(*options, "--ckpt_path=last")
     for name, tensor in whole.model.state_dict().items():
@@ -107,15 +105,40 @@ def test_a_second_ctrl_c_stops_at_once(tiny_main: Main, monkeypatch: pytest.Monk
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_sigterm_saves_the_step_without_a_validation(
-    tiny_main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_save_the_step_without_a_validation(
+    tiny_main: Main,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
 ) -> None:
-    send_signal_after(3, monkeypatch, signal.SIGTERM)
-    assert tiny_main("--max_steps=9", "--val_check_interval=2") == 143
+    send_signal_after(3, monkeypatch, number)
+    assert tiny_main("--max_steps=9", "--val_check_interval=2") == 128 + number
     assert saved_step() == 3
     assert set(logged(RUN, "val_loss")) == {1}
     assert set(logged(RUN, "train_loss")) == {0, 1, 2}
     assert "Stopped at step 3. To resume:" in capsys.readouterr().out
+
+
+def test_a_signal_that_is_ignored_stays_ignored_as_nohup_asks_for(
+    tiny_main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_signal_after(3, monkeypatch, signal.SIGHUP)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert tiny_main("--max_steps=5") == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_a_signal_that_interrupts_a_print_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    monkeypatch.setattr("rich.console.Console.print", busy)
+    stop = StopOnSignal(last=None)
+    stop._on_signal(signal.SIGTERM, None)
+    assert stop.exit_code == 143
 
 
 def test_sigterm_ends_a_run_that_keeps_no_checkpoints(
@@ -184,8 +207,21 @@ def test_a_non_finite_loss_ends_the_run_with_advice_and_keeps_the_checkpoint(
     assert tiny_main("--max_steps=9", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "error: train_loss is nan at step 6" in error
-    assert "lower learning rates (--model.learning_rate, --model.muon_learning_rate)" in error
+    assert (
+        "try --model.learning_rate below 0.008 and --model.muon_learning_rate below 0.04, "
+        "--model.warmup_steps above 2; the best checkpoint is kept"
+    ) in error
     assert saved_step() == 4
+
+
+def test_the_advice_after_a_divergence_names_only_what_is_not_on_already(
+    tiny_main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model.learning_rate=1e37", "--model.warmup_steps=0", "--max_steps=1")
+    assert tiny_main(*options, "--model.optimizer=adamw", "--gradient_clip_val=0") == 1
+    error = capsys.readouterr().err
+    assert "try --model.learning_rate below 1e+37, --model.warmup_steps above 0, --grad" in error
+    assert "muon" not in error
 
 
 def test_a_non_finite_gradient_ends_the_run_before_the_weights_are_damaged(

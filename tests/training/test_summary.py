@@ -8,6 +8,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from shakespeare_lm.training.history import Validation, ValidationHistory
 from shakespeare_lm.training.summary import print_resume_command, print_resuming, print_summary
 from tests.conftest import Fit
 
@@ -53,7 +54,9 @@ def test_a_resumed_run_prints_its_checkpoint_and_whether_anything_is_left_to_do(
         output = capsys.readouterr().out
         step = 2 if left else 4
         assert f"resuming from {RUN / 'checkpoints' / 'last.ckpt'}, step {step}\n" in output
-        assert ("max_steps is 4: nothing left to do; use a higher --max_steps" in output) != left
+        assert (
+            "max_steps is 4: nothing left to do; to train more, use --more_steps" in output
+        ) != left
 
 
 @pytest.mark.parametrize("max_steps", [-1, 1001])
@@ -71,8 +74,22 @@ def test_the_end_says_loss_bits_perplexity_and_what_to_type_next(
     output = capsys.readouterr().out
     assert f"best val_loss {loss:.4f} nats per character" in output
     assert f"{loss / math.log(2):.4f} bits per character, perplexity {math.exp(loss):.3f}" in output
+    assert "perplexity" in output
+    assert ", at step 3\n" in output
     assert "tensorboard --logdir lightning_logs" in output
-    assert f"python scripts/complete.py --ckpt {RUN / 'checkpoints' / 'best.ckpt'}" in output
+    assert f"shakespeare-lm complete --ckpt {RUN / 'checkpoints' / 'best.ckpt'}" in output
+
+
+def test_a_model_that_overfits_is_told_since_when_and_what_to_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = ValidationHistory()
+    history.validations = [Validation(475, 3.03, 2.0), Validation(950, 4.01, 1.0)]
+    best = checkpoint_with(3.03, tmp_path / "checkpoints" / "best.ckpt")
+    print_summary(best, history, "ab", logs=None)
+    output = capsys.readouterr().out
+    assert ", at step 475\noverfitting since step 475: val_loss rose" in output
+    assert "try --early_stopping 3, more text, or --model.dropout 0.2\n" in output
 
 
 def test_a_text_in_any_script_gets_a_command_that_works(
@@ -88,15 +105,15 @@ def test_the_suggested_prompt_has_only_characters_of_the_vocabulary(
 ) -> None:
     best = checkpoint_with(1.0, tmp_path / "checkpoints" / "best.ckpt")
     for vocabulary, suffix in (("EMOR:", ["--prompt", "ROMEO:"]), ("EMOR", [])):
-        print_summary(best, vocabulary)
-        (*_, complete) = commands(capsys.readouterr().out)
+        print_summary(best, ValidationHistory(), vocabulary, logs=None)
+        (complete,) = commands(capsys.readouterr().out)
         assert complete[4:] == suffix
 
 
 def test_without_a_best_checkpoint_there_is_no_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_summary(checkpoint_with(None, tmp_path), "ab")
+    print_summary(checkpoint_with(None, tmp_path), ValidationHistory(), "ab", logs=tmp_path)
     assert capsys.readouterr().out == ""
 
 
@@ -114,24 +131,17 @@ def test_paths_are_printed_as_a_shell_reads_them_from_here(
     last = run / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
     last.touch()
-    print_summary(checkpoint_with(1.0, last.with_name("best.ckpt")), "ab")
+    best = checkpoint_with(1.0, last.with_name("best.ckpt"))
+    print_summary(best, ValidationHistory(), "ab", logs=run.parent)
     print_resume_command(last, 1234)
     output = capsys.readouterr().out
     assert "Stopped at step 1,234. To resume:\n" in output
     shown = Path("my runs/lightning_logs") if inside else run.parent
     checkpoints = shown / "version_0" / "checkpoints"
-    best, config = str(checkpoints / "best.ckpt"), str(shown / "version_0" / "config.yaml")
     assert commands(output) == [
         ["tensorboard", "--logdir", str(shown)],
-        ["python", "scripts/complete.py", "--ckpt", best],
-        [
-            "python",
-            "scripts/fit.py",
-            "--config",
-            config,
-            "--ckpt_path",
-            str(checkpoints / last.name),
-        ],
+        ["shakespeare-lm", "complete", "--ckpt", str(checkpoints / "best.ckpt")],
+        ["shakespeare-lm", "fit", "--ckpt_path", str(shown / "version_0")],
     ]
 
 

@@ -1,0 +1,64 @@
+"""Starts a command by its name: `shakespeare-lm fit`, `python -m shakespeare_lm fit`, or a script.
+
+Enters: the words typed. Leaves: an exit code. Imports nothing slow itself, so that Ctrl-C during
+the imports, which take seconds, ends the program quietly.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from shakespeare_lm.invocation import COMMANDS
+
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+
+_DESCRIPTION = "A small causal transformer that learns Shakespeare character by character."
+_HELP = {
+    "fit": "train a model",
+    "complete": "complete a prompt with a trained model",
+    "score": "say how likely a model finds a text",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first word names; return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="shakespeare-lm",
+        description=_DESCRIPTION,
+        epilog="COMMAND --help shows the options of a command.",
+        usage="%(prog)s COMMAND [options]",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        commands.add_parser(name, help=_HELP[name], add_help=False)
+    # Only the first word: the command parses its own options.
+    parser.parse_args(words[:1])
+    return run_command(words[0], words[1:])
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Import a command and run it; return its exit code."""
+    with _quiet_interrupts():
+        command = import_module(f"shakespeare_lm.commands.{name}")
+    exit_code: int = command.main(arguments)
+    return exit_code
+
+
+@contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """End the process at Ctrl-C, at once and without a traceback.
+
+    A KeyboardInterrupt would not do: some libraries catch it while they are being imported.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.default_int_handler:  # not if a shell has told us to ignore it
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED_EXIT_CODE))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,22 @@
+"""How this program was started, so that what it tells users to type exists where they are.
+
+Enters: the name of a command. Leaves: the words that start it.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+COMMANDS = ("fit", "complete", "score")
+
+
+def command_line(command: str) -> str:
+    """Return how to start a command in the way that this process was started: as a script of the
+    repository, with `python -m`, or by the installed program's name, which always exists.
+    """
+    started = Path(sys.argv[0])
+    if started.suffix == ".py" and started.stem in COMMANDS:
+        return f"python {shlex.quote(started.with_name(f'{command}.py').as_posix())}"
+    if started.name == "__main__.py":
+        return f"python -m shakespeare_lm {command}"
+    return f"shakespeare-lm {command}"

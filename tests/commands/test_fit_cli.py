@@ -1,0 +1,154 @@
+"""The command line of `fit`: names, resuming, training more, starting from a model, stopping."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from shakespeare_lm.commands.fit import fit
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.training.run_folder import RunLogger
+from tests.conftest import Fit, Main, logged
+
+RUN = Path("lightning_logs/version_0")
+QUIET = ["--enable_progress_bar=false", "--sample.max_new_tokens=0", "--accelerator=cpu"]
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+
+
+def test_a_name_is_a_folder_whose_runs_are_numbered(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 1):
+        cli = tiny_fit("--max_steps=2", "--name=first-try")
+        folder = Path(f"lightning_logs/first-try/version_{number}")
+        assert Path(str(cli.trainer.log_dir)) == folder
+        assert (folder / "checkpoints/best.ckpt").is_file()
+    assert "  tensorboard --logdir lightning_logs\n" in capsys.readouterr().out
+
+
+def test_a_run_is_resumed_with_its_own_options_and_in_its_own_folder(tiny_fit: Fit) -> None:
+    options = ("--max_steps=6", "--val_check_interval=3", "--model.dropout=0.2")
+    whole = tiny_fit(*options, "--name=whole")
+    tiny_fit(*options, "--name=cut", "--model.decay_steps=6", "--max_steps=3")
+    resumed = fit([*QUIET, "--ckpt_path=lightning_logs/cut/version_0", "--max_steps=6"], "default")
+    assert Path(str(resumed.trainer.log_dir)) == Path("lightning_logs/cut/version_0")
+    assert same_weights(whole.model, resumed.model)
+    assert set(logged(Path("lightning_logs/cut/version_0"), "train_loss")) == set(range(6))
+
+
+def test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_fit("--max_steps=4", "--model.warmup_steps=0")
+    more = fit([*QUIET, "--more_steps=4", "--val_check_interval=2"])
+    assert more.trainer.global_step == 8
+    rates = [rate / 8e-3 for rate in logged(RUN, "learning_rate").values()]
+    assert rates == pytest.approx([1, 0.75, 0.5, 0.25, 0.5, 0.375, 0.25, 0.125])
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert (config["trainer"]["max_steps"], config["model"]["restart_step"]) == (8, 4)
+    assert (config["ckpt_path"], config["more_steps"]) == (None, None)
+    # Its first half, resumed, equals the whole; and it equals one run with a restart at step 4.
+    tiny_fit("--max_steps=8", "--model.warmup_steps=0", "--model.restart_step=4", "--name=one",
+             "--val_check_interval=2")  # fmt: skip
+    one = torch.load("lightning_logs/one/version_0/checkpoints/last.ckpt", weights_only=True)
+    last = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
+    for name, tensor in one["state_dict"].items():
+        if name.startswith("transformer."):
+            assert torch.equal(tensor, last["state_dict"][name]), name
+
+
+def test_more_steps_of_a_run_that_ended_with_its_epochs_count_steps(tiny_fit: Fit) -> None:
+    tiny_fit("--max_epochs=1", "--max_steps=-1")
+    steps = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert fit([*QUIET, "--more_steps=3"]).trainer.global_step == steps + 3
+
+
+def test_a_resumed_schedule_that_jumps_is_named(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=4", "--model.warmup_steps=0")
+    with pytest.warns(UserWarning, match=r"jumps from 0 to 0\.004 at step 4, because .*--more_st"):
+        fit([*QUIET, "--ckpt_path=last", "--max_steps=8"])
+
+
+def test_a_run_can_start_from_a_model_with_any_learning_rate_and_text(tiny_fit: Fit) -> None:
+    first = tiny_fit("--max_steps=4", "--model.optimizer=adamw")
+    Path("own.txt").write_text("Ünd nun zu etwas völlig anderem.\n" * 30, encoding="utf-8")
+    options = ["--data.corpus=own.txt", "--model.optimizer=adamw", "--model.learning_rate=1e-9"]
+    options += ["--max_steps=1", "--name=tuned", "--data.batch_size=4", f"--init_from={RUN}"]
+    tuned = fit([*QUIET, *options])
+    assert tuned.model.hparams["vocabulary"] == first.model.hparams["vocabulary"] + "Üö"
+    assert tuned.model.hparams["d_model"] == 16
+    ids = torch.randint(60, (1, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tuned.model.eval()(ids)[..., :60], first.model.eval()(ids)[..., :60]
+        )
+    # Its config.yaml repeats it, and its checkpoint is complete without the first run.
+    again = fit([*QUIET, "--config=lightning_logs/tuned/version_0/config.yaml", "--name=again"])
+    assert same_weights(tuned.model, again.model)
+    (RUN / "checkpoints/best.ckpt").unlink()
+    resumed = fit([*QUIET, "--ckpt_path=lightning_logs/tuned/version_0", "--more_steps=2"])
+    assert resumed.trainer.global_step == 3
+    completer = Completer.from_checkpoint(tuned.best.best_model_path)
+    assert len(completer.complete("Ü", 5, seed=1)) == 5
+
+
+def test_a_run_that_starts_from_a_model_refuses_another_network(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=1")
+    with pytest.raises(UserError, match=r"best\.ckpt has d_model 16, but this run has 32"):
+        fit([*QUIET, "--data.corpus=sample", f"--init_from={RUN}", "--model.d_model=32"])
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("short.txt").write_text("To be, or not to be: that is the question.\n" * 8)
+    cli = tiny_fit("--data.corpus=short.txt", "--max_steps=2000", "--val_check_interval=5",
+                   "--early_stopping=2", "--model.learning_rate=0.03",
+                   "--data.batch_size=4")  # fmt: skip
+    assert cli.trainer.global_step < 2000
+    output = capsys.readouterr().out
+    assert "Stopped early: Monitored metric val_loss did not improve in the last 2 rec" in output
+    best = cli.history.best
+    assert best is not None
+    assert best.step == cli.trainer.global_step - 10
+    assert f", at step {best.step}\n" in output
+
+
+def test_a_run_without_a_logger_leaves_its_options_and_checkpoints_in_the_usual_folder(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_fit("--max_steps=2", "--logger=false")
+    names = {path.name for path in Path().rglob("*") if path.is_file()}
+    assert names == {".lock", "config.yaml", "best.ckpt", "last.ckpt"}
+    assert (RUN / "checkpoints/best.ckpt").is_file()
+    assert "tensorboard" not in capsys.readouterr().out
+    assert fit([*QUIET, "--more_steps=2"]).trainer.global_step == 4
+
+
+def test_a_run_with_another_logger_prints_no_command_for_tensorboard(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_fit("--max_steps=2", "--logger=CSVLogger", "--logger.save_dir=.")
+    output = capsys.readouterr().out
+    assert (RUN / "metrics.csv").is_file()
+    assert (RUN / "config.yaml").is_file()
+    assert "tensorboard" not in output
+    assert f"complete --ckpt {RUN}/checkpoints/best.ckpt" in output
+
+
+def test_a_small_best_checkpoint_completes_but_is_not_resumed(
+    tiny_main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny_main("--max_steps=2", "--small_best=true", "--data.test_fraction=0.1") == 0
+    best, last = (RUN / f"checkpoints/{name}.ckpt" for name in ("best", "last"))
+    assert best.stat().st_size < 0.6 * last.stat().st_size
+    assert len(Completer.from_checkpoint(best).complete("A", 5)) == 5
+    assert tiny_main("--max_steps=4", f"--ckpt_path={best}") == 1
+    assert "has weights but no training state" in capsys.readouterr().err
+    assert RunLogger(".").version == 1  # and nothing was begun

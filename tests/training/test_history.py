@@ -1,0 +1,52 @@
+"""Which validation was the best, and whether the model overfitted after it."""
+
+from pathlib import Path
+
+import pytest
+
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.training.history import Validation, ValidationHistory
+from tests.conftest import Fit, logged
+
+
+def history(*validations: tuple[int, float, float]) -> ValidationHistory:
+    result = ValidationHistory()
+    result.validations = [Validation(*one) for one in validations]
+    return result
+
+
+def test_overfitting_is_a_rising_val_loss_and_a_falling_train_loss() -> None:
+    sentence = history((100, 2.0, 2.0), (1600, 1.5, 1.4), (2000, 1.52, 1.3)).overfitting()
+    assert sentence == (
+        "overfitting since step 1,600: val_loss rose from 1.5000 to 1.5200, while train_eval_loss "
+        "fell from 1.4000 to 1.3000"
+    )
+
+
+@pytest.mark.parametrize(
+    "validations",
+    [
+        [],
+        [(100, 2.0, 2.0)],
+        [(100, 2.0, 2.0), (200, 1.9, 1.9)],
+        [(100, 2.0, 2.0), (200, 2.009, 1.9)],  # noise
+        [(100, 2.0, 2.0), (200, 2.1, 2.1)],  # a step that was too large
+    ],
+)
+def test_anything_else_is_not(validations: list[tuple[int, float, float]]) -> None:
+    assert history(*validations).overfitting() is None
+
+
+def test_a_resumed_run_knows_the_validations_before_it(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=4", "--val_check_interval=2", "--model.decay_steps=6")
+    cli = tiny_fit("--max_steps=6", "--ckpt_path=last", "--val_check_interval=2",
+                   "--model.decay_steps=6")  # fmt: skip
+    assert [one.step for one in cli.history.validations] == [2, 4, 6]
+    curve = logged(Path("lightning_logs/version_0"), "val_loss")
+    assert [one.val_loss for one in cli.history.validations] == list(curve.values())
+
+
+@pytest.mark.parametrize("state", [None, "x", [[1, 2.0]], [["1", 2.0, 2.0]], [1]])
+def test_a_crafted_history_is_refused(state: object) -> None:
+    with pytest.raises(UserError, match="invalid history of validations in the checkpoint"):
+        ValidationHistory().load_state_dict({"validations": state})
