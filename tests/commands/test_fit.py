@@ -4,6 +4,7 @@ import errno
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -377,3 +378,25 @@ def test_the_report_of_a_profiler_is_printed(tmp_path: Path) -> None:
         [*command, "--profiler=simple"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "FIT Profiler Report" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", ">/dev/full 2>&1"])
+def test_training_needs_no_console_and_a_mistake_is_exit_code_1_all_the_same(
+    tmp_path: Path, streams: str
+) -> None:
+    fit_script = shlex.join([sys.executable, str(CONFIGS.parent / "scripts" / "fit.py"), *TINY])
+    # Python buffers less with this variable, and then hides what fails when it exits.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+
+    def run(option: str) -> tuple[int, str]:
+        command = f"{fit_script} {option} {streams}"
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True)  # fmt: skip
+        return done.returncode, done.stderr
+
+    code, errors = run("--max_steps=2")
+    assert code == 0, errors
+    assert "Traceback" not in errors
+    assert (tmp_path / RUN / "checkpoints" / "last.ckpt").is_file()
+    assert run("--max_steps=0")[0] == 1

@@ -225,6 +225,15 @@ def test_the_console_shows_any_character_and_only_warnings_that_a_user_can_act_o
     assert done.stderr.count("Traceback") == 1
 
 
+def test_an_optional_output_that_is_closed_or_full_drops_what_it_is_given() -> None:
+    for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
+        output = OptionalOutput(stream)
+        for _ in range(2):
+            assert output.write("x" * 100_000) == 100_000
+            output.flush()
+        output.close()
+
+
 def test_output_that_nobody_reads_any_more_is_dropped() -> None:
     reading, writing = os.pipe()
     stream = OptionalOutput(os.fdopen(writing, "w"))
