@@ -47,7 +47,7 @@ class RunLogger(TensorBoardLogger):
             return
         super().log_hyperparams(params, metrics, step)
         shown = {name: _shown(value) for name, value in params.items() if name != "vocabulary"}
-        for summary in hparams({"run": self.name, **shown}, {"val_loss": 0.0}):
+        for summary in hparams(shown, {"val_loss": 0.0}):
             # Not `file_writer`: it is None when a test follows the training.
             self.experiment._get_file_writer().add_summary(summary)
 

@@ -42,6 +42,9 @@ SCORING = "tests/completion/test_scoring.py::"
 DOWNLOAD = "tests/data/test_download.py::"
 FIT = "tests/commands/test_fit.py::"
 HOSTILE = "tests/system/test_hostile_checkpoint.py::"
+COMMAND_LINE = "tests/commands/test_fit_cli.py::"
+INITIAL = "tests/training/test_initial_weights.py::"
+READING = "tests/checkpoint/test_reading.py::"
 KILL = "tests/system/test_kill.py::"
 PROPERTIES = "tests/system/test_properties.py::"
 SAVING = "tests/training/test_checkpointing.py::"
@@ -437,10 +440,41 @@ MISTAKES = {
     ),
     "no_fallback_from_a_damaged_last": Mistake(
         "checkpoint/runs.py",
-        "            continue\n",
+        "            damaged.append(str(error))\n",
         "            raise\n",
         f"{RUNS}test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so",
         "Failed: DID NOT WARN",
+    ),
+    "last_is_last_even_if_best_has_more_steps": Mistake(
+        "checkpoint/runs.py",
+        "found is None or other.step > found.step",
+        "found is None",
+        f"{RUNS}test_last_is_the_one_with_the_most_steps_if_it_could_not_be_written_on_a_full_disk",
+    ),
+    "a_later_format_is_read": Mistake(
+        "checkpoint/reading.py",
+        "if number > FORMAT:",
+        "if False:",
+        f"{READING}test_a_later_format_is_refused_with_what_to_do",
+        "Failed: DID NOT RAISE",
+    ),
+    "halved_windows_lose_a_target": Mistake(
+        "data/windows.py",
+        "windows.starts + first)",
+        "windows.starts + first + 1)",
+        f"{WINDOWS}test_halves_share_one_id_and_stay_next_to_each_other",
+    ),
+    "new_symbols_take_the_row_of_the_padding": Mistake(
+        "training/initial_weights.py",
+        "torch.where(ids == old - 1, new - 1, ids)",
+        "ids",
+        f"{INITIAL}test_known_characters_keep_their_logits_and_new_ones_get_fresh_rows",
+    ),
+    "more_steps_begin_at_a_rate_of_zero": Mistake(
+        "training/compatibility.py",
+        'group["lr"] = base * factor(step)',
+        "pass",
+        f"{COMMAND_LINE}test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves",
     ),
     "checkpoint_not_written_to_a_temporary_file": Mistake(
         "training/checkpointing.py",
