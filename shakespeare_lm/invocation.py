@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-COMMANDS = ("fit", "complete", "score")
+COMMANDS = ("fit", "complete", "score", "evaluate")
 
 
 def command_line(command: str) -> str:
@@ -17,6 +17,10 @@ def command_line(command: str) -> str:
     started = Path(sys.argv[0])
     if started.suffix == ".py" and started.stem in COMMANDS:
         return f"python {shlex.quote(started.with_name(f'{command}.py').as_posix())}"
-    if started.name == "__main__.py":
-        return f"python -m shakespeare_lm {command}"
-    return f"shakespeare-lm {command}"
+    return f"{program()} {command}"
+
+
+def program() -> str:
+    """Return how to start this program, without the name of a command."""
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    return "python -m shakespeare_lm" if as_module else "shakespeare-lm"

@@ -27,6 +27,10 @@ class Resumable(NamedTuple):
         return int(self.checkpoint.content.get("global_step", 0))
 
 
+class NotResumableError(UserError):
+    """A checkpoint that can be read, but has no state of the training."""
+
+
 def find_runs(root: str | Path, *names: str) -> list[Path]:
     """Return the folders of the runs that have a checkpoint of one of these names: the run whose
     checkpoints were written last comes first.
@@ -47,14 +51,14 @@ def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> 
     given, or the best of the newest run.
 
     Raises:
-        UserError: if no run has one.
+        UserError: if there is none.
     """
-    if given is not None:
-        path = Path(given)
-        return _in_run(path, "best") if path.is_dir() else path
-    runs = find_runs(root, "best")
+    if given is not None and not Path(given).is_dir():
+        return Path(given)
+    folder = Path(root if given is None else given)
+    runs = [folder] if _in_run(folder, "best").exists() else find_runs(folder, "best")
     if not runs:
-        raise _no_checkpoint("best", root)
+        raise _no_checkpoint("best", folder)
     return _in_run(runs[0], "best")
 
 
@@ -103,6 +107,8 @@ def _latest(run: Path, damaged: list[str]) -> Resumable | None:
         try:
             other = _read(path)
             found = other if found is None or other.step > found.step else found
+        except NotResumableError:
+            continue  # as --small_best asks for
         except UserError as error:
             damaged.append(str(error))
     return found
@@ -111,7 +117,7 @@ def _latest(run: Path, damaged: list[str]) -> Resumable | None:
 def _read(path: str | Path) -> Resumable:
     checkpoint = read_checkpoint(path)
     if "optimizer_states" not in checkpoint.content:
-        raise UserError(
+        raise NotResumableError(
             f"{path} has weights but no training state: resume from last.ckpt, or start a new run "
             "with --init_from"
         )
@@ -120,8 +126,8 @@ def _read(path: str | Path) -> Resumable:
 
 def _in_run(run: Path, name: str) -> Path:
     """Return the path of a checkpoint in the folder of a run, or in its folder of checkpoints."""
-    folder = run if run.name == "checkpoints" else run / "checkpoints"
-    return folder / f"{name}.ckpt"
+    path = run / f"{name}.ckpt"
+    return path if path.exists() else run / "checkpoints" / path.name
 
 
 def _no_checkpoint(name: str, root: str | Path) -> UserError:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -36,7 +35,11 @@ from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, check_at_least, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from shakespeare_lm.training.checkpointing import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+)
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.initial_weights import start_from
 from shakespeare_lm.training.module import ShakespeareLM
@@ -48,6 +51,7 @@ from shakespeare_lm.training.stopping import (
     StepAxis,
     StopOnDivergence,
     StopOnSignal,
+    StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
 
@@ -71,16 +75,12 @@ class ShakespeareCLI(LightningCLI):
     ) -> None:
         self._arguments = sys.argv[1:] if arguments is None else arguments
         self._default_config = default_config
-        self.best = ModelCheckpoint(
-            filename="best",
-            monitor="val_loss",
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
+        self.best = BestCheckpoint()
         self.last = LastCheckpoint()
         self.history = ValidationHistory()
         self.resumed: Resumable | None = None
         self._initial: Checkpoint | None = None
+        self._restarted = False
         super().__init__(
             ShakespeareLM,
             ShakespeareDataModule,
@@ -143,6 +143,12 @@ class ShakespeareCLI(LightningCLI):
             default=False,
             help="leave the state of the training out of best.ckpt",
         )
+        add(
+            "--compare_with_ngrams",
+            type=bool,
+            default=True,
+            help="say at the end which n-gram models are better and worse (texts up to 10 MB)",
+        )
         # The old name of window_order: known, so that `parse_arguments` can name the new one.
         add("--data.sampling", type=str, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         parser.link_arguments("data.context_length", "model.context_length")
@@ -178,7 +184,9 @@ class ShakespeareCLI(LightningCLI):
         if more_steps is not None:
             config["trainer"]["max_steps"] = self.resumed_step + more_steps
             config["trainer"]["max_epochs"] = config["model"]["decay_steps"] = None
-            config["model"]["restart_step"] = self.resumed_step
+            # None at step 0: a run that was killed before its first validation begins anew.
+            config["model"]["restart_step"] = self.resumed_step or None
+            self._restarted = True
 
     def instantiate_classes(self) -> None:
         try:
@@ -198,6 +206,8 @@ class ShakespeareCLI(LightningCLI):
         if not isinstance(config["logger"], list | Logger):
             writes = config["logger"] is not False
             kwargs["logger"] = _logger(self._root, self.config["name"], self.resumed, writes)
+        elif self.config["name"]:
+            raise UserError("name is for the default logger: name this one with --logger.name")
         self.trainer_defaults["callbacks"] = self._callbacks(config)
         plugins = _listed(config["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -226,7 +236,7 @@ class ShakespeareCLI(LightningCLI):
         callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
-            callbacks.append(EarlyStopping("val_loss", patience=patience, check_finite=False))
+            callbacks.append(StopWithoutImprovement(patience, self._restarted))
         if config["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if saves:
@@ -258,14 +268,13 @@ def _check_name(name: str) -> None:
 
 
 def _logger(root: Path, name: str, resumed: Resumable | None, writes: bool) -> RunLogger:
-    """Log to a new version's folder, or, for a resumed run under this root, to its own."""
-    version, purge_step = None, None
+    """Log to a new version's folder, or, for a resumed run, to its own."""
     if resumed is not None:
-        folder, logs = resumed.path.resolve().parent.parent, (root / LOG_FOLDER).resolve()
-        match = re.fullmatch(r"version_(\d+)", folder.name)
-        if match and folder.is_relative_to(logs):
-            name = folder.parent.relative_to(logs).as_posix().removeprefix(".")
-            version = int(match[1])
+        checkpoints = resumed.path.resolve().parent
+        match = re.fullmatch(r"version_(\d+)", checkpoints.parent.name)
+        if match and checkpoints.name == "checkpoints":
             # The resumed run logs again what the first run logged after this checkpoint.
-            purge_step = resumed.step
-    return RunLogger(root, name, writes, version=version, purge_step=purge_step)
+            version, purge_step = int(match[1]), resumed.step
+            runs = checkpoints.parents[1]
+            return RunLogger(runs, writes, version=version, purge_step=purge_step)
+    return RunLogger(root / LOG_FOLDER / name, writes)

@@ -9,19 +9,21 @@ import argparse
 import json
 import math
 import sys
-import time
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
-from shakespeare_lm.commands.shared import add_model_options, load_completer, opened, read_text, run
+from shakespeare_lm.commands.shared import (
+    add_model_options,
+    load_completer,
+    opened,
+    progress_bar,
+    read_text,
+    run,
+)
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
 from shakespeare_lm.invocation import command_line
-
-# A progress bar for less than this would only flicker.
-_SECONDS_WITHOUT_BAR = 2.0
 
 # From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
 # 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
@@ -71,23 +73,9 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def _score_with_bar(completer: Completer, text: str, arguments: argparse.Namespace) -> Score:
-    """Score the text; draw a progress bar on stderr if that is a terminal and it takes long."""
-    console = Console(stderr=True)
-    # Only the file knows: a variable like FORCE_COLOR makes rich take a pipe for a terminal.
-    hidden = not (console.file.isatty() and console.is_interactive)
-    bar = Progress(console=console, transient=True, disable=hidden)
-    task, started = bar.add_task("scoring"), time.monotonic()
-
-    def draw(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if time.monotonic() - started >= _SECONDS_WITHOUT_BAR:
-            bar.start()
-
     options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
-    try:
+    with progress_bar("scoring") as draw:
         return completer.score(text, **options, progress=draw)
-    finally:
-        bar.stop()
 
 
 def summary(score: Score) -> str:

@@ -8,11 +8,15 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import Progress
 
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.completion.completer import Completer
@@ -21,6 +25,8 @@ from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.hardware import DEVICES, DTYPES
 
 STDIN = "-"
+# A progress bar for less than this would only flicker.
+_SECONDS_WITHOUT_BAR = 2.0
 
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
@@ -123,6 +129,28 @@ def opened(path: str | None) -> Iterator[TextIO]:
         # The error of a full disk has no file name.
         error.filename = error.filename or ("stdout" if path in (None, STDIN) else path)
         raise
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told how much of how much is done. If it takes long, and stderr is a
+    terminal, it draws a progress bar there.
+    """
+    console = Console(stderr=True)
+    # Only the file knows: a variable like FORCE_COLOR makes rich take a pipe for a terminal.
+    hidden = not (console.file.isatty() and console.is_interactive)
+    bar = Progress(console=console, transient=True, disable=hidden)
+    task, started = bar.add_task(description), time.monotonic()
+
+    def draw(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if time.monotonic() - started >= _SECONDS_WITHOUT_BAR:
+            bar.start()
+
+    try:
+        yield draw
+    finally:
+        bar.stop()
 
 
 def run(command: Callable[[], int]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from shakespeare_lm.invocation import COMMANDS
+from shakespeare_lm.invocation import COMMANDS, program
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 
@@ -20,6 +20,7 @@ _DESCRIPTION = "A small causal transformer that learns Shakespeare character by 
 _HELP = {
     "fit": "train a model",
     "complete": "complete a prompt with a trained model",
+    "evaluate": "say how good a model is, and against what",
     "score": "say how likely a model finds a text",
 }
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command that the first word names; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="shakespeare-lm",
+        prog=program(),
         description=_DESCRIPTION,
         epilog="COMMAND --help shows the options of a command.",
         usage="%(prog)s COMMAND [options]",

@@ -13,6 +13,7 @@ from typing import TypedDict, Unpack, get_args, overload
 from torch import nn
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
 from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
@@ -93,7 +94,7 @@ class Completer:
         needed.
 
         Args:
-            path: of the checkpoint.
+            path: of the checkpoint, or the folder of a run.
             device: cpu, cuda, mps, or auto for the fastest available.
             dtype: float32, bfloat16 or float16, of the weights and the cache.
             compile: compile the step from one character to the next with torch.compile, which takes
@@ -106,7 +107,7 @@ class Completer:
         check_type(str | Path, path=path)
         where = choose_device(device)
         check_choice("dtype", dtype, DTYPES)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(find_checkpoint(path))
         transformer = build_network(
             checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False
         )

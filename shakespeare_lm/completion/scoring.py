@@ -75,7 +75,8 @@ def score_ids(
     likelihoods: list[float] = []
     alternatives: list[list[tuple[str, float]]] = []
     with evaluating(network):
-        for rows, targets in _predictions(network, torch.tensor(ids), context_length, window):
+        stride = context_length + 1 - characters_kept(window, context_length)
+        for rows, targets in predictions(network, torch.tensor(ids), context_length, stride):
             rows = rows[:, : len(tokenizer.vocabulary)].float().log_softmax(dim=-1)  # no padding
             likelihoods += rows.gather(1, targets[:, None])[:, 0].tolist()
             best = rows.topk(top)
@@ -87,14 +88,17 @@ def score_ids(
     return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
 
 
-def _predictions(
-    network: nn.Module, ids: Tensor, context_length: int, window: Window
+def predictions(
+    network: nn.Module, ids: Tensor, context_length: int, stride: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text."""
+    """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text.
+
+    Each window after the first predicts `stride` characters: as many as the context is long are
+    separate blocks, as in training; 1 gives every character all of its context.
+    """
     device = next(network.parameters()).device
-    ids = ids.to(device)
-    kept = characters_kept(window, context_length)
-    stride = context_length + 1 - kept  # new characters in each window after the first
+    ids = ids.to(device).long()
+    kept = context_length + 1 - stride
     starts = range(0, max(1, len(ids) - kept), stride)
     together = max(1, _CHARACTERS_TOGETHER // context_length)
     for first in range(0, len(starts), together):

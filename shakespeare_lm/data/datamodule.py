@@ -123,8 +123,10 @@ class ShakespeareDataModule(LightningDataModule):
         vars(self).pop("documents", None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fingerprint of text and split, for the checkpoint."""
-        return dict(self.fingerprint)
+        """Return the fingerprint of text and split, and the corpus as it was given, for the
+        checkpoint.
+        """
+        return {**self.fingerprint, "corpus": self.corpus}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to resume training on another text or split than the checkpoint's.

@@ -70,7 +70,7 @@ class CharTokenizer:
             UserError: for a character outside the vocabulary, named with its position.
         """
         if not isinstance(text, str):
-            raise UserError(f"cannot encode a {type(text).__name__}: expected str")
+            raise UserError(f"the text is of type {type(text).__name__}: expected str")
         check_choice("unknown", unknown, _UNKNOWN)
         if unknown == "replace":
             text = "".join(c if c in self._id_of else self._replacement(c) for c in text)

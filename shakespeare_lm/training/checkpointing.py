@@ -106,6 +106,31 @@ def _reason(error: OSError | RuntimeError) -> str:
     return one_line(cause or error)
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the state with the lowest `val_loss` in `best.ckpt`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best",
+            monitor="val_loss",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best loss so far, if its checkpoint is in this run's folder.
+
+        Lightning 2.6.6 compares folders as they were typed, and forgets the loss where they differ,
+        as from another current folder: the next checkpoint, though worse, would replace the best.
+        """
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        score = state_dict.get("best_model_score")
+        if score is not None and path.exists():
+            self.best_model_path = self.kth_best_model_path = str(path)
+            self.best_model_score = self.kth_value = score
+            self.best_k_models = {str(path): score}
+
+
 class LastCheckpoint(ModelCheckpoint):
     """Keeps the newest state in `last.ckpt`: at the start, at each validation, and on request.
 
@@ -116,6 +141,9 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(
             filename="last", enable_version_counter=False, save_on_train_epoch_end=False
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass  # nothing depends on what was saved before
 
     @property
     def path(self) -> Path:

@@ -4,10 +4,13 @@ that names it.
 Enters: hyperparameters, and fingerprints of text and split. Leaves: nothing, if they agree.
 """
 
+import zlib
 from collections.abc import Mapping
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import LambdaLR
@@ -47,6 +50,26 @@ def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) ->
                 f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
                 f"{ours[name]!r}: resume with the options of the first run (its config.yaml)"
             )
+
+
+def check_processes(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to resume if the processes found different checkpoints: another run may have written
+    one while they started.
+
+    Raises:
+        UserError: in all processes, so that none waits for another.
+    """
+    if trainer is None or trainer.world_size == 1:
+        return
+    name = f"{Path(str(trainer.ckpt_path)).resolve()} {checkpoint.get('global_step')}"
+    found = zlib.crc32(name.encode())
+    device = trainer.strategy.root_device
+    both = [torch.tensor(value, dtype=torch.float64, device=device) for value in (found, -found)]
+    largest, smallest = (trainer.strategy.reduce(value, reduce_op="max") for value in both)
+    if largest != -smallest:
+        raise UserError(
+            "the processes found different checkpoints to resume from: give the path of one"
+        )
 
 
 def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:

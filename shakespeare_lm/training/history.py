@@ -3,6 +3,7 @@
 Enters: the Trainer's metrics after each validation. Leaves: a sentence for the summary.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -27,23 +28,23 @@ class ValidationHistory(Callback):
     def __init__(self) -> None:
         self.validations: list[Validation] = []
 
-    @property
-    def best(self) -> Validation | None:
-        """The validation with the lowest `val_loss`; None before the first."""
-        return min(self.validations, key=lambda one: one.val_loss, default=None)
+    def find(self, val_loss: float) -> Validation | None:
+        """Return the first validation with this loss, such as that of the best checkpoint."""
+        found = (
+            one for one in self.validations if math.isclose(one.val_loss, val_loss, rel_tol=1e-6)
+        )
+        return next(found, None)
 
-    def overfitting(self) -> str | None:
-        """Say since when the validation loss rises while the training loss falls, if it does."""
-        if self.best is None:
-            return None
+    def overfitting(self, best: Validation) -> str | None:
+        """Say if the validation loss rises and the training loss falls since the best one."""
         last = self.validations[-1]
-        worse = last.val_loss > self.best.val_loss + _NOISE_NATS
-        if not worse or last.train_eval_loss > self.best.train_eval_loss:
+        worse = last.val_loss > best.val_loss + _NOISE_NATS
+        if not worse or last.train_eval_loss > best.train_eval_loss:
             return None
         return (
-            f"overfitting since step {self.best.step:,}: val_loss rose from "
-            f"{self.best.val_loss:.4f} to {last.val_loss:.4f}, while train_eval_loss fell from "
-            f"{self.best.train_eval_loss:.4f} to {last.train_eval_loss:.4f}"
+            f"overfitting since step {best.step:,}: val_loss rose from {best.val_loss:.4f} to "
+            f"{last.val_loss:.4f}, while train_eval_loss fell from {best.train_eval_loss:.4f} to "
+            f"{last.train_eval_loss:.4f}"
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,6 +52,14 @@ class ValidationHistory(Callback):
             return
         losses = [float(trainer.callback_metrics[name]) for name in Validation._fields[1:]]
         self.validations.append(Validation(trainer.global_step, *losses))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the loss of exactly these weights, and in which precision it was computed."""
+        if self.validations and self.validations[-1].step == trainer.global_step:
+            loss = self.validations[-1].val_loss
+            checkpoint["validation"] = {"val_loss": loss, "precision": trainer.precision}
 
     def state_dict(self) -> dict[str, Any]:
         return {"validations": [list(one) for one in self.validations]}

@@ -29,6 +29,7 @@ from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
+    check_processes,
     check_vocabulary,
     continue_schedule,
     warn_about_other_data,
@@ -242,6 +243,7 @@ class ShakespeareLM(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with options that would be ignored or would not fit the weights."""
+        check_processes(self._trainer, checkpoint)
         check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)
         self._accumulated_gradients = checkpoint.get("gradients", {})
         self._trained_on = checkpoint.get(ShakespeareDataModule.__qualname__)

@@ -14,7 +14,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from shakespeare_lm.checkpoint.runs import LOG_FOLDER
 from shakespeare_lm.errors import UserError
 
 
@@ -25,17 +24,13 @@ class RunLogger(TensorBoardLogger):
     runs that start together write into one.
 
     Args:
-        root: folder of `lightning_logs`.
-        name: of the run; its folder is `lightning_logs/NAME/version_N`.
+        runs: the folder of the runs, which are `version_0`, `version_1` and so on.
         writes: False makes no log: the folder then holds options and checkpoints only.
         **options: of `TensorBoardLogger`.
     """
 
-    def __init__(
-        self, root: str | Path, name: str = "", writes: bool = True, **options: Any
-    ) -> None:
-        folder = f"{LOG_FOLDER}/{name}" if name else LOG_FOLDER
-        super().__init__(root, folder, default_hp_metric=False, **options)
+    def __init__(self, runs: Path, writes: bool = True, **options: Any) -> None:
+        super().__init__(runs.parent, runs.name, default_hp_metric=False, **options)
         self.writes = writes
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:

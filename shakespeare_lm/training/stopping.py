@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from rich import get_console
 
 from shakespeare_lm.data.windows import Batch
@@ -146,6 +146,26 @@ class StopOnSignal(Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+class StopWithoutImprovement(EarlyStopping):
+    """Ends a run after so many validations without a lower `val_loss`.
+
+    Lightning's EarlyStopping ends a resumed run as the first part would have ended, whatever the
+    resumed one was told.
+
+    Args:
+        patience: how many validations.
+        restarted: count from the start of this run, whose schedule begins anew.
+    """
+
+    def __init__(self, patience: int, restarted: bool) -> None:
+        super().__init__("val_loss", patience=patience, check_finite=False)
+        self.restarted = restarted
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = {**state_dict, "patience": self.patience}
+        super().load_state_dict({**state, "wait_count": 0} if self.restarted else state)
 
 
 class RunTimer(Timer):

@@ -77,7 +77,11 @@ def print_early_stopping(trainer: Trainer) -> None:
 
 
 def print_summary(
-    best: ModelCheckpoint, history: ValidationHistory, vocabulary: str, logs: Path | None
+    best: ModelCheckpoint,
+    history: ValidationHistory,
+    vocabulary: str,
+    logs: Path | None,
+    verdict: str | None = None,
 ) -> None:
     """Print how good the best checkpoint is, where it is, and what to do with it.
 
@@ -86,18 +90,22 @@ def print_summary(
         history: of the validations.
         vocabulary: of the model, so that the suggested prompt has no other characters.
         logs: the folder with TensorBoard's logs of all runs; None if there are none.
+        verdict: where the loss is among those of other models.
     """
     if best.best_model_score is None:
         return
     loss = best.best_model_score.double()
     path = Path(best.best_model_path)
-    step = f", at step {history.best.step:,}" if history.best else ""
+    validation = history.find(float(loss))
+    step = f", at step {validation.step:,}" if validation else ""
     print(
         f"\nbest val_loss {loss:.4f} nats per character = {loss / math.log(2):.4f} bits per "
         f"character, perplexity {loss.exp():.3f}{step}"
     )
-    if overfitting := history.overfitting():
-        print(f"{overfitting}; try --early_stopping 3, more text, or --model.dropout 0.2")
+    if verdict is not None:
+        print(verdict)
+    if validation and (overfitting := history.overfitting(validation)):
+        print(f"{overfitting}; try more text, or --model.dropout 0.2")
     prompt = f' --prompt "{_PROMPT}"' if set(_PROMPT) <= set(vocabulary) else ""
     print(f"checkpoint    {_typed(path)}")
     print("Next:")

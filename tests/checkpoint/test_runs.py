@@ -44,10 +44,16 @@ def test_a_folder_that_is_not_named_as_runs_are_is_ignored(tmp_path: Path) -> No
     assert find_runs(tmp_path, "best") == [tmp_path / "version_1"]
 
 
-def test_a_folder_means_the_best_checkpoint_of_that_run(tmp_path: Path) -> None:
-    best = tmp_path / "version_1" / "checkpoints" / "best.ckpt"
+def test_a_folder_means_the_best_checkpoint_of_that_run_or_of_the_newest_in_it(
+    tmp_path: Path,
+) -> None:
+    best = tmp_path / "name" / "version_1" / "checkpoints" / "best.ckpt"
     best.parent.mkdir(parents=True)
-    assert find_checkpoint(best.parents[1]) == find_checkpoint(best.parent) == best
+    with pytest.raises(UserError, match=r"no best\.ckpt in .*version_1: train a model first"):
+        find_checkpoint(best.parents[1])
+    best.touch()
+    for folder in (best.parent, *best.parents[1:3]):
+        assert find_checkpoint(folder) == best
     assert find_checkpoint("some.ckpt") == Path("some.ckpt")
 
 
@@ -111,8 +117,7 @@ def test_a_checkpoint_without_the_state_of_the_training_cannot_be_resumed(
     torch.save(content, folder / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt has weights but no training state: resume"):
         resolve_checkpoint(str(folder / "best.ckpt"))
-    with pytest.warns(UserWarning, match="no training state"):
-        assert resolve_checkpoint("last", tmp_path).path == folder / "last.ckpt"
+    assert resolve_checkpoint("last", tmp_path).path == folder / "last.ckpt"
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path, module: ShakespeareLM) -> None:

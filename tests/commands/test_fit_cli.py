@@ -1,5 +1,7 @@
 """The command line of `fit`: names, resuming, training more, starting from a model, stopping."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import yaml
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.run_folder import RunLogger
+from shakespeare_lm.training.stopping import StopWithoutImprovement
 from tests.conftest import Fit, Main, logged
 
 RUN = Path("lightning_logs/version_0")
@@ -37,7 +41,7 @@ def test_a_run_is_resumed_with_its_own_options_and_in_its_own_folder(tiny_fit: F
     whole = tiny_fit(*options, "--name=whole")
     tiny_fit(*options, "--name=cut", "--model.decay_steps=6", "--max_steps=3")
     resumed = fit([*QUIET, "--ckpt_path=lightning_logs/cut/version_0", "--max_steps=6"], "default")
-    assert Path(str(resumed.trainer.log_dir)) == Path("lightning_logs/cut/version_0")
+    assert Path(str(resumed.trainer.log_dir)) == Path("lightning_logs/cut/version_0").resolve()
     assert same_weights(whole.model, resumed.model)
     assert set(logged(Path("lightning_logs/cut/version_0"), "train_loss")) == set(range(6))
 
@@ -114,10 +118,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
     assert cli.trainer.global_step < 2000
     output = capsys.readouterr().out
     assert "Stopped early: Monitored metric val_loss did not improve in the last 2 rec" in output
-    best = cli.history.best
-    assert best is not None
-    assert best.step == cli.trainer.global_step - 10
-    assert f", at step {best.step}\n" in output
+    assert f", at step {cli.trainer.global_step - 10}\n" in output
 
 
 def test_a_run_without_a_logger_leaves_its_options_and_checkpoints_in_the_usual_folder(
@@ -151,4 +152,100 @@ def test_a_small_best_checkpoint_completes_but_is_not_resumed(
     assert len(Completer.from_checkpoint(best).complete("A", 5)) == 5
     assert tiny_main("--max_steps=4", f"--ckpt_path={best}") == 1
     assert "has weights but no training state" in capsys.readouterr().err
-    assert RunLogger(".").version == 1  # and nothing was begun
+    assert RunLogger(Path("lightning_logs")).version == 1  # and nothing was begun
+
+
+def test_a_run_is_continued_in_its_folder_from_anywhere_and_keeps_its_best(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_fit("--max_steps=4", "--val_check_interval=2")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    best = Path("..") / RUN / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    worse = ["--model.learning_rate=10", "--model.optimizer=adamw"]
+    with pytest.raises(UserError, match="was trained with optimizer 'muon'"):
+        fit([*QUIET, f"--ckpt_path=../{RUN}", "--more_steps=2", *worse])
+    capsys.readouterr()
+    cli = fit([*QUIET, f"--ckpt_path=../{RUN}", "--more_steps=2", "--gradient_clip_val=1e-9"])
+    assert not Path("lightning_logs").exists()
+    assert cli.trainer.global_step == 6
+    printed = capsys.readouterr().out
+    (shown,) = re.findall(r"complete --ckpt (\S+)", printed)
+    assert Path(shown).is_file()
+    score = torch.load(best, weights_only=True)["global_step"]
+    assert f", at step {score}\n" in printed
+    assert (best.read_bytes() == before) == (score == 4)
+
+
+def test_a_run_continued_elsewhere_has_a_best_of_its_own(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = tiny_fit("--max_steps=4").last.path
+    shutil.copy(last, "copy.ckpt")
+    capsys.readouterr()
+    cli = fit([*QUIET, "--ckpt_path=copy.ckpt", "--data.corpus=sample", "--data.batch_size=64",
+               "--more_steps=2"])  # fmt: skip
+    assert Path(cli.best.best_model_path) == Path("lightning_logs/version_1/checkpoints/best.ckpt")
+    assert ", at step 6\n" in capsys.readouterr().out
+
+
+def test_patience_is_that_of_this_run(tiny_fit: Fit) -> None:
+    options = ["--max_steps=40", "--val_check_interval=5", "--model.learning_rate=1e-9",
+               "--model.muon_learning_rate=1e-9", "--model.decay_steps=40"]  # fmt: skip
+    stop = StopWithoutImprovement(patience=6, restarted=False)
+    stop.load_state_dict({**stop.state_dict(), "patience": 2, "wait_count": 2})
+    assert (stop.patience, stop.wait_count) == (6, 2)
+    stop = StopWithoutImprovement(patience=6, restarted=True)
+    stop.load_state_dict({**stop.state_dict(), "patience": 2, "wait_count": 2})
+    assert (stop.patience, stop.wait_count) == (6, 0)
+    assert tiny_fit(*options, "--early_stopping=3").trainer.global_step <= 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--init_from=a.ckpt", "--more_steps=2"], "--init_from starts a new run, and --ckpt_pa"),
+        (["--init_from=a.ckpt", "--ckpt_path=last"], "--init_from starts a new run, and --ckpt_pa"),
+        (["--more_steps=2", "--max_steps=9"], "--more_steps and --max_steps both say when"),
+        (
+            ["--name=a", "--logger=CSVLogger", "--logger.save_dir=.", "--data.corpus=sample"],
+            "name is for the default logger",
+        ),
+    ],
+)
+def test_options_of_which_one_would_have_no_effect_are_refused(
+    tiny_main: Main, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(options)
+
+
+def test_more_steps_of_a_run_that_was_killed_at_once_begin_it_anew(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise UserError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShakespeareLM, "training_step", killed)
+        with pytest.raises(UserError, match="killed"):
+            tiny_fit("--max_steps=2")
+    assert fit([*QUIET, "--more_steps=2"]).trainer.global_step == 2
+
+
+def test_a_model_of_counts_can_be_tuned_too_and_a_recipe_does_not_change_the_network(
+    tiny_fit: Fit,
+) -> None:
+    tiny_fit("--max_steps=2", "--model.network=bigram", "--model.optimizer=adamw")
+    short = ["--data.corpus=sample", "--max_steps=1", "--limit_val_batches=1", f"--init_from={RUN}"]
+    for recipe in ([], ["--config=little"]):
+        tuned = fit([*QUIET, *recipe, *short], "default")
+        assert tuned.model.hparams["network"] == "bigram"
+
+
+def test_a_file_named_as_a_recipe_does_not_replace_the_default(
+    tiny_main: Main,
+) -> None:
+    Path("default").write_text("hello")
+    assert tiny_main("--max_steps=1") == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shakespeare_lm.commands import score as score_command
+from shakespeare_lm.commands import shared
 from shakespeare_lm.commands.score import alternative_lines, coloured, main
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
@@ -110,7 +110,7 @@ def test_what_takes_long_shows_its_progress_in_a_terminal(
     shown: bool,
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(score_command, "_SECONDS_WITHOUT_BAR", seconds)
+    monkeypatch.setattr(shared, "_SECONDS_WITHOUT_BAR", seconds)
     terminal = Terminal(io.BytesIO(), encoding="utf-8", write_through=True)
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(["--ckpt", str(checkpoint), str(text)]) == 0
@@ -126,7 +126,7 @@ def test_without_a_terminal_there_is_no_progress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr(score_command, "_SECONDS_WITHOUT_BAR", 0.0)
+    monkeypatch.setattr(shared, "_SECONDS_WITHOUT_BAR", 0.0)
     assert main(["--ckpt", str(checkpoint), str(text)]) == 0
     assert capsys.readouterr().err == f"model: {checkpoint}\n"
 

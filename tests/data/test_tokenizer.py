@@ -159,7 +159,7 @@ def test_a_lone_surrogate_in_a_vocabulary_is_refused():
 
 
 def test_only_strings_are_encoded():
-    with pytest.raises(UserError, match="cannot encode a list: expected str"):
+    with pytest.raises(UserError, match="the text is of type list: expected str"):
         CharTokenizer("abc").encode(["a", "b"])
 
 

@@ -15,6 +15,7 @@ ROOMS = [
     "data network",
     "checkpoint",
     "completion",
+    "evaluation",
     "training",
     "commands",
     "__main__",

@@ -16,8 +16,10 @@ def history(*validations: tuple[int, float, float]) -> ValidationHistory:
 
 
 def test_overfitting_is_a_rising_val_loss_and_a_falling_train_loss() -> None:
-    sentence = history((100, 2.0, 2.0), (1600, 1.5, 1.4), (2000, 1.52, 1.3)).overfitting()
-    assert sentence == (
+    losses = history((100, 2.0, 2.0), (1600, 1.5, 1.4), (2000, 1.52, 1.3))
+    best = losses.find(1.5)
+    assert best is not None
+    assert losses.overfitting(best) == (
         "overfitting since step 1,600: val_loss rose from 1.5000 to 1.5200, while train_eval_loss "
         "fell from 1.4000 to 1.3000"
     )
@@ -26,7 +28,6 @@ def test_overfitting_is_a_rising_val_loss_and_a_falling_train_loss() -> None:
 @pytest.mark.parametrize(
     "validations",
     [
-        [],
         [(100, 2.0, 2.0)],
         [(100, 2.0, 2.0), (200, 1.9, 1.9)],
         [(100, 2.0, 2.0), (200, 2.009, 1.9)],  # noise
@@ -34,7 +35,14 @@ def test_overfitting_is_a_rising_val_loss_and_a_falling_train_loss() -> None:
     ],
 )
 def test_anything_else_is_not(validations: list[tuple[int, float, float]]) -> None:
-    assert history(*validations).overfitting() is None
+    losses = history(*validations)
+    best = losses.find(min(loss for _, loss, _ in validations))
+    assert best is not None
+    assert losses.overfitting(best) is None
+
+
+def test_a_loss_of_no_validation_is_not_found() -> None:
+    assert history((100, 2.0, 2.0)).find(1.9) is None
 
 
 def test_a_resumed_run_knows_the_validations_before_it(tiny_fit: Fit) -> None:

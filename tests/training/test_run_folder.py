@@ -16,7 +16,7 @@ RUN = Path("lightning_logs/version_0")
 
 
 def test_loggers_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
-    loggers = [RunLogger(tmp_path) for _ in range(8)]
+    loggers = [RunLogger(tmp_path / "lightning_logs") for _ in range(8)]
     barrier, versions = threading.Barrier(len(loggers)), []
 
     def claim(logger: RunLogger) -> None:
@@ -39,7 +39,7 @@ def test_a_folder_that_was_taken_in_between_is_left_alone(
     )
     for number in (3, 4):
         (tmp_path / "lightning_logs" / f"version_{number}").mkdir(parents=True)
-    assert RunLogger(tmp_path).version == 5
+    assert RunLogger(tmp_path / "lightning_logs").version == 5
 
 
 def test_the_hparams_tab_has_a_row_with_options_and_val_loss_but_no_vocabulary(

@@ -89,7 +89,7 @@ def test_a_model_that_overfits_is_told_since_when_and_what_to_try(
     print_summary(best, history, "ab", logs=None)
     output = capsys.readouterr().out
     assert ", at step 475\noverfitting since step 475: val_loss rose" in output
-    assert "try --early_stopping 3, more text, or --model.dropout 0.2\n" in output
+    assert "; try more text, or --model.dropout 0.2\n" in output
 
 
 def test_a_text_in_any_script_gets_a_command_that_works(

@@ -1,0 +1,64 @@
+"""A network and a text -> the loss of every character.
+
+Enters: a network, and a part of a corpus as ids. Leaves: nats per character, in the order of the
+text.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from shakespeare_lm.completion.scoring import predictions
+from shakespeare_lm.data.documents import Documents
+from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.network.inference import evaluating
+
+Nats = NDArray[np.float64]
+
+
+def character_losses(
+    network: nn.Module,
+    documents: Documents,
+    context_length: int,
+    stride: int | None = None,
+    bfloat16: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Nats:
+    """Return the loss of every character, `[characters]`; NaN for the first of each document, which
+    nothing predicts.
+
+    Args:
+        network: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
+        documents: the text.
+        context_length: how many characters the network sees.
+        stride: how many new characters each window predicts. By default the whole context: separate
+            blocks, as in `val_loss`. 1 gives every character all of its context, and takes as many
+            times longer as the context is long.
+        bfloat16: compute as training with `bf16-mixed` does.
+        progress: is called with the numbers of characters done, and in all.
+
+    Raises:
+        UserError: if the stride is not between 1 and the length of the context.
+    """
+    stride = context_length if stride is None else stride
+    check_at_least(1, stride=stride)
+    losses = np.full(len(documents.ids), np.nan)
+    device = next(network.parameters()).device
+    end = 0
+    with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for ids in documents.ids.split(documents.lengths.tolist()):
+            end += 1  # the first character
+            if len(ids) < 2:
+                continue
+            for logits, targets in predictions(
+                network, ids, context_length, min(stride, context_length)
+            ):
+                nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+                losses[end : end + len(nats)] = nats.cpu().numpy()
+                end += len(nats)
+                if progress is not None:
+                    progress(end, len(losses))
+    return losses

@@ -1,0 +1,77 @@
+"""The command `evaluate`: the table, JSON, and mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shakespeare_lm.commands.evaluate import main
+from tests.conftest import Fit
+
+
+@pytest.fixture
+def run(tiny_fit: Fit) -> Path:
+    """Return the best checkpoint of a run, in the current folder."""
+    return Path(tiny_fit("--max_steps=4", "--precision=32-true").best.best_model_path)
+
+
+def test_the_newest_runs_best_stands_in_a_sorted_table_with_its_verdict(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("3,767 characters of the val part, nats per character\n")
+    rows = [line.split() for line in output.splitlines() if line[:1].isdigit()][1:]
+    assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
+    for name in ("uniform", "unigram", "2-gram", "8-gram", "zlib", "bzip2", "xz", str(run)):
+        assert name in output
+    assert "nanoGPT" not in output  # whose figures are on another text
+    assert ": worse than a" in output or ": better than a" in output
+    assert "its stored val_loss, " in output
+
+
+def test_json_has_evaluations_and_baselines_and_can_replace_the_table(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--ckpt", str(run), str(run.parents[1]), "--json", "a.json", "--stride=16"]) == 0
+    found = json.loads(Path("a.json").read_text())
+    first, second = found["evaluations"]
+    assert first["agrees"] is True
+    assert first["block_nats"] == second["block_nats"]
+    assert first["sliding_nats"] == pytest.approx(first["block_nats"])
+    assert {"name": "uniform", "nats": 4.143, "note": "every character equally likely"} in [
+        {**one, "nats": round(one["nats"], 3)} for one in found["baselines"]
+    ]
+    capsys.readouterr()
+    assert main(["--json=-", "--stride=16"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**found, "evaluations": [second]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ckpt", "none.ckpt"], "there is no checkpoint none.ckpt"),
+        (["--corpus", "none.txt"], "'none.txt' is neither an existing file nor a known name"),
+        (["--part", "test"], "the test part is empty: test_fraction is 0.0"),
+        (["--stride", "0"], "stride is 0: expected a value >= 1"),
+        (["--corpus", "short.txt"], "too few to split"),
+        (["--device", "cuda"], "device is cuda: not available here"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_file(
+    run: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    Path("short.txt").write_text("ab")
+    capsys.readouterr()
+    assert main([*options, "--json=a.json"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert message in lines[-1]
+    assert not Path("a.json").exists()
+
+
+def test_the_output_is_never_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.read_bytes()
+    assert main(["--json", str(run)]) == 1
+    assert "which is an input: choose another file" in capsys.readouterr().err
+    assert run.read_bytes() == before

@@ -1,0 +1,48 @@
+"""What a model is compared with."""
+
+import math
+
+import pytest
+
+from shakespeare_lm.data.documents import encode_documents
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.evaluation.baselines import Baseline, compressed, counted, verdict
+
+TRAIN, TEXT = ["the cat sat on the mat. " * 30, "a rat. "], ["the rat sat on the cat."]
+
+
+def test_counting_models_are_uniform_unigram_and_up_to_eight() -> None:
+    tokenizer = CharTokenizer.from_text(*TRAIN, *TEXT)
+    known, text = (encode_documents(documents, tokenizer) for documents in (TRAIN, TEXT))
+    found = {one.name: one.nats for one in counted(known, text, len(tokenizer.vocabulary))}
+    assert [*found] == ["uniform", "unigram", *(f"{n}-gram" for n in range(2, 9))]
+    assert found["uniform"] == pytest.approx(math.log(len(tokenizer.vocabulary)))
+    assert found["3-gram"] < found["2-gram"] < found["unigram"] < found["uniform"]
+
+
+def test_compressors_say_that_they_learn_while_they_read() -> None:
+    found = list(compressed(TRAIN, TEXT))
+    assert {"zlib", "bzip2", "xz"} <= {one.name for one in found}
+    assert all(one.note == "adaptive: learns while it reads" for one in found)
+
+
+NGRAMS = [
+    Baseline("uniform", 4.17),
+    Baseline("unigram", 3.35),
+    Baseline("5-gram", 1.5612),
+    Baseline("7-gram", 1.5165),
+    Baseline("8-gram", 1.5192),
+    Baseline("zlib", 2.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("nats", "sentence"),
+    [
+        (1.5349, "1.5349: better than a 5-gram (1.5612), worse than an 8-gram (1.5192)"),
+        (1.4474, "1.4474: better than every n-gram; the best is a 7-gram (1.5165)"),
+        (2.0, "2.0000: worse than a 5-gram (1.5612)"),
+    ],
+)
+def test_the_verdict_places_a_loss_between_two_n_grams(nats: float, sentence: str) -> None:
+    assert verdict(nats, NGRAMS) == sentence

@@ -1,0 +1,98 @@
+"""How good a model is: exact, in agreement with its training, on the text of its training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation.evaluation import Evaluation, SplitCorpus, evaluate
+from tests.conftest import Fit
+
+TEXT = "To be, or not to be: that is the question.\nWhether it is nobler, who can tell?\n"
+
+
+@pytest.fixture
+def run(tiny_fit: Fit) -> Path:
+    Path("play.txt").write_text(TEXT * 40)
+    cli = tiny_fit("--data.corpus=play.txt", "--max_steps=6", "--val_check_interval=3",
+                   "--precision=32-true", "--data.test_fraction=0.1")  # fmt: skip
+    return Path(cli.best.best_model_path)
+
+
+def evaluated(path: Path, corpus: str | None = None, **options: object) -> Evaluation:
+    checkpoint = read_checkpoint(path)
+    return evaluate(checkpoint, path, SplitCorpus(checkpoint, corpus), **options)
+
+
+def test_it_finds_the_corpus_and_agrees_with_the_stored_val_loss(run: Path) -> None:
+    result = evaluated(run)
+    assert result.agrees
+    assert result.warning is None
+    assert (result.part, result.stride) == ("val", 2)
+    assert result.characters == len(TEXT) * 40 // 10 - 1
+    assert result == evaluated(run)
+    assert evaluated(run, stride=16).sliding_nats == pytest.approx(result.block_nats, abs=1e-6)
+
+
+def test_other_parts_have_no_stored_loss_to_agree_with(run: Path) -> None:
+    for part in ("train", "test"):
+        result = evaluated(run, part=part)
+        assert result.agrees is None
+        assert result.stored_val_loss is None
+
+
+def test_a_loss_that_is_not_the_stored_one_does_not_agree(run: Path) -> None:
+    content = torch.load(run, weights_only=True)
+    content["validation"]["val_loss"] += 1e-4
+    torch.save(content, run)
+    assert evaluated(run).agrees is False
+
+
+def test_another_text_is_evaluated_with_a_warning(run: Path) -> None:
+    Path("other.txt").write_text(TEXT[::-1] * 30)
+    result = evaluated(run, "other.txt")
+    assert result.warning == "the checkpoint was trained on another text"
+    assert result.agrees is None
+
+
+def test_a_character_that_the_model_never_saw_is_named(run: Path) -> None:
+    Path("other.txt").write_text(("ж" + TEXT) * 30)
+    with pytest.raises(UserError, match=r"the character 'ж' \(U\+0436\).* is not among the"):
+        evaluated(run, "other.txt")
+
+
+def test_an_empty_part_is_refused(tiny_fit: Fit) -> None:
+    path = Path(tiny_fit("--max_steps=1").best.best_model_path)
+    with pytest.raises(UserError, match=r"the test part is empty: test_fraction is 0\.0"):
+        evaluated(path, part="test")
+
+
+def test_a_checkpoint_whose_corpus_is_gone_or_was_not_named_says_so(run: Path) -> None:
+    Path("play.txt").unlink()
+    with pytest.raises(UserError, match=r"the corpus 'play\.txt' is neither an existing file"):
+        evaluated(run)
+    old = Path(__file__).parents[1] / "checkpoint" / "without_format.ckpt"
+    with pytest.raises(UserError, match="does not name its corpus: give one with --corpus"):
+        evaluated(old)
+    assert evaluated(old, "sample").characters == 3767
+
+
+@pytest.mark.parametrize(
+    ("data", "validation"),
+    [
+        ({"corpus": 5}, {}),
+        ({"corpus": ["sample"], "split": 3}, {"val_loss": "x"}),
+        ({"corpus": ["sample"], "val_fraction": "x"}, None),
+        ([], []),
+    ],
+)
+def test_a_crafted_checkpoint_is_an_error_in_one_line(
+    run: Path, data: object, validation: object
+) -> None:
+    content = torch.load(run, weights_only=True)
+    content.update(ShakespeareDataModule=data, validation=validation)
+    torch.save(content, run)
+    with pytest.raises(UserError):
+        evaluated(run)
