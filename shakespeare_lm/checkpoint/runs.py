@@ -53,6 +53,8 @@ def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> 
     Raises:
         UserError: if there is none.
     """
+    if given == "":  # as a path, it would be the current folder
+        raise UserError("there is no checkpoint '': give the path of a checkpoint")
     if given is not None and not Path(given).is_dir():
         return Path(given)
     folder = Path(root if given is None else given)

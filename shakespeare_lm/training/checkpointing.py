@@ -117,6 +117,11 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
         )
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, the same as in those before 0.1.0."""
+        return super().state_key.replace(type(self).__qualname__, "ModelCheckpoint", 1)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the best loss so far, if its checkpoint is in this run's folder.
 

@@ -142,7 +142,16 @@ def test_a_run_of_one_batch_learns_that_batch(tiny_fit: Fit) -> None:
     assert float(cli.trainer.callback_metrics["train_loss"]) < 0.5
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+LARGE = {"gpu", "laptop", "nanogpt", "script"}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in LARGE else [])
+        for path in sorted(CONFIGS.glob("*.yaml"))
+    ],
+)
 def test_every_recipe_trains_checkpoints_and_completes(
     tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_prompt_that_is_not_utf_8_is_refused(run_complete: RunComplete, tmp_pa
     assert "prompt.txt is not UTF-8 text: invalid byte 0xE9 at offset 3" in err
 
 
+@pytest.mark.slow
 def test_closed_streams_are_named(runs: Path) -> None:
     for option, message in (
         ("--prompt=- <&-", "stdin is closed"),
@@ -249,6 +250,7 @@ def test_output_that_nobody_reads_any_more_is_dropped() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "code", "error"),
     [

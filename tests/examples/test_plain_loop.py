@@ -55,6 +55,7 @@ def test_its_losses_equal_the_trainers_to_the_last_digit(
     assert val_loss == pytest.approx(float(cli.best.best_model_score), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_it_runs_and_continues_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

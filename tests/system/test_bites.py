@@ -538,8 +538,8 @@ MISTAKES = {
     ),
     "max_time_counts_earlier_runs": Mistake(
         "training/stopping.py",
-        "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
-        "def forget(self, state_dict: dict[str, Any]) -> None:",
+        "def load_state_dict(self, state_dict: dict[str, Any]) -> None:\n        pass\n",
+        "def forget(self, state_dict: dict[str, Any]) -> None:\n        pass\n",
         f"{STOPPING}test_max_time_counts_from_the_start_of_each_run",
     ),
     "another_split_resumed": Mistake(

@@ -381,7 +381,7 @@ def test_only_regular_files_and_links_to_them_are_read(checkpoint: Path, tmp_pat
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "broken").symlink_to("nowhere")
-    for path in ["pipe", "zero", "loop", "broken", ".", "https://example.org/a.ckpt", "s3://a/b"]:
+    for path in ["pipe", "zero", "loop", "broken", "https://example.org/a.ckpt", "s3://a/b"]:
         assert "there is no checkpoint" in attempt(tmp_path / path), path
         assert "there is no checkpoint" in attempt(path), path  # type: ignore[arg-type]
     (tmp_path / "link").symlink_to(checkpoint)

@@ -132,7 +132,10 @@ def test_sigkill_with_every_option_that_has_a_state(tmp_path: Path, option: str)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("step", [4, 6, 34, 37])
+_slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("step", [4, *(pytest.param(n, marks=_slow) for n in (6, 34, 37))])
 def test_sigterm_saves_the_step_and_the_run_resumes_from_it(
     whole: Path, tmp_path: Path, step: int
 ) -> None:
@@ -144,7 +147,7 @@ def test_sigterm_saves_the_step_and_the_run_resumes_from_it(
     assert_equal_runs(whole, tmp_path)
 
 
-@pytest.mark.parametrize("batch", [5, 7])
+@pytest.mark.parametrize("batch", [5, pytest.param(7, marks=_slow)])
 def test_sigterm_between_the_batches_of_one_step_loses_no_gradient(
     tmp_path: Path, batch: int
 ) -> None:
