@@ -1,13 +1,16 @@
 """A model and other data, or a checkpoint and another run: differences are named."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning import Trainer
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.training.compatibility import check_hyperparameters
+from shakespeare_lm.training.compatibility import check_hyperparameters, check_processes
 from shakespeare_lm.training.module import ShakespeareLM
 
 SMALL = {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 8}
@@ -37,3 +40,20 @@ def test_options_that_a_resumed_run_would_ignore_are_compared() -> None:
             check_hyperparameters({**ours, name: value}, ours)
     with pytest.raises(UserError, match="the checkpoint's vocabulary differs"):
         check_hyperparameters({**ours, "vocabulary": "abd"}, ours)
+
+
+def test_processes_that_found_different_checkpoints_all_refuse_to_resume() -> None:
+    def two_processes(other: float | None) -> Any:
+        def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            assert reduce_op == "max"
+            theirs = value if other is None else torch.tensor(other if value > 0 else -other)
+            return torch.maximum(value, theirs)
+
+        strategy = SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
+        return SimpleNamespace(world_size=2, ckpt_path="a/last.ckpt", strategy=strategy)
+
+    check_processes(None, {})
+    check_processes(two_processes(None), {"global_step": 5})
+    for other in (1.0, 1e12):  # below and above this process's checksum
+        with pytest.raises(UserError, match="the processes found different checkpoints to resume"):
+            check_processes(two_processes(other), {"global_step": 5})
