@@ -220,12 +220,7 @@ class ShakespeareCLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-            reason = one_line(error)
-            if any(word in reason for word in ("accelerator", "backend", "devices")):
-                asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
-                has = ", ".join(available_accelerators())
-                reason = f"{asked}: {reason} This machine has: {has}"
-            raise UserError(f"the Trainer rejects these options: {reason}") from error
+            raise _rejected(config, error) from error
 
     def _callbacks(self, config: Mapping[str, Any]) -> list[Callback]:
         """Return all callbacks but `SampleText`, which Lightning adds because it has options."""
@@ -242,6 +237,15 @@ class ShakespeareCLI(LightningCLI):
         if saves:
             callbacks += [self.best, self.last]
         return callbacks
+
+
+def _rejected(config: Mapping[str, Any], error: Exception) -> UserError:
+    reason = one_line(error)
+    if any(word in reason for word in ("accelerator", "backend", "devices")):
+        asked = f"--accelerator {config['accelerator']} --devices {config['devices']}"
+        has = ", ".join(available_accelerators())
+        reason = f"{asked}: {reason} This machine has: {has}"
+    return UserError(f"the Trainer rejects these options: {reason}")
 
 
 def _as_user_error(error: Exception) -> UserError:
