@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
@@ -28,6 +29,7 @@ from shakespeare_lm.evaluation.baselines import (
     counted,
     verdict,
 )
+from shakespeare_lm.evaluation.breakdown import Breakdown, Group, Passage, break_down
 from shakespeare_lm.evaluation.evaluation import Evaluation, PartName, SplitCorpus, evaluate
 from shakespeare_lm.hardware import DEVICES
 from shakespeare_lm.invocation import command_line
@@ -58,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how far the sliding window moves on; 1 is exact (default: an eighth of the context)",
     )
+    add(
+        "--where",
+        action="store_true",
+        help="show also where the loss is: position in the context, kind of character, place in "
+        "the word, document; and the most surprising passages",
+    )
     add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
     add("--json", metavar="FILE", help="write everything to FILE too (- for stdout, alone)")
     return parser
@@ -74,7 +82,7 @@ def evaluate_all(arguments: argparse.Namespace) -> int:
     paths = [find_checkpoint(given) for given in arguments.ckpt]
     check_output(arguments.json, *paths)
     checkpoints = [read_checkpoint(path) for path in paths]
-    evaluations = []
+    evaluations, found = [], []
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         corpus = SplitCorpus(checkpoint, arguments.corpus)
         with progress_bar(f"evaluating {path}") as progress:
@@ -84,12 +92,16 @@ def evaluate_all(arguments: argparse.Namespace) -> int:
                     arguments.stride, arguments.device, progress,
                 )
             )  # fmt: skip
+        if arguments.where:
+            documents = corpus.documents(arguments.part)
+            context_length = checkpoint.config.context_length
+            found.append(break_down(documents, evaluations[-1].losses, context_length))
     baselines = _baselines(corpus, arguments.part)
     if arguments.json is not None:
         with opened(arguments.json) as output:
-            output.write(as_json(evaluations, baselines) + "\n")
+            output.write(as_json(evaluations, baselines, found) + "\n")
     if arguments.json != "-":
-        _print(evaluations, baselines)
+        _print(evaluations, baselines, found)
     return 0
 
 
@@ -104,7 +116,9 @@ def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     return baselines
 
 
-def _print(evaluations: list[Evaluation], baselines: list[Baseline]) -> None:
+def _print(
+    evaluations: list[Evaluation], baselines: list[Baseline], found: list[Breakdown]
+) -> None:
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
@@ -116,6 +130,32 @@ def _print(evaluations: list[Evaluation], baselines: list[Baseline]) -> None:
         console.print(f"  {verdict(one.block_nats, baselines)}")
         for line in notes(one):
             console.print(f"  {line}")
+    for one, where in zip(evaluations, found, strict=False):
+        console.print(f"\nWhere the loss of {one.checkpoint} is")
+        for kind, groups in where.groups.items():
+            console.print(groups_table(kind, groups))
+        console.print("\nThe most surprising passages")
+        console.print(passages_table(where.passages))
+
+
+def groups_table(kind: str, groups: list[Group]) -> Table:
+    """Return one line per group."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(kind, min_width=24)
+    for name in ("characters", "nats", "of the loss"):
+        table.add_column(name, justify="right")
+    for one in groups:
+        table.add_row(one.name, f"{one.characters:,}", f"{one.nats:.4f}", f"{one.share:.1%}")
+    return table
+
+
+def passages_table(passages: list[Passage]) -> Table:
+    """Return one line per passage."""
+    table = Table("nats", "at", Column("", overflow="fold"), box=None, pad_edge=False)
+    for one in passages:
+        # As Python writes it, so that line breaks do not end the row.
+        table.add_row(f"{one.nats:.3f}", f"{one.start:,}", Text(repr(one.text)))
+    return table
 
 
 def as_table(evaluations: list[Evaluation], baselines: list[Baseline]) -> Table:
@@ -149,10 +189,19 @@ def notes(one: Evaluation) -> list[str]:
     return found
 
 
-def as_json(evaluations: list[Evaluation], baselines: list[Baseline]) -> str:
-    """Return everything as one JSON object."""
+def as_json(
+    evaluations: list[Evaluation], baselines: list[Baseline], found: list[Breakdown]
+) -> str:
+    """Return everything but the losses of single characters as one JSON object."""
     content: dict[str, Any] = {
         "evaluations": [{**asdict(one), "agrees": one.agrees} for one in evaluations],
         "baselines": [one._asdict() for one in baselines],
     }
+    for one in content["evaluations"]:
+        del one["losses"]
+    for one, where in zip(content["evaluations"], found, strict=False):
+        one["where"] = {
+            kind: [group._asdict() for group in groups] for kind, groups in where.groups.items()
+        }
+        one["passages"] = [passage._asdict() for passage in where.passages]
     return json.dumps(content, indent=2, ensure_ascii=False)

@@ -6,7 +6,7 @@ Enters: a checkpoint, and the corpus and split that it was trained on, or anothe
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ from shakespeare_lm.data.splits import (
 )
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, check_choice
-from shakespeare_lm.evaluation.losses import character_losses
+from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.hardware import choose_device
 from shakespeare_lm.network.build import build_network
 
@@ -49,6 +49,7 @@ class Evaluation:
         stored_val_loss: what training wrote into the checkpoint, if this is the same part of the
             same text.
         warning: how the text differs from that of the training, if it does.
+        losses: of every character in blocks, `[characters]`; NaN where nothing is predicted.
     """
 
     checkpoint: str
@@ -59,6 +60,7 @@ class Evaluation:
     stride: int
     stored_val_loss: float | None
     warning: str | None
+    losses: Nats = field(repr=False, compare=False)
 
     @property
     def agrees(self) -> bool | None:
@@ -160,6 +162,7 @@ def evaluate(
         stride=stride,
         stored_val_loss=stored if comparable else None,
         warning=corpus.difference,
+        losses=blocks,
     )
 
 

@@ -47,6 +47,16 @@ def test_json_has_evaluations_and_baselines_and_can_replace_the_table(
     assert json.loads(capsys.readouterr().out) == {**found, "evaluations": [second]}
 
 
+def test_where_the_loss_is_can_be_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--where", "--json=a.json", "--stride=16"]) == 0
+    output = capsys.readouterr().out
+    for heading in ("position in the context", "character", "place in the word", "surprising"):
+        assert heading in output
+    (found,) = json.loads(Path("a.json").read_text())["evaluations"]
+    assert sum(group["characters"] for group in found["where"]["character"]) == 3767
+    assert len(found["passages"]) == 20
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

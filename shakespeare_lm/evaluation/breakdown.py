@@ -1,0 +1,157 @@
+"""The loss of every character -> where it is.
+
+Enters: a text, and nats per character. Leaves: means over groups of characters, and the passages
+that surprise the model most. Every character that was predicted is in exactly one group of each
+kind.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shakespeare_lm.evaluation.losses import Nats
+
+Labels = NDArray[np.str_]
+
+# A line like "ROMEO:" that begins a speech.
+_SPEAKER = re.compile(r"^[A-Z][^\n:]{0,40}:$", re.MULTILINE)
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+_LAST_PLACE = 6
+_PASSAGE_CHARACTERS = 60
+
+
+class Group(NamedTuple):
+    """Characters that have something in common.
+
+    Args:
+        name: what they have in common.
+        characters: how many were predicted.
+        nats: their mean loss.
+        share: their part of the whole loss.
+    """
+
+    name: str
+    characters: int
+    nats: float
+    share: float
+
+
+class Passage(NamedTuple):
+    """A piece of the text.
+
+    Args:
+        start: the position of its first character.
+        text: as it is.
+        nats: its mean loss per character.
+    """
+
+    start: int
+    text: str
+    nats: float
+
+
+class Breakdown(NamedTuple):
+    """Where the loss is.
+
+    Args:
+        groups: by kind: position, class, place in the word, document.
+        passages: that surprise the model most.
+    """
+
+    groups: dict[str, list[Group]]
+    passages: list[Passage]
+
+
+def break_down(documents: Sequence[str], losses: Nats, context_length: int) -> Breakdown:
+    """Return where the loss of a part of a corpus is.
+
+    Args:
+        documents: the part.
+        losses: of every character of the documents, one after the other, in blocks.
+        context_length: of these blocks.
+    """
+    text, lengths = "".join(documents), [len(document) for document in documents]
+    groups = {
+        "position in the context": by_position(losses, lengths, context_length),
+        "character": by_class(text, losses),
+        "place in the word": by_place_in_word(text, losses),
+    }
+    if len(documents) > 1:
+        groups["document"] = by_document(losses, lengths)
+    return Breakdown(groups, surprising_passages(text, losses))
+
+
+def by_position(losses: Nats, lengths: Sequence[int], context_length: int) -> list[Group]:
+    """Group by how many characters of its block the model saw before, in ranges that double."""
+    place = np.concatenate([np.arange(length) for length in lengths]) - 1
+    seen = place % context_length + 1  # the first target of a block follows one character
+    names = []
+    edges = [1]
+    while edges[-1] < context_length:
+        edges.append(min(2 * edges[-1], context_length))
+    for low, high in zip([0, *edges], edges, strict=False):
+        names.append(str(high) if high == low + 1 else f"{low + 1} to {high}")
+    labels = np.array(names)[np.searchsorted(edges, seen).clip(max=len(edges) - 1)]
+    return _groups(losses, labels, order=names)
+
+
+def by_class(text: str, losses: Nats) -> list[Group]:
+    """Group by kind of character; all characters of a line like "ROMEO:" are a speaker's name."""
+    labels = np.array([_class_of(character) for character in text], dtype="U20")
+    for found in _SPEAKER.finditer(text):
+        labels[found.start() : found.end()] = "speaker's name"
+    return _groups(losses, labels)
+
+
+def _class_of(character: str) -> str:
+    if character == "\n":
+        return "newline"
+    if character.isspace():
+        return "space"
+    if character.isalpha():
+        return "capital letter" if character.isupper() else "small letter"
+    return "digit" if character.isdigit() else "punctuation"
+
+
+def by_place_in_word(text: str, losses: Nats) -> list[Group]:
+    """Group letters by their place in the word, from 1."""
+    labels = np.full(len(text), "between words", dtype="U20")
+    for found in _WORD.finditer(text):
+        for place, position in enumerate(range(*found.span()), start=1):
+            last = place >= _LAST_PLACE
+            labels[position] = f"letter {_LAST_PLACE} or later" if last else f"letter {place}"
+    return _groups(losses, labels)
+
+
+def by_document(losses: Nats, lengths: Sequence[int]) -> list[Group]:
+    """Group by document, in their order; at most one group per document."""
+    labels = np.repeat([f"document {number}" for number in range(1, len(lengths) + 1)], lengths)
+    return _groups(losses, labels, order=list(dict.fromkeys(labels)))
+
+
+def surprising_passages(text: str, losses: Nats, count: int = 20) -> list[Passage]:
+    """Return the passages with the highest mean loss, which do not overlap, the worst first."""
+    size = min(_PASSAGE_CHARACTERS, len(text))
+    sums = np.concatenate([[0.0], np.nan_to_num(losses).cumsum()])
+    means = (sums[size:] - sums[:-size]) / size
+    passages: list[Passage] = []
+    while len(passages) < count and means.max(initial=-1.0) > 0:
+        start = int(means.argmax())
+        passages.append(Passage(start, text[start : start + size], float(means[start])))
+        means[max(0, start - size + 1) : start + size] = -1.0
+    return passages
+
+
+def _groups(losses: Nats, labels: Labels, order: list[str] | None = None) -> list[Group]:
+    predicted = np.isfinite(losses)
+    names = sorted(set(labels[predicted])) if order is None else order
+    total = losses[predicted].sum()
+    groups = []
+    for name in names:
+        own = losses[predicted & (labels == name)]
+        if len(own):
+            groups.append(Group(str(name), len(own), float(own.mean()), float(own.sum() / total)))
+    return groups
