@@ -214,6 +214,7 @@ MISTAKES = {
         'check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)',
         'checkpoint["lr_schedulers"] = []',
         RESUME,
+        ".*UserWarning: the learning rate jumps",
     ),
     "dropout_not_repeated_on_resume": Mistake(
         "training/module.py",
