@@ -20,6 +20,7 @@ from shakespeare_lm.commands.shared import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import counted, verdict
+from shakespeare_lm.training.checkpointing import renew_last
 from shakespeare_lm.training.compatibility import check_hyperparameters
 from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.run_folder import RunLogger, lock_run
@@ -101,6 +102,8 @@ def _train(cli: ShakespeareCLI) -> None:
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         try:
             path = cli.resumed.path if cli.resumed else None
+            if path is not None and cli.last_is_older and cli.trainer.is_global_zero:
+                renew_last(path)
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
         except Terminated:
             pass

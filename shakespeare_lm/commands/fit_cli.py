@@ -81,6 +81,7 @@ class ShakespeareCLI(LightningCLI):
         self.resumed: Resumable | None = None
         self._initial: Checkpoint | None = None
         self._restarted = False
+        self.last_is_older = False
         super().__init__(
             ShakespeareLM,
             ShakespeareDataModule,
@@ -177,6 +178,8 @@ class ShakespeareCLI(LightningCLI):
         more_steps, config["more_steps"] = config["more_steps"], None
         if ckpt_path is not None:
             self.resumed = resolve_checkpoint(ckpt_path, logs)
+            found = self.resumed.path
+            self.last_is_older = found.name == "best.ckpt" and found != Path(ckpt_path)
         elif config["init_from"] is not None:
             config["init_from"] = str(find_checkpoint(config["init_from"], logs))
             self._initial = read_checkpoint(config["init_from"])

@@ -5,6 +5,7 @@ the new file is there, complete, even if the process is killed or the disk is fu
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,18 @@ def _reason(error: OSError | RuntimeError) -> str:
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
     return one_line(cause or error)
+
+
+def renew_last(best: Path) -> None:
+    """Replace `last.ckpt` by a copy of `best.ckpt`, which has more steps, or can be read where the
+    other cannot: a kill or a full disk came between the two. If the disk is still full, not now.
+    """
+    part = best.with_name(".last.ckpt.part")
+    try:
+        shutil.copyfile(best, part)
+        part.replace(best.with_name("last.ckpt"))
+    except OSError:
+        part.unlink(missing_ok=True)
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -12,6 +12,8 @@ from shakespeare_lm.errors import UserError
 
 # More than the default recipe's spread over seeds, 0.004.
 _NOISE_NATS = 0.01
+# The newest validations; of those before, only the best is remembered.
+_KEPT = 10
 
 
 class Validation(NamedTuple):
@@ -23,7 +25,7 @@ class Validation(NamedTuple):
 
 
 class ValidationHistory(Callback):
-    """Remembers every validation, also those of the runs that this one resumes."""
+    """Remembers the newest validations, and the best before them, of resumed runs too."""
 
     def __init__(self) -> None:
         self.validations: list[Validation] = []
@@ -52,6 +54,9 @@ class ValidationHistory(Callback):
             return
         losses = [float(trainer.callback_metrics[name]) for name in Validation._fields[1:]]
         self.validations.append(Validation(trainer.global_step, *losses))
+        if earlier := self.validations[:-_KEPT]:
+            # A checkpoint, which holds them, must not grow with its run.
+            self.validations[:-_KEPT] = [min(earlier, key=lambda one: one.val_loss)]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

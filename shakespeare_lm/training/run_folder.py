@@ -75,7 +75,8 @@ def _shown(value: object) -> bool | str | float:
 
 
 def lock_run(folder: Path) -> FileLock:
-    """Lock a run's folder until the lock is released or the process ends.
+    """Lock a run's folder until the lock is released or the process ends, and remove what a killed
+    process has half written there.
 
     Raises:
         UserError: if another process trains in it.
@@ -86,6 +87,8 @@ def lock_run(folder: Path) -> FileLock:
             lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{folder} is in use: another process is training there") from None
+    for part in folder.glob("checkpoints/.*.part"):
+        part.unlink()
     return lock
 
 

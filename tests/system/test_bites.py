@@ -491,8 +491,8 @@ MISTAKES = {
     ),
     "half_a_checkpoint_left_behind": Mistake(
         "training/checkpointing.py",
-        "part.unlink(missing_ok=True)",
-        "pass",
+        "        finally:\n            part.unlink(missing_ok=True)",
+        "        finally:\n            pass",
         f"{SAVING}test_a_full_disk_keeps_the_previous_file_and_says_so",
     ),
     "start_of_the_run_not_saved": Mistake(

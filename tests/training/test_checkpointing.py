@@ -1,6 +1,7 @@
 """Checkpoints are written atomically, and a resumed run reads its checkpoint once."""
 
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ from shakespeare_lm.checkpoint import reading
 from shakespeare_lm.checkpoint.runs import resolve_checkpoint
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import checkpointing
-from shakespeare_lm.training.checkpointing import AtomicCheckpointIO
+from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, renew_last
 from tests.conftest import Fit
 
 CONTENT = {"weights": torch.arange(100_000.0)}
@@ -126,3 +127,18 @@ def test_a_resumed_run_reads_its_checkpoint_file_exactly_once(
         count_calls_in(module)
     assert tiny_fit(*options, "4", "--ckpt_path=last").trainer.global_step == 4
     assert read == ["last.ckpt"]
+
+
+def test_last_is_renewed_from_a_newer_best_when_a_run_is_resumed(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tiny_fit("--max_steps=4", "--val_check_interval=2").last.path).parent
+    best, last = folder / "best.ckpt", folder / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    torch.save({**content, "global_step": 2}, last)
+    torch.save(content, best)
+    tiny_fit("--max_steps=4", "--val_check_interval=2", "--ckpt_path=last")  # nothing left to do
+    assert last.read_bytes() == best.read_bytes()
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    renew_last(best)
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]

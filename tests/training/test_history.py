@@ -1,6 +1,7 @@
 """Which validation was the best, and whether the model overfitted after it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_a_resumed_run_knows_the_validations_before_it(tiny_fit: Fit) -> None:
     assert [one.step for one in cli.history.validations] == [2, 4, 6]
     curve = logged(Path("lightning_logs/version_0"), "val_loss")
     assert [one.val_loss for one in cli.history.validations] == list(curve.values())
+
+
+def test_only_the_newest_and_the_best_before_them_are_remembered() -> None:
+    losses = ValidationHistory()
+    for step in range(1, 101):
+        metrics = {"val_loss": abs(step - 30) + 1.0, "train_eval_loss": 1.0}
+        trainer = SimpleNamespace(
+            sanity_checking=False, state=SimpleNamespace(fn="fit"), global_step=step,
+            callback_metrics=metrics,
+        )  # fmt: skip
+        losses.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    assert [one.step for one in losses.validations] == [30, *range(91, 101)]
 
 
 @pytest.mark.parametrize("state", [None, "x", [[1, 2.0]], [["1", 2.0, 2.0]], [1]])

@@ -63,6 +63,14 @@ def test_a_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     lock_run(tmp_path).release()
 
 
+def test_what_a_killed_process_has_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".last.ckpt.part", "best.ckpt"):
+        (tmp_path / "checkpoints" / name).touch()
+    with lock_run(tmp_path):
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+
+
 def test_a_run_that_still_trains_cannot_be_resumed(tiny_fit: Fit) -> None:
     tiny_fit("--max_steps=2", "--model.decay_steps=4")
     resume = ("--max_steps=4", "--model.decay_steps=4", "--ckpt_path=last")
