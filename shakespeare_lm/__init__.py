@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shakespeare_lm.data.datamodule import ShakespeareDataModule
     from shakespeare_lm.data.tokenizer import CharTokenizer
     from shakespeare_lm.errors import UserError
+    from shakespeare_lm.network.attention_weights import attention_weights
     from shakespeare_lm.network.bigram import BigramTable
     from shakespeare_lm.network.config import NetworkConfig
     from shakespeare_lm.network.transformer import CausalTransformer
@@ -27,6 +28,7 @@ _MODULE_OF = {
     "ShakespeareDataModule": "data.datamodule",
     "ShakespeareLM": "training.module",
     "UserError": "errors",
+    "attention_weights": "network.attention_weights",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "ShakespeareDataModule",
     "ShakespeareLM",
     "UserError",
+    "attention_weights",
 ]
 
 

@@ -50,15 +50,20 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, inputs: AttentionInputs = AttentionInputs()) -> Tensor:  # noqa: B008
         """Map `[batch, time, d_model]` to the same shape."""
         rotation, mask, update_cache = inputs
-        # [batch, time, 3 * d_model] -> [3, batch, heads, time, head_dim]
-        heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
-        heads = heads.permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            heads = torch.cat((rotate(heads[:2], rotation), heads[2:]))
+        heads = self.project(x, rotation)
         k, v = heads[1:] if update_cache is None else update_cache(heads[1:])
         mixed = self._attend(heads[0], k, v, mask)
         projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return projected
+
+    def project(self, x: Tensor, rotation: Tensor | None) -> Tensor:
+        """Return queries, keys and values, `[3, batch, heads, time, head_dim]`."""
+        # From [batch, time, 3 * d_model].
+        heads: Tensor = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
+        heads = heads.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            heads = torch.cat((rotate(heads[:2], rotation), heads[2:]))
+        return heads
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         one_query = q.shape[-2] == 1
