@@ -6,7 +6,6 @@ checkpoint that the run resumes or starts from.
 
 import argparse
 import inspect
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +43,7 @@ from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.initial_weights import start_from
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
-from shakespeare_lm.training.run_folder import RunConfig, RunLogger
+from shakespeare_lm.training.run_folder import RunConfig, check_run_name, logger_of_run
 from shakespeare_lm.training.stopping import (
     FinalValidation,
     RunTimer,
@@ -165,7 +164,7 @@ class ShakespeareCLI(LightningCLI):
         seed = self.config["seed_everything"]
         if not 0 <= int(seed) < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")
-        _check_name(self.config["name"])
+        check_run_name(self.config["name"])
         for name in ("more_steps", "early_stopping"):
             if self.config[name] is not None:
                 check_at_least(1, **{name: self.config[name]})
@@ -208,7 +207,7 @@ class ShakespeareCLI(LightningCLI):
         check_trainer_options(config)
         if not isinstance(config["logger"], list | Logger):
             writes = config["logger"] is not False
-            kwargs["logger"] = _logger(self._root, self.config["name"], self.resumed, writes)
+            kwargs["logger"] = logger_of_run(self._root, self.config["name"], self.resumed, writes)
         elif self.config["name"]:
             raise UserError("name is for the default logger: name this one with --logger.name")
         self.trainer_defaults["callbacks"] = self._callbacks(config)
@@ -265,23 +264,3 @@ def _as_user_error(error: Exception) -> UserError:
 
 def _listed(plugins: Any) -> list[Any]:
     return list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
-
-
-def _check_name(name: str) -> None:
-    if name and not re.fullmatch(r"(?!version_\d+$)\w[\w.-]*", name):
-        raise UserError(
-            f"name is {name!r}: expected letters, digits, _, - and ., and not version_N"
-        )
-
-
-def _logger(root: Path, name: str, resumed: Resumable | None, writes: bool) -> RunLogger:
-    """Log to a new version's folder, or, for a resumed run, to its own."""
-    if resumed is not None:
-        checkpoints = resumed.path.resolve().parent
-        match = re.fullmatch(r"version_(\d+)", checkpoints.parent.name)
-        if match and checkpoints.name == "checkpoints":
-            # The resumed run logs again what the first run logged after this checkpoint.
-            version, purge_step = int(match[1]), resumed.step
-            runs = checkpoints.parents[1]
-            return RunLogger(runs, writes, version=version, purge_step=purge_step)
-    return RunLogger(root / LOG_FOLDER / name, writes)

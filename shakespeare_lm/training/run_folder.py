@@ -3,6 +3,7 @@ described by a `config.yaml`.
 """
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable
 from shakespeare_lm.errors import UserError
 
 
@@ -68,6 +70,34 @@ class RunLogger(TensorBoardLogger):
             except FileExistsError:
                 version += 1
         return version
+
+
+def check_run_name(name: str) -> None:
+    """Raise a `UserError` if the name of a run cannot be a folder of its own; empty is no name."""
+    if name and not re.fullmatch(r"(?!version_\d+$)\w[\w.-]*", name):
+        raise UserError(
+            f"name is {name!r}: expected letters, digits, _, - and ., and not version_N"
+        )
+
+
+def logger_of_run(root: Path, name: str, resumed: Resumable | None, writes: bool) -> RunLogger:
+    """Return a logger with a new version's folder, or, for a resumed run, with its own.
+
+    Args:
+        root: the folder of `lightning_logs`.
+        name: of a new run.
+        resumed: the checkpoint that the run resumes from.
+        writes: False makes no log.
+    """
+    if resumed is not None:
+        checkpoints = resumed.path.resolve().parent
+        match = re.fullmatch(r"version_(\d+)", checkpoints.parent.name)
+        if match and checkpoints.name == "checkpoints":
+            # The resumed run logs again what the first run logged after this checkpoint.
+            version, purge_step = int(match[1]), resumed.step
+            runs = checkpoints.parents[1]
+            return RunLogger(runs, writes, version=version, purge_step=purge_step)
+    return RunLogger(root / LOG_FOLDER / name, writes)
 
 
 def _shown(value: object) -> bool | str | float:
