@@ -8,16 +8,10 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from shakespeare_lm.commands.exit_code import run
 from shakespeare_lm.commands.jsonl import complete_lines
-from shakespeare_lm.commands.shared import (
-    STDIN,
-    add_model_options,
-    load_completer,
-    opened,
-    read_text,
-    run,
-    stdin,
-)
+from shakespeare_lm.commands.model_options import add_model_options, load_completer
+from shakespeare_lm.commands.text_files import STDIN, opened, read_text, stdin
 from shakespeare_lm.completion.completer import COMPLETION_OPTIONS, Completer
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.invocation import command_line

@@ -1,36 +1,38 @@
 """The command `evaluate`: how good models are, beside models that only count, compressors, and what
 others have published.
 
-Enters: the options of `scripts/evaluate.py`. Leaves: a table on stdout, the best on top; with
---json everything for programs.
+Enters: the options of `scripts/evaluate.py`. Leaves: tables on stdout, the best model on top; with
+--json everything for programs, with --report one HTML page.
 """
 
 import argparse
-import json
-import math
 import sys
-from dataclasses import asdict
-from typing import Any, get_args
+from typing import get_args
 
 from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
-from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
-from shakespeare_lm.commands.shared import check_output, opened, progress_bar, run
+from shakespeare_lm.commands.evaluation_tables import as_json, print_evaluations
+from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.progress_bar import progress_bar
+from shakespeare_lm.commands.text_files import STDIN, check_output, opened
 from shakespeare_lm.data.corpus import NAMED_CORPORA
 from shakespeare_lm.data.documents import encode_documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.baselines import (
+    MAX_ORDER,
     PUBLISHED,
     Baseline,
     compressed,
     counted,
-    verdict,
 )
-from shakespeare_lm.evaluation.breakdown import Breakdown, Group, Passage, break_down
-from shakespeare_lm.evaluation.evaluation import Evaluation, PartName, SplitCorpus, evaluate
+from shakespeare_lm.evaluation.compression import COMPRESSORS
+from shakespeare_lm.evaluation.copying import SampleConfig
+from shakespeare_lm.evaluation.evaluation import Evaluation, evaluate
+from shakespeare_lm.evaluation.report import report
+from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import DEVICES
 from shakespeare_lm.invocation import command_line
 
@@ -66,8 +68,34 @@ def build_parser() -> argparse.ArgumentParser:
         help="show also where the loss is: position in the context, kind of character, place in "
         "the word, document; and the most surprising passages",
     )
+    add(
+        "--copying",
+        action="store_true",
+        help="show also whether the model copies: how much of the text that it makes stands in its "
+        "training part, beside the same for held-out text",
+    )
+    samples = SampleConfig()
+    add("--num_samples", type=int, default=samples.num_samples, help="texts for --copying (32)")
+    add(
+        "--max_new_tokens",
+        type=int,
+        default=samples.max_new_tokens,
+        help="characters of each of these texts (1000)",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=samples.temperature,
+        help="of these texts; 1 is the model's own distribution, lower values copy more (1)",
+    )
+    add("--seed", type=int, default=samples.seed, help="of these texts (0)")
     add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
     add("--json", metavar="FILE", help="write everything to FILE too (- for stdout, alone)")
+    add(
+        "--report",
+        metavar="FILE.html",
+        help="write everything to one HTML page too, with --where and --copying",
+    )
     return parser
 
 
@@ -78,31 +106,49 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate_all(arguments: argparse.Namespace) -> int:
-    """Evaluate the checkpoints, and only then open the output: a mistake leaves no empty file."""
+    """Evaluate the checkpoints, and only then open the outputs: a mistake leaves no empty file."""
     paths = [find_checkpoint(given) for given in arguments.ckpt]
-    check_output(arguments.json, *paths)
+    for output in (arguments.json, arguments.report):
+        check_output(output, *paths)
+    if arguments.json == arguments.report == STDIN:
+        raise UserError("json and report are both -: only one can go to stdout")
     checkpoints = [read_checkpoint(path) for path in paths]
-    evaluations, found = [], []
+    evaluations = []
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         corpus = SplitCorpus(checkpoint, arguments.corpus)
-        with progress_bar(f"evaluating {path}") as progress:
-            evaluations.append(
-                evaluate(
-                    checkpoint, path, corpus, arguments.part,
-                    arguments.stride, arguments.device, progress,
-                )
-            )  # fmt: skip
-        if arguments.where:
-            documents = corpus.documents(arguments.part)
-            context_length = checkpoint.config.context_length
-            found.append(break_down(documents, evaluations[-1].losses, context_length))
+        evaluations.append(_evaluated(str(path), checkpoint, corpus, arguments))
     baselines = _baselines(corpus, arguments.part)
     if arguments.json is not None:
         with opened(arguments.json) as output:
-            output.write(as_json(evaluations, baselines, found) + "\n")
-    if arguments.json != "-":
-        _print(evaluations, baselines, found)
+            output.write(as_json(evaluations, baselines) + "\n")
+    if arguments.report is not None:
+        with opened(arguments.report) as output:
+            output.write(report(evaluations, baselines))
+    if STDIN not in (arguments.json, arguments.report):
+        print_evaluations(_console(), evaluations, baselines)
     return 0
+
+
+def _evaluated(
+    path: str, checkpoint: Checkpoint, corpus: SplitCorpus, arguments: argparse.Namespace
+) -> Evaluation:
+    samples = SampleConfig(
+        num_samples=arguments.num_samples, max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature, seed=arguments.seed,
+    )  # fmt: skip
+    everything = arguments.report is not None
+    with progress_bar(f"evaluating {path}") as progress:
+        return evaluate(
+            checkpoint,
+            path,
+            corpus,
+            arguments.part,
+            stride=arguments.stride,
+            device=arguments.device,
+            breakdown=arguments.where or everything,
+            copying=samples if arguments.copying or everything else None,
+            progress=progress,
+        )
 
 
 def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
@@ -110,98 +156,18 @@ def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     tokenizer = CharTokenizer.from_text(*train, *texts)
     known, text = (encode_documents(documents, tokenizer) for documents in (train, texts))
     ngrams = counted(known, text, len(tokenizer.vocabulary))
-    baselines = [*ngrams, *compressed(train, texts)]
+    baselines = []
+    with progress_bar("counting and compressing") as progress:
+        for one in (*ngrams, *compressed(train, texts)):
+            baselines.append(one)
+            progress(len(baselines), 1 + MAX_ORDER + len(COMPRESSORS) + 1)
     if part == "val" and corpus.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256):
         baselines += PUBLISHED
     return baselines
 
 
-def _print(
-    evaluations: list[Evaluation], baselines: list[Baseline], found: list[Breakdown]
-) -> None:
+def _console() -> Console:
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
-    first = evaluations[0]
-    console.print(f"{first.characters:,} characters of the {first.part} part, nats per character\n")
-    console.print(as_table(evaluations, baselines))
-    for one in evaluations:
-        console.print(f"\n{one.checkpoint}")
-        console.print(f"  {verdict(one.block_nats, baselines)}")
-        for line in notes(one):
-            console.print(f"  {line}")
-    for one, where in zip(evaluations, found, strict=False):
-        console.print(f"\nWhere the loss of {one.checkpoint} is")
-        for kind, groups in where.groups.items():
-            console.print(groups_table(kind, groups))
-        console.print("\nThe most surprising passages")
-        console.print(passages_table(where.passages))
-
-
-def groups_table(kind: str, groups: list[Group]) -> Table:
-    """Return one line per group."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(kind, min_width=24)
-    for name in ("characters", "nats", "of the loss"):
-        table.add_column(name, justify="right")
-    for one in groups:
-        table.add_row(one.name, f"{one.characters:,}", f"{one.nats:.4f}", f"{one.share:.1%}")
-    return table
-
-
-def passages_table(passages: list[Passage]) -> Table:
-    """Return one line per passage."""
-    table = Table("nats", "at", Column("", overflow="fold"), box=None, pad_edge=False)
-    for one in passages:
-        # As Python writes it, so that line breaks do not end the row.
-        table.add_row(f"{one.nats:.3f}", f"{one.start:,}", Text(repr(one.text)))
-    return table
-
-
-def as_table(evaluations: list[Evaluation], baselines: list[Baseline]) -> Table:
-    """Return all models in one table, the best first."""
-    rows = [(one.nats, one.name, one.note, "") for one in baselines]
-    for one in evaluations:
-        rows.append((one.block_nats, one.checkpoint, "in blocks of the context", "bold"))
-        sliding = f"sliding window, {one.stride} new characters each"
-        rows.append((one.sliding_nats, one.checkpoint, sliding, "bold"))
-    table = Table(box=None, pad_edge=False)
-    for name in ("nats", "bits", "perplexity"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("model", overflow="fold")
-    table.add_column("", overflow="fold")
-    for nats, name, note, style in sorted(rows):
-        figures = f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{math.exp(nats):.3f}"
-        table.add_row(*figures, name, note, style=style)
-    return table
-
-
-def notes(one: Evaluation) -> list[str]:
-    """Return what else is to be known about an evaluation."""
-    found = [] if one.warning is None else [f"not the data of its training: {one.warning}"]
-    if one.agrees:
-        found.append(f"its stored val_loss, {one.stored_val_loss:.6f}, is the same")
-    elif one.agrees is False:
-        found.append(
-            f"its stored val_loss is {one.stored_val_loss:.6f}, recomputed {one.block_nats:.6f}: "
-            "another device or precision"
-        )
-    return found
-
-
-def as_json(
-    evaluations: list[Evaluation], baselines: list[Baseline], found: list[Breakdown]
-) -> str:
-    """Return everything but the losses of single characters as one JSON object."""
-    content: dict[str, Any] = {
-        "evaluations": [{**asdict(one), "agrees": one.agrees} for one in evaluations],
-        "baselines": [one._asdict() for one in baselines],
-    }
-    for one in content["evaluations"]:
-        del one["losses"]
-    for one, where in zip(content["evaluations"], found, strict=False):
-        one["where"] = {
-            kind: [group._asdict() for group in groups] for kind, groups in where.groups.items()
-        }
-        one["passages"] = [passage._asdict() for passage in where.passages]
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return console

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.commands.recipes import FOLDER
-from shakespeare_lm.commands.shared import prepare_console
+from shakespeare_lm.commands.standard_streams import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import counted, verdict

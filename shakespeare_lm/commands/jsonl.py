@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from shakespeare_lm.commands.json_request import Request, read_request
-from shakespeare_lm.commands.shared import STDIN, stdin
+from shakespeare_lm.commands.text_files import STDIN, stdin
 from shakespeare_lm.completion.completer import Completer
 
 # Lines of a file that are completed together and then written. Those of stdin are answered one by

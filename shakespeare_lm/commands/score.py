@@ -13,14 +13,10 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from shakespeare_lm.commands.shared import (
-    add_model_options,
-    load_completer,
-    opened,
-    progress_bar,
-    read_text,
-    run,
-)
+from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.model_options import add_model_options, load_completer
+from shakespeare_lm.commands.progress_bar import progress_bar
+from shakespeare_lm.commands.text_files import opened, read_text
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
 from shakespeare_lm.invocation import command_line

@@ -6,7 +6,7 @@ only count, compressors, and what others have published for the validation part 
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,8 @@ MAX_ORDER = 8
 _ADAPTIVE = "adaptive: learns while it reads"
 
 
-class Baseline(NamedTuple):
+@dataclass(frozen=True)
+class Baseline:
     """What another model needs for the same characters.
 
     Args:

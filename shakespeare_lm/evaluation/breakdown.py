@@ -7,7 +7,7 @@ kind.
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,14 @@ Labels = NDArray[np.str_]
 
 # A line like "ROMEO:" that begins a speech.
 _SPEAKER = re.compile(r"^[A-Z][^\n:]{0,40}:$", re.MULTILINE)
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _LAST_PLACE = 6
+POSITION = "position in the context"
 _PASSAGE_CHARACTERS = 60
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Characters that have something in common.
 
     Args:
@@ -39,7 +41,8 @@ class Group(NamedTuple):
     share: float
 
 
-class Passage(NamedTuple):
+@dataclass(frozen=True)
+class Passage:
     """A piece of the text.
 
     Args:
@@ -53,11 +56,12 @@ class Passage(NamedTuple):
     nats: float
 
 
-class Breakdown(NamedTuple):
+@dataclass(frozen=True)
+class Breakdown:
     """Where the loss is.
 
     Args:
-        groups: by kind: position, class, place in the word, document.
+        groups: by kind: position in the context, class, place in the word, document.
         passages: that surprise the model most.
     """
 
@@ -75,7 +79,7 @@ def break_down(documents: Sequence[str], losses: Nats, context_length: int) -> B
     """
     text, lengths = "".join(documents), [len(document) for document in documents]
     groups = {
-        "position in the context": by_position(losses, lengths, context_length),
+        POSITION: by_position(losses, lengths, context_length),
         "character": by_class(text, losses),
         "place in the word": by_place_in_word(text, losses),
     }
@@ -119,7 +123,7 @@ def _class_of(character: str) -> str:
 def by_place_in_word(text: str, losses: Nats) -> list[Group]:
     """Group letters by their place in the word, from 1."""
     labels = np.full(len(text), "between words", dtype="U20")
-    for found in _WORD.finditer(text):
+    for found in WORD.finditer(text):
         for place, position in enumerate(range(*found.span()), start=1):
             last = place >= _LAST_PLACE
             labels[position] = f"letter {_LAST_PLACE} or later" if last else f"letter {place}"

@@ -50,3 +50,10 @@ def run_complete(
         return code, out.buffer.getvalue().decode(), capfd.readouterr().err
 
     return run
+
+
+def replace_stdout(monkeypatch: pytest.MonkeyPatch) -> io.TextIOWrapper:
+    """Replace the standard output by one that, like a bad terminal, claims to know only ASCII."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    return stream

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shakespeare_lm.commands.evaluate import main
+from shakespeare_lm.completion.completer import Completer
 from tests.conftest import Fit
 
 
@@ -23,7 +24,16 @@ def test_the_newest_runs_best_stands_in_a_sorted_table_with_its_verdict(
     assert output.startswith("3,767 characters of the val part, nats per character\n")
     rows = [line.split() for line in output.splitlines() if line[:1].isdigit()][1:]
     assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
-    for name in ("uniform", "unigram", "2-gram", "8-gram", "zlib", "bzip2", "xz", str(run)):
+    for name in (
+        "uniform",
+        "unigram",
+        "2-gram",
+        "8-gram",
+        "zlib",
+        "bzip2",
+        "xz",
+        str(run.parents[1]),
+    ):
         assert name in output
     assert "nanoGPT" not in output  # whose figures are on another text
     assert ": worse than a" in output or ": better than a" in output
@@ -53,8 +63,33 @@ def test_where_the_loss_is_can_be_seen(run: Path, capsys: pytest.CaptureFixture[
     for heading in ("position in the context", "character", "place in the word", "surprising"):
         assert heading in output
     (found,) = json.loads(Path("a.json").read_text())["evaluations"]
-    assert sum(group["characters"] for group in found["where"]["character"]) == 3767
-    assert len(found["passages"]) == 20
+    assert sum(group["characters"] for group in found["breakdown"]["groups"]["character"]) == 3767
+    assert len(found["breakdown"]["passages"]) == 20
+
+
+SAMPLES = ("--num_samples=2", "--max_new_tokens=20", "--stride=16")
+
+
+def test_copies_are_looked_for_in_samples(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--copying", "--temperature=0.5", "--seed=3", "--json=a.json", *SAMPLES]) == 0
+    assert "copy? Substrings that stand in the training part" in capsys.readouterr().out
+    (found,) = json.loads(Path("a.json").read_text())["evaluations"]
+    completer = Completer.from_checkpoint(run)
+    expected = completer.complete("", 20, num_samples=2, seed=3, temperature=0.5)
+    assert found["copying"]["samples"] == expected
+
+
+def test_the_report_is_one_page_with_everything(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--report=a.html", *SAMPLES]) == 0
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert page.endswith("</html>\n")
+    for heading in ("Against what", "Where the loss is", "Does it copy?"):
+        assert f"<h2>{heading}</h2>" in page
+    capsys.readouterr()
+    assert main(["--report=-", *SAMPLES]) == 0
+    assert capsys.readouterr().out == page
 
 
 @pytest.mark.parametrize(
@@ -66,6 +101,9 @@ def test_where_the_loss_is_can_be_seen(run: Path, capsys: pytest.CaptureFixture[
         (["--stride", "0"], "stride is 0: expected a value >= 1"),
         (["--corpus", "short.txt"], "too few to split"),
         (["--device", "cuda"], "device is cuda: not available here"),
+        (["--copying", "--num_samples=0"], "num_samples is 0: expected a value >= 1"),
+        (["--copying", "--temperature=-1"], "temperature is -1.0: expected a value >= 0"),
+        (["--report", "none/a.html"], "none/a.html: No such file or directory"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(
@@ -78,6 +116,13 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     assert lines[-1].startswith("error: ")
     assert message in lines[-1]
     assert not Path("a.json").exists()
+
+
+def test_only_one_output_can_go_to_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--report=-", "--json=-"]) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.endswith("json and report are both -: only one can go to stdout\n")
 
 
 def test_the_output_is_never_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

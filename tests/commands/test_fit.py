@@ -16,7 +16,7 @@ import torch
 import yaml
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from shakespeare_lm.commands import shared
+from shakespeare_lm.commands import standard_streams
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.completion.completer import Completer
@@ -199,7 +199,7 @@ def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_th
         written(self, data)
 
     monkeypatch.setattr(RecordWriter, "write", write)
-    monkeypatch.setattr(threading, "excepthook", shared._thread_failed)
+    monkeypatch.setattr(threading, "excepthook", standard_streams._thread_failed)
     assert tiny_main("--max_steps=200", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "warning: the log cannot be written: No space left on device" in error

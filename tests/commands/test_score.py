@@ -1,17 +1,18 @@
 """The command `score` as its users meet it: figures, JSON, colours."""
 
-import io
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from shakespeare_lm.commands import shared
+from shakespeare_lm.commands import score
 from shakespeare_lm.commands.score import alternative_lines, coloured, main
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
@@ -95,40 +96,16 @@ def test_a_file_gets_no_colours(
     assert output.read_text().startswith("characters")
 
 
-class Terminal(io.TextIOWrapper):
-    def isatty(self) -> bool:
-        return True
+def test_progress_is_told(checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
 
+    @contextmanager
+    def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: seen.append((done, total))
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.0, True), (math.inf, False)])
-def test_what_takes_long_shows_its_progress_in_a_terminal(
-    checkpoint: Path,
-    text: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
-    shown: bool,
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(shared, "_SECONDS_WITHOUT_BAR", seconds)
-    terminal = Terminal(io.BytesIO(), encoding="utf-8", write_through=True)
-    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(score, "progress_bar", progress_bar)
     assert main(["--ckpt", str(checkpoint), str(text)]) == 0
-    drawn = terminal.buffer.getvalue().decode()
-    assert ("scoring" in drawn) == ("100%" in drawn) == shown
-    assert capsys.readouterr().out.startswith("characters")
-
-
-def test_without_a_terminal_there_is_no_progress(
-    checkpoint: Path,
-    text: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr(shared, "_SECONDS_WITHOUT_BAR", 0.0)
-    assert main(["--ckpt", str(checkpoint), str(text)]) == 0
-    assert capsys.readouterr().err == f"model: {checkpoint}\n"
+    assert seen[-1][0] == seen[-1][1] > 0
 
 
 def test_a_closed_pipe_ends_it_quietly(checkpoint: Path, text: Path) -> None:

@@ -7,7 +7,10 @@ import torch
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.evaluation.evaluation import Evaluation, SplitCorpus, evaluate
+from shakespeare_lm.evaluation.breakdown import break_down
+from shakespeare_lm.evaluation.copying import SampleConfig
+from shakespeare_lm.evaluation.evaluation import Evaluation, evaluate
+from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from tests.conftest import Fit
 
 TEXT = "To be, or not to be: that is the question.\nWhether it is nobler, who can tell?\n"
@@ -34,6 +37,21 @@ def test_it_finds_the_corpus_and_agrees_with_the_stored_val_loss(run: Path) -> N
     assert result.characters == len(TEXT) * 40 // 10 - 1
     assert result == evaluated(run)
     assert evaluated(run, stride=16).sliding_nats == pytest.approx(result.block_nats, abs=1e-6)
+
+
+def test_breakdown_and_copies_are_computed_when_they_are_asked_for(run: Path) -> None:
+    plain = evaluated(run)
+    assert plain.breakdown is None
+    assert plain.copying is None
+    samples = SampleConfig(num_samples=2, max_new_tokens=20)
+    on_val, on_train = (
+        evaluated(run, part=part, breakdown=True, copying=samples) for part in ("val", "train")
+    )
+    corpus = SplitCorpus(read_checkpoint(run))
+    assert on_val.breakdown == break_down(corpus.documents("val"), on_val.losses, 16)
+    assert [len(text) for text in on_val.copying.samples] == [20, 20]
+    # The training part is not held out: the validation part is the yardstick for it too.
+    assert on_train.copying == on_val.copying
 
 
 def test_other_parts_have_no_stored_loss_to_agree_with(run: Path) -> None:

@@ -275,10 +275,10 @@ MISTAKES = {
         "(assert |.*UserError)",
     ),
     "checkpoint_overwritten_by_output": Mistake(
-        "commands/shared.py",
+        "commands/text_files.py",
         'if Path(path).resolve().suffix == ".ckpt":',
         "if False:",
-        "tests/commands/test_shared.py::"
+        "tests/commands/test_text_files.py::"
         "test_no_output_overwrites_an_input_or_a_checkpoint_by_any_of_its_names",
     ),
     "last_short_window_dropped": Mistake(

@@ -1,0 +1,82 @@
+"""The text files that commands read and write; `-` stands for stdin and stdout.
+
+Enters: paths. Leaves: texts, and open files; mistakes are named before any work is done.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from shakespeare_lm.data.text import decode_utf8
+from shakespeare_lm.errors import UserError
+
+STDIN = "-"
+
+
+def read_text(path: str) -> str:
+    """Return the text of a UTF-8 file, or of stdin for `-`, with line feeds as line ends.
+
+    Raises:
+        UserError: if it is not UTF-8.
+        OSError: if the file cannot be read.
+    """
+    content = stdin().buffer.read() if path == STDIN else Path(path).read_bytes()
+    return decode_utf8(content, "stdin" if path == STDIN else path).replace("\r\n", "\n")
+
+
+def stdin() -> TextIO:
+    """Return the standard input.
+
+    Raises:
+        UserError: if the process was started without one.
+    """
+    if sys.stdin is None:
+        raise UserError("stdin is closed: nothing to read")
+    return sys.stdin
+
+
+def check_output(path: str | None, *inputs: str | Path | None) -> None:
+    """Refuse a file that cannot be made, is an input of the command or a checkpoint, before any
+    work is done for it; links are followed.
+
+    Raises:
+        UserError: if it is an input or a checkpoint.
+        OSError: if there is no such folder.
+    """
+    if path is None or path == STDIN:
+        return
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if not Path(path).exists():
+        return
+    for other in inputs:
+        if other and Path(other).exists() and Path(path).samefile(other):
+            raise UserError(f"output is {path}, which is an input: choose another file")
+    if Path(path).resolve().suffix == ".ckpt":
+        raise UserError(f"output is {path}, which is a checkpoint: choose another file")
+
+
+@contextmanager
+def opened(path: str | None) -> Iterator[TextIO]:
+    """Open a file for writing, or stdout for None and `-`; write errors name the file.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    try:
+        if path is None or path == STDIN:
+            yield sys.stdout
+            sys.stdout.flush()  # here, where `run` handles a closed pipe or a full disk
+            return
+        with Path(path).open(
+            "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+        ) as file:
+            yield file
+    except OSError as error:
+        # The error of a full disk has no file name.
+        error.filename = error.filename or ("stdout" if path in (None, STDIN) else path)
+        raise

@@ -1,0 +1,60 @@
+"""Whether a model copies: samples beside held-out text."""
+
+import pytest
+
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation.copying import SampleConfig, measure_copying
+from shakespeare_lm.evaluation.novelty import novelty
+from shakespeare_lm.network.transformer import CausalTransformer
+
+TRAIN = ["abcdefghij" * 20]
+HELD_OUT = ["jihgfedcba" * 20, "aabb"]
+
+
+@pytest.fixture
+def completer(transformer: CausalTransformer) -> Completer:
+    return Completer(transformer, CharTokenizer("abcdefghij"), context_length=8)
+
+
+def test_samples_are_those_of_the_completer_and_held_out_text_is_as_long(
+    completer: Completer,
+) -> None:
+    seen: list[tuple[int, int]] = []
+    config = SampleConfig(num_samples=3, max_new_tokens=30, temperature=0.5, seed=7)
+    found = measure_copying(
+        completer, TRAIN, HELD_OUT, config, lambda done, total: seen.append((done, total))
+    )
+    samples = completer.complete("", 30, num_samples=3, seed=7, temperature=0.5)
+    assert found.samples == samples
+    assert found.sampled == novelty(samples, TRAIN)
+    assert found.held_out == novelty([HELD_OUT[0][:90]], TRAIN)
+    assert seen[-1] == (30, 30)
+    assert found.prefix == 4
+    assert [(one.suffix, one.train, one.held_out) for one in found.extraction] == [
+        (32, 0.0, 0.0), (64, 0.0, 0.0),
+    ]  # fmt: skip
+    assert found == measure_copying(completer, TRAIN, HELD_OUT, config)
+
+
+def test_a_held_out_text_that_is_too_short_has_no_rate(completer: Completer) -> None:
+    config = SampleConfig(num_samples=1, max_new_tokens=5)
+    found = measure_copying(completer, TRAIN, ["ab"], config)
+    assert [one.held_out for one in found.extraction] == [None, None]
+    assert found.held_out.characters == 2
+
+
+@pytest.mark.parametrize("name", ["num_samples", "max_new_tokens"])
+def test_no_samples_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0: expected a value >= 1"):
+        SampleConfig(**{name: 0})
+
+
+def test_too_many_samples_and_a_wrong_temperature_are_refused(completer: Completer) -> None:
+    for config, message in (
+        (SampleConfig(num_samples=1025), "num_samples is 1025: expected at most 1024"),
+        (SampleConfig(temperature=-1), "temperature is -1: expected a value >= 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            measure_copying(completer, TRAIN, HELD_OUT, config)
