@@ -16,13 +16,12 @@ from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.evaluation_tables import as_json, print_evaluations
 from shakespeare_lm.commands.exit_code import run
 from shakespeare_lm.commands.progress_bar import progress_bar
-from shakespeare_lm.commands.text_files import STDIN, check_output, opened
+from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
 from shakespeare_lm.data.documents import encode_documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.baselines import (
-    MAX_ORDER,
     PUBLISHED,
     Baseline,
     compressed,
@@ -119,11 +118,9 @@ def evaluate_all(arguments: argparse.Namespace) -> int:
         evaluations.append(_evaluated(str(path), checkpoint, corpus, arguments))
     baselines = _baselines(corpus, arguments.part)
     if arguments.json is not None:
-        with opened(arguments.json) as output:
-            output.write(as_json(evaluations, baselines) + "\n")
+        write_text(arguments.json, as_json(evaluations, baselines) + "\n")
     if arguments.report is not None:
-        with opened(arguments.report) as output:
-            output.write(report(evaluations, baselines))
+        write_text(arguments.report, report(evaluations, baselines))
     if STDIN not in (arguments.json, arguments.report):
         print_evaluations(_console(), evaluations, baselines)
     return 0
@@ -155,12 +152,16 @@ def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     train, texts = corpus.parts.train, corpus.documents(part)
     tokenizer = CharTokenizer.from_text(*train, *texts)
     known, text = (encode_documents(documents, tokenizer) for documents in (train, texts))
-    ngrams = counted(known, text, len(tokenizer.vocabulary))
-    baselines = []
-    with progress_bar("counting and compressing") as progress:
-        for one in (*ngrams, *compressed(train, texts)):
+    baselines: list[Baseline] = []
+    with progress_bar("counting n-grams") as progress:
+        try:
+            baselines += counted(known, text, len(tokenizer.vocabulary), progress)
+        except UserError as error:  # the memory: the rest is worth having without them
+            print(f"warning: without n-gram models: {error}", file=sys.stderr)
+    with progress_bar("compressing") as progress:
+        for number, one in enumerate(compressed(train, texts), start=1):
             baselines.append(one)
-            progress(len(baselines), 1 + MAX_ORDER + len(COMPRESSORS) + 1)
+            progress(number, len(COMPRESSORS) + 1)
     if part == "val" and corpus.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256):
         baselines += PUBLISHED
     return baselines

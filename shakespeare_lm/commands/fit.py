@@ -5,7 +5,7 @@ Enters: arguments. Leaves: a trained model in `lightning_logs/version_N/`.
 
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
+from shakespeare_lm.commands.progress_bar import progress_bar
 from shakespeare_lm.commands.recipes import FOLDER
 from shakespeare_lm.commands.standard_streams import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
@@ -77,7 +78,10 @@ def _verdict(cli: ShakespeareCLI) -> str | None:
     wanted = cli.config["compare_with_ngrams"] and not cli.stop_on_signal.number
     if loss is None or not wanted or len(train.ids) > _LONG_TEXT_CHARACTERS:
         return None
-    return verdict(float(loss), counted(train, val, len(cli.datamodule.vocabulary)))
+    with progress_bar("counting n-grams") as progress, suppress(UserError):  # too little memory
+        ngrams = list(counted(train, val, len(cli.datamodule.vocabulary), progress))
+        return verdict(float(loss), ngrams)
+    return None
 
 
 def _logs(trainer: Trainer) -> Path | None:

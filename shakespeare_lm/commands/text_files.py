@@ -80,3 +80,24 @@ def opened(path: str | None) -> Iterator[TextIO]:
         # The error of a full disk has no file name.
         error.filename = error.filename or ("stdout" if path in (None, STDIN) else path)
         raise
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a whole file, or leave what was there; `-` is stdout.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    target = Path(path).resolve()
+    if path == STDIN or (target.exists() and not target.is_file()):  # such as /dev/stdout
+        with opened(path) as output:
+            output.write(text)
+        return
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with opened(str(part)) as output:
+            output.write(text)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, path) from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.evaluation.compression import COMPRESSORS, Compressor, added_bits, ppmd
-from shakespeare_lm.evaluation.ngram import NGramModel
+from shakespeare_lm.evaluation.ngram import NGramModel, Progress
 
 MAX_ORDER = 8
 _ADAPTIVE = "adaptive: learns while it reads"
@@ -41,16 +41,22 @@ PUBLISHED = (
 )
 
 
-def counted(train: Documents, part: Documents, vocab_size: int) -> Iterator[Baseline]:
+def counted(
+    train: Documents, part: Documents, vocab_size: int, progress: Progress | None = None
+) -> Iterator[Baseline]:
     """Yield the uniform model, and n-gram models that were counted on the training part.
 
     Args:
         train: the training part.
         part: what they are evaluated on.
         vocab_size: the number of different characters.
+        progress: is called with the numbers of orders counted, and of all.
+
+    Raises:
+        UserError: if the training part is too long for this machine's memory.
     """
     yield Baseline("uniform", math.log(vocab_size), "every character equally likely")
-    model = NGramModel(*_arrays(train), vocab_size, MAX_ORDER)
+    model = NGramModel(*_arrays(train), vocab_size, MAX_ORDER, progress)
     predicted = _predicted(part)
     for order, values in enumerate(model.log_probabilities(*_arrays(part)), start=1):
         name = "unigram" if order == 1 else f"{order}-gram"
@@ -76,6 +82,8 @@ def verdict(nats: float, ngrams: Iterable[Baseline]) -> str:
     models = sorted((one for one in ngrams if one.name.endswith("-gram")), key=lambda one: one.nats)
     better = [one for one in models if one.nats < nats]
     worse = [one for one in models if one.nats >= nats]
+    if not models:
+        return f"{nats:.4f} nats per character"
     if not better:
         return f"{nats:.4f}: better than every n-gram; the best is {_named(models[0])}"
     if not worse:

@@ -9,7 +9,7 @@ often each n-gram occurs; the orders below it, how many different characters com
 all, every character is equally likely.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,10 @@ from shakespeare_lm.hardware import check_memory
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Progress = Callable[[int, int], None]
 
-# Measured: the arrays of one order, and the sort that makes them.
-_BYTES_PER_CHARACTER = 72
+# Measured: different n-grams of eight orders with their counts, and the sort of one order.
+_BYTES_PER_CHARACTER = 115
 
 
 class _Grams(NamedTuple):
@@ -30,16 +31,14 @@ class _Grams(NamedTuple):
 
     Args:
         codes: of each different n-gram, sorted: number of its context * vocab_size + last id.
-        last: where each first occurs: the position of its last character.
         counts: how often each occurs.
-        at: the number of the n-gram that ends at each position; -1 where a document is too short.
+        different: how many different characters come before each; of the highest order, none.
         num_contexts: how many different first n - 1 characters there can be.
     """
 
     codes: Ids
-    last: Ids
     counts: Ids
-    at: Ids
+    different: Ids
     num_contexts: int
 
 
@@ -51,16 +50,28 @@ class NGramModel:
         lengths: of the documents; an n-gram does not cross from one to the next.
         vocab_size: the number of different characters, seen or not.
         max_order: the longest n-gram.
+        progress: is called with the numbers of orders counted, and of all.
 
     Raises:
         UserError: if the text is too long for this machine's memory, or the order is less than 1.
     """
 
-    def __init__(self, ids: Ids, lengths: Sequence[int], vocab_size: int, max_order: int) -> None:
+    def __init__(
+        self,
+        ids: Ids,
+        lengths: Sequence[int],
+        vocab_size: int,
+        max_order: int,
+        progress: Progress | None = None,
+    ) -> None:
         check_at_least(1, max_order=max_order)
         check_memory(_BYTES_PER_CHARACTER * len(ids), "counting n-grams", "use a shorter text")
         self.vocab_size = vocab_size
-        self.orders = list(_count(ids, np.asarray(lengths, dtype=np.int64), vocab_size, max_order))
+        self.orders: list[_Grams] = []
+        counting = _count(ids, np.asarray(lengths, dtype=np.int64), vocab_size, max_order)
+        for self.orders in counting:
+            if progress is not None:
+                progress(len(self.orders), max_order)
 
     def log_probabilities(self, ids: Ids, lengths: Sequence[int]) -> Iterator[Floats]:
         """Yield, for each order from 1, the natural logarithm of the probability of every character
@@ -70,28 +81,34 @@ class NGramModel:
         place = _place_in_document(np.asarray(lengths, dtype=np.int64))
         context = np.zeros(len(ids), dtype=np.int64)  # the empty one has number 0
         for order, grams in enumerate(self.orders):
-            longer = self.orders[order + 1] if order + 1 < len(self.orders) else None
             gram = _find(grams.codes, context, ids, self.vocab_size)
             yield np.log(_interpolate(grams.counts, grams, gram, context, below, self.vocab_size))
-            if longer is not None:
-                different = np.bincount(grams.at[longer.last], minlength=len(grams.codes))
-                below = _interpolate(different, grams, gram, context, below, self.vocab_size)
+            if order + 1 < len(self.orders):
+                below = _interpolate(grams.different, grams, gram, context, below, self.vocab_size)
             context = _shift(gram, place > order)
 
 
-def _count(ids: Ids, lengths: Ids, vocab_size: int, max_order: int) -> Iterator[_Grams]:
+def _count(ids: Ids, lengths: Ids, vocab_size: int, max_order: int) -> Iterator[list[_Grams]]:
+    """Yield the orders counted so far, after each."""
     place = _place_in_document(lengths)
     context, num_contexts = np.zeros(len(ids), dtype=np.int64), 1  # the empty one has number 0
+    at = np.full(len(ids), -1)  # the number of the n-gram that ends at each position; -1 if none
+    orders: list[_Grams] = []
     for order in range(max_order):
         where = np.flatnonzero(context >= 0)
         codes, first, number, counts = np.unique(
             context[where] * vocab_size + ids[where],
             return_index=True, return_inverse=True, return_counts=True,
         )  # fmt: skip
-        at = np.full(len(ids), -1, dtype=np.int64)
+        if orders:  # each n-gram is another character before the shorter one that it ends with
+            shorter = orders[-1]
+            different = np.bincount(at[where[first]], minlength=len(shorter.codes))
+            orders[-1] = shorter._replace(different=different)
+        at = np.full(len(ids), -1)
         at[where] = number
-        yield _Grams(codes, where[first], counts, at, num_contexts)
+        orders.append(_Grams(codes, counts, np.zeros(0, dtype=np.int64), num_contexts))
         context, num_contexts = _shift(at, place > order), len(codes)
+        yield orders
 
 
 def _shift(gram: Ids, inside: NDArray[np.bool_]) -> Ids:

@@ -31,8 +31,11 @@ def loss_by_position(evaluations: Sequence[Evaluation], baselines: Sequence[Base
         if one.breakdown
     ]
     seen = [x for line in lines for x, _ in line.points]
-    best = min((one for one in baselines if one.name.endswith("-gram")), key=lambda one: one.nats)
-    lines.append(Line(f"{best.name}, overall", [(min(seen), best.nats), (max(seen), best.nats)]))
+    ngrams = [one for one in baselines if one.name.endswith("-gram")]
+    if ngrams:
+        best = min(ngrams, key=lambda one: one.nats)
+        ends = [(min(seen), best.nats), (max(seen), best.nats)]
+        lines.append(Line(f"{best.name}, overall", ends))
     losses = [y for line in lines for _, y in line.points]
     chart = line_chart(
         "Loss by position in the context",

@@ -7,6 +7,7 @@ import pytest
 
 from shakespeare_lm.commands.evaluate import main
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.evaluation import ngram
 from tests.conftest import Fit
 
 
@@ -116,6 +117,18 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     assert lines[-1].startswith("error: ")
     assert message in lines[-1]
     assert not Path("a.json").exists()
+
+
+def test_without_the_memory_for_n_grams_the_rest_is_shown(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngram, "_BYTES_PER_CHARACTER", 1 << 50)
+    assert main(["--report=a.html", *SAMPLES]) == 0
+    output, errors = capsys.readouterr()
+    assert "warning: without n-gram models: counting n-grams needs at least " in errors
+    assert "zlib" in output
+    assert "-gram" not in output
+    assert Path("a.html").exists()
 
 
 def test_only_one_output_can_go_to_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

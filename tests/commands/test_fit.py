@@ -23,6 +23,7 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data import datamodule
 from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation import ngram
 from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import OptimizerConfig
@@ -409,3 +410,16 @@ def test_training_needs_no_console_and_a_mistake_is_exit_code_1_all_the_same(
     assert "Traceback" not in errors
     assert (tmp_path / RUN / "checkpoints" / "last.ckpt").is_file()
     assert run("--max_steps=0")[0] == 1
+
+
+def test_the_end_says_where_the_loss_is_among_n_grams_unless_it_need_not_or_cannot(
+    tiny_main: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = re.compile(r"^\d\.\d{4}: worse than a 2-gram \(\d\.\d{4}\)$", re.MULTILINE)
+    assert tiny_main("--max_steps=1") == 0
+    assert verdict.search(capsys.readouterr().out)
+    assert tiny_main("--max_steps=1", "--compare_with_ngrams=false") == 0
+    assert not verdict.search(capsys.readouterr().out)
+    monkeypatch.setattr(ngram, "_BYTES_PER_CHARACTER", 1 << 50)
+    assert tiny_main("--max_steps=1") == 0  # the run is not lost for want of memory
+    assert not verdict.search(capsys.readouterr().out)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from shakespeare_lm.commands.text_files import check_output, opened, read_text, stdin
+from shakespeare_lm.commands.text_files import check_output, opened, read_text, stdin, write_text
 from shakespeare_lm.errors import UserError
 from tests.commands.conftest import RunComplete, replace_stdout
 
@@ -102,3 +102,37 @@ def test_no_output_overwrites_an_input_or_a_checkpoint_by_any_of_its_names(tmp_p
             check_output(str(output), str(path))
     for fine in (None, "-", str(tmp_path / "new.txt"), str(tmp_path / "new.ckpt")):
         check_output(fine, str(path), str(tmp_path / "none.txt"))
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.html"
+    write_text(str(path), "first é")
+    assert path.read_text(encoding="utf-8") == "first é"
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write_text(str(path), "second")
+    assert caught.value.filename == str(path)
+    assert path.read_text(encoding="utf-8") == "first é"
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    write_text("-", "to stdout")
+    assert capsys.readouterr().out == "to stdout"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        write_text("/dev/full", "text")
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        check_output(str(tmp_path / "none" / "a.txt"))
+    assert caught.value.filename == str(tmp_path / "none" / "a.txt")

@@ -46,3 +46,7 @@ NGRAMS = [
 )
 def test_the_verdict_places_a_loss_between_two_n_grams(nats: float, sentence: str) -> None:
     assert verdict(nats, NGRAMS) == sentence
+
+
+def test_without_n_gram_models_there_is_no_verdict() -> None:
+    assert verdict(1.5, [Baseline("zlib", 2.0)]) == "1.5000 nats per character"

@@ -109,6 +109,13 @@ def test_short_and_empty_documents_have_no_long_n_grams() -> None:
         assert all(0 < value < 1 for value in found)
 
 
+def test_progress_is_told_after_each_order() -> None:
+    seen: list[tuple[int, int]] = []
+    ids = np.array([0, 1, 0, 1])
+    NGramModel(ids, [4], 2, 3, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_text_too_long_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sysconf", lambda _: 100)  # 10,000 bytes
     with pytest.raises(UserError, match=r"counting n-grams needs at least .*: use a shorter text"):
