@@ -24,6 +24,13 @@ def check_at_least(minimum: int, **values: float) -> None:
             raise UserError(f"{name} is {value}: expected a value >= {minimum}")
 
 
+def check_at_most(maximum: int, **values: float) -> None:
+    """Raise a `UserError` that names the first value above the maximum."""
+    for name, value in values.items():
+        if value > maximum:
+            raise UserError(f"{name} is {value}: expected at most {maximum}")
+
+
 def check_positive(**values: float) -> None:
     """Raise a `UserError` that names the first value that is not positive and finite."""
     for name, value in values.items():

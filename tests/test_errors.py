@@ -12,6 +12,7 @@ from shakespeare_lm.errors import (
     UserError,
     as_list,
     check_at_least,
+    check_at_most,
     check_axes,
     check_choice,
     check_fraction,
@@ -220,3 +221,9 @@ def test_a_huge_value_makes_a_short_message(value: object) -> None:
 )
 def test_an_error_is_printed_as_one_line(error: BaseException, line: str) -> None:
     assert one_line(error) == line
+
+
+def test_a_value_above_the_maximum_is_named() -> None:
+    check_at_most(3, a=3, b=-1)
+    with pytest.raises(UserError, match="b is 4: expected at most 3"):
+        check_at_most(3, a=3, b=4)

@@ -45,12 +45,17 @@ def check_output(path: str | None, *inputs: str | Path | None) -> None:
 
     Raises:
         UserError: if it is an input or a checkpoint.
-        OSError: if there is no such folder.
+        OSError: if it is a folder, or there is none that it could be in.
     """
     if path is None or path == STDIN:
         return
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    for error, fails in (
+        (errno.ENOENT, not Path(path).parent.is_dir()),
+        (errno.EISDIR, Path(path).is_dir()),
+        (errno.EACCES, not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK)),
+    ):
+        if fails:
+            raise OSError(error, os.strerror(error), path)
     if not Path(path).exists():
         return
     for other in inputs:

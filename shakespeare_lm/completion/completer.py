@@ -20,7 +20,14 @@ from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
 from shakespeare_lm.completion.scoring import Progress, Score, score_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer, Unknown
-from shakespeare_lm.errors import UserError, as_list, check_at_least, check_choice, check_type
+from shakespeare_lm.errors import (
+    UserError,
+    as_list,
+    check_at_least,
+    check_at_most,
+    check_choice,
+    check_type,
+)
 from shakespeare_lm.hardware import DTYPES, choose_device
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
@@ -30,7 +37,7 @@ from shakespeare_lm.network.transformer import CausalTransformer
 _EMPTY_PROMPT = "\n"
 # More prompts than this are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
-_MAX_SAMPLES = 1024
+MAX_SAMPLES = 1024
 
 
 class TextKeywords(TypedDict, total=False):
@@ -227,8 +234,7 @@ class Completer:
         check_type(str, prompt=prompt)
         _check_numbers(max_new_tokens, num_samples, seed)
         count = num_samples or 1
-        if count > _MAX_SAMPLES:
-            raise UserError(f"num_samples is {count}: expected at most {_MAX_SAMPLES}")
+        check_at_most(MAX_SAMPLES, num_samples=count)
         pieces = self._pieces([prompt] * count, _seeds(seed, count), max_new_tokens, options)
         return pieces if num_samples else (piece for (piece,) in pieces if piece)
 

@@ -8,8 +8,9 @@ person: what it shares with the training part is the language, and not a copy.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.completion.completer import MAX_SAMPLES, Completer
+from shakespeare_lm.completion.sampling import SamplingOptions
+from shakespeare_lm.errors import check_at_least, check_at_most
 from shakespeare_lm.evaluation.extraction import SUFFIXES, extraction_rates
 from shakespeare_lm.evaluation.novelty import Novelty, novelty
 
@@ -35,6 +36,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, num_samples=self.num_samples, max_new_tokens=self.max_new_tokens)
+        check_at_most(MAX_SAMPLES, num_samples=self.num_samples)
+        SamplingOptions(temperature=self.temperature)
 
 
 @dataclass(frozen=True)

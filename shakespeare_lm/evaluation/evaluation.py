@@ -16,6 +16,7 @@ from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.documents import Documents, encode_documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.breakdown import Breakdown, break_down
 from shakespeare_lm.evaluation.copying import Copying, SampleConfig, measure_copying
 from shakespeare_lm.evaluation.losses import Nats, character_losses
@@ -144,9 +145,12 @@ def encode(documents: list[str], tokenizer: CharTokenizer) -> Documents:
     Raises:
         UserError: for a character that the model does not know.
     """
-    for document in documents:
-        if unknown := set(document) - set(tokenizer.vocabulary):
-            tokenizer.encode(min(unknown))  # which names it
+    if unknown := set().union(*documents) - set(tokenizer.vocabulary):
+        one = min(unknown)
+        raise UserError(
+            f"the text has characters that the model does not know, such as {one!r} "
+            f"(U+{ord(one):04X}): choose another corpus"
+        )
     return encode_documents(documents, tokenizer)
 
 

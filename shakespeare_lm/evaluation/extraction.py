@@ -30,7 +30,9 @@ def extraction_rates(
     pieces = [documents[i][start : start + size] for i, start in _places(documents, size, seed)]
     if not pieces:
         return [None] * len(SUFFIXES)
-    made = completer.complete([piece[:prefix] for piece in pieces], max(SUFFIXES), temperature=0)
+    made = completer.complete(
+        [piece[:prefix] for piece in pieces], max(SUFFIXES), temperature=0, unknown="skip"
+    )
     return [
         sum(
             text[:length] == piece[prefix : prefix + length]

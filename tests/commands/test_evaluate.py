@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from shakespeare_lm.commands.evaluate import main
 from shakespeare_lm.completion.completer import Completer
@@ -101,6 +102,10 @@ def test_the_report_is_one_page_with_everything(
         (["--part", "test"], "the test part is empty: test_fraction is 0.0"),
         (["--stride", "0"], "stride is 0: expected a value >= 1"),
         (["--corpus", "short.txt"], "too few to split"),
+        (["--corpus", "empty.txt"], "empty.txt is empty"),
+        (["--ckpt", "other.ckpt"], "other.ckpt is a checkpoint of another program"),
+        (["--ckpt", "short.txt"], "short.txt is damaged or not a checkpoint"),
+        (["--report", "."], ".: Is a directory"),
         (["--device", "cuda"], "device is cuda: not available here"),
         (["--copying", "--num_samples=0"], "num_samples is 0: expected a value >= 1"),
         (["--copying", "--temperature=-1"], "temperature is -1.0: expected a value >= 0"),
@@ -111,6 +116,8 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     run: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     Path("short.txt").write_text("ab")
+    Path("empty.txt").write_text("")
+    torch.save({"model": {}}, "other.ckpt")
     capsys.readouterr()
     assert main([*options, "--json=a.json"]) == 1
     lines = capsys.readouterr().err.splitlines()

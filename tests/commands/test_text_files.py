@@ -1,6 +1,7 @@
 """Text in and out: UTF-8, `-`, and what must not be overwritten."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,12 @@ def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError) as caught:
         check_output(str(tmp_path / "none" / "a.txt"))
     assert caught.value.filename == str(tmp_path / "none" / "a.txt")
+    with pytest.raises(IsADirectoryError):
+        check_output(str(tmp_path))
+
+
+@pytest.mark.skipif(os.access("/proc/version", os.W_OK), reason="this user may write everywhere")
+def test_what_may_not_be_written_is_named_before_any_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        check_output(str(tmp_path / "a.txt"))

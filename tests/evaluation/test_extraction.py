@@ -16,7 +16,7 @@ class Memory:
         self.text, self.mistake_at = text, mistake_at
 
     def complete(self, prompts: Sequence[str], length: int, **options: Any) -> list[str]:
-        assert options == {"temperature": 0}
+        assert options == {"temperature": 0, "unknown": "skip"}
         made = [self.text[self.text.index(prompt) + len(prompt) :][:length] for prompt in prompts]
         at = self.mistake_at
         return made if at is None else [text[:at] + "?" + text[at + 1 :] for text in made]
