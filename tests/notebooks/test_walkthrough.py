@@ -1,0 +1,137 @@
+"""The notebook is short, committed with its outputs, and runs from top to bottom."""
+
+import ast
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shakespeare_lm.data.corpus import DATA_DIR_VARIABLE, NAMED_CORPORA
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "walkthrough.ipynb"
+CONTENT = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+CELLS: list[dict[str, Any]] = CONTENT["cells"]
+PROSE = [cell for cell in CELLS if cell["cell_type"] == "markdown"]
+CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
+
+# Run after the last cell: what the prose says about the results.
+FACTS = """
+import json
+print(json.dumps({"vocab_size": tokenizer.vocab_size, "fresh": fresh_loss, **nats_of}))
+"""
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def printed(cell: dict[str, Any]) -> str:
+    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+
+
+def pictures(cell: dict[str, Any]) -> list[str]:
+    found = [output["data"].get("image/png") for output in cell["outputs"] if "data" in output]
+    return [picture for picture in found if picture]
+
+
+def name(cell: dict[str, Any]) -> str:
+    return str(cell["id"])
+
+
+def test_it_has_fewer_than_60_cells_and_both_kinds() -> None:
+    assert len(CELLS) < 60
+    assert len(PROSE) > 20
+    assert len(CODE) > 20
+
+
+@pytest.mark.parametrize("cell", PROSE, ids=name)
+def test_each_prose_cell_has_fewer_than_80_words(cell: dict[str, Any]) -> None:
+    assert 0 < len(source(cell).split()) < 80
+
+
+@pytest.mark.parametrize("cell", CODE, ids=name)
+def test_each_code_cell_is_python_and_fits_on_a_screen(cell: dict[str, Any]) -> None:
+    without_magics = re.sub(r"^(\s*)%.*$", r"\1pass", source(cell), flags=re.MULTILINE)
+    ast.parse(without_magics)
+    assert len(source(cell).splitlines()) <= 40
+
+
+@pytest.mark.parametrize("cell", CODE, ids=name)
+def test_each_code_cell_has_a_visible_result_and_no_error(cell: dict[str, Any]) -> None:
+    assert printed(cell) or pictures(cell)
+    for output in cell["outputs"]:
+        assert output["output_type"] in ("stream", "display_data")
+        assert output.get("name", "stdout") == "stdout"  # no warnings
+
+
+def test_its_outputs_come_from_one_run_from_top_to_bottom() -> None:
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+
+
+def test_its_outputs_come_from_tiny_shakespeare() -> None:
+    output = "".join(map(printed, CODE))
+    assert "66 ids: 65 characters and padding" in output
+    assert "ln 66 = 4.1897\nby hand 4.1897, by the package 4.1897" in output
+
+
+def test_nothing_in_it_tells_where_or_when_it_ran() -> None:
+    text = json.dumps([[source(cell) for cell in CELLS], [printed(cell) for cell in CODE]])
+    assert not re.search(r"/(work|tmp|home|root|usr|Users)/|site-packages|Warning", text)
+    assert set(CONTENT["metadata"]) == {"kernelspec", "language_info"}
+    assert CONTENT["metadata"]["kernelspec"]["name"] == "python3"
+    assert CONTENT["metadata"]["language_info"] == {"name": "python"}
+    for cell in CELLS:
+        assert cell["metadata"] == {}, name(cell)
+        for output in cell.get("outputs", []):
+            assert not output.get("metadata"), name(cell)
+
+
+def test_it_has_pictures_and_is_small() -> None:
+    assert len([picture for cell in CODE for picture in pictures(cell)]) >= 12
+    assert NOTEBOOK.stat().st_size < 1_500_000
+
+
+def test_every_link_leads_to_a_file() -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)", "".join(map(source, PROSE)))
+    assert len(links) >= 9
+    for target in links:
+        assert (NOTEBOOK.parent / target).exists(), target
+
+
+@pytest.mark.slow
+def test_it_runs_from_top_to_bottom_and_what_it_says_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the notebook draws with matplotlib")
+    pytest.importorskip("ipykernel", reason="the notebook runs in ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient runs the notebook")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat reads the notebook")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run at the same time
+    folder = Path(os.environ.get(DATA_DIR_VARIABLE) or "data").resolve()
+    real_text = (folder / NAMED_CORPORA["tinyshakespeare"].file_name).is_file()
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    if real_text:
+        monkeypatch.setenv(DATA_DIR_VARIABLE, str(folder))
+    else:
+        call = 'ShakespeareDataModule("'  # without tiny Shakespeare, "auto" would download it
+        (cell,) = [cell for cell in notebook.cells if f'{call}auto"' in cell.source]
+        cell.source = cell.source.replace(f'{call}auto"', f'{call}sample"')
+    notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
+    nbclient.NotebookClient(
+        notebook,
+        timeout=900,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()  # which raises the error of a cell
+    facts = json.loads(notebook.cells[-1].outputs[0].text)
+    assert facts["fresh"] == pytest.approx(math.log(facts["vocab_size"]), abs=1e-5)
+    ours = facts["our transformer"]
+    if real_text:
+        assert facts["vocab_size"] == 66
+        assert facts["7-gram"] < ours < facts["3-gram"] < facts["2-gram"]
+    else:
+        assert ours < facts["unigram"]
