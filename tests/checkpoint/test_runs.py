@@ -153,8 +153,10 @@ def test_a_damaged_last_falls_back_to_the_newest_that_is_not_and_says_so(
     with pytest.warns(UserWarning, match=r"resuming from .*version_0/.*last\.ckpt") as warned:
         assert resolve_checkpoint("last", tmp_path).path == older / "last.ckpt"
     assert len(warned) == 2
+    later = (newer / "best.ckpt").stat().st_mtime + 1  # file systems may tell times coarsely
     for path in older.iterdir():
         path.write_bytes(b"")
+        os.utime(path, (later, later))
     with pytest.raises(UserError, match=r"version_0/checkpoints/last\.ckpt is damaged"):
         resolve_checkpoint("last", tmp_path)
 
