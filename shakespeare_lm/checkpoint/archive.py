@@ -16,7 +16,7 @@ EXPECTED = "expected a .ckpt file written by training"
 # A large model's tree of names and sizes takes a tenth of these.
 _MAX_PICKLE_BYTES = 16 << 20
 _MAX_OPERATIONS = 1_000_000
-_TYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool")
+_TYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Byte", "Bool")
 _HARMLESS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",

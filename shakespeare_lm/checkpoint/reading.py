@@ -15,12 +15,15 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 
 # Raised when older programs would misread what newer ones write. Checkpoints without a number are
 # those before 0.1.0, which are read as 1.
 FORMAT = 1
 FORMAT_KEY = "shakespeare_lm_format"
 
+# What older checkpoints of this format do not name, with the value that it had.
+_ADDED_OPTIONS = {"memory_order": 0}
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _PLAIN = str | int | float | None  # bool is an int
@@ -59,6 +62,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if str(name).startswith(_WEIGHTS_PREFIX)
     }
     hyperparameters = content["hyper_parameters"]
+    for name, value in _ADDED_OPTIONS.items():
+        hyperparameters.setdefault(name, value)
     _check_size(content["state_dict"], hyperparameters, path)
     try:
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
@@ -66,6 +71,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         with torch.device("meta"):  # shapes without memory
             network = build_network(tokenizer.vocab_size, config, initialise=False)
             expected = network.state_dict()
+        if isinstance(network, MemoryTransformer):
+            for name in ("ngrams.text", "ngrams.lengths"):
+                expected[name] = weights.get(name, expected[name])
+            network.ngrams.check_state(expected["ngrams.text"], expected["ngrams.lengths"])
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
     _check_shapes(expected, weights, path)
@@ -92,7 +101,7 @@ def _check_is_ours(checkpoint: object, path: str | Path) -> None:
     hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     complete = (
         isinstance(hyperparameters, dict)
-        and all(name in hyperparameters for name in NETWORK_OPTIONS)
+        and all(name in hyperparameters for name in NETWORK_OPTIONS if name not in _ADDED_OPTIONS)
         and isinstance(hyperparameters.get("vocabulary"), str)
         and isinstance(checkpoint.get("state_dict"), dict)  # type: ignore[attr-defined]
     )
@@ -159,5 +168,7 @@ def _check_shapes(
             raise UserError(
                 f"{path} does not hold a working model: {name} has shape {shape}, expected {wanted}"
             )
+        if name.startswith("ngrams."):
+            continue  # checked before
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise UserError(f"{path} does not hold a working model: {name} has non-finite values")

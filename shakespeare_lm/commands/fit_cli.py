@@ -40,10 +40,13 @@ from shakespeare_lm.training.checkpointing import (
     LastCheckpoint,
 )
 from shakespeare_lm.training.history import ValidationHistory
+from shakespeare_lm.training.hparams_tab import HparamsTab
 from shakespeare_lm.training.initial_weights import start_from
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.pictures import Pictures
 from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
 from shakespeare_lm.training.run_folder import RunConfig, check_run_name, logger_of_run
+from shakespeare_lm.training.step_metrics import StepMetrics
 from shakespeare_lm.training.stopping import (
     FinalValidation,
     RunTimer,
@@ -53,6 +56,7 @@ from shakespeare_lm.training.stopping import (
     StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
+from shakespeare_lm.training.tensorboard_layout import TensorBoardLayout
 
 _DESCRIPTION = (
     "Train a character-level transformer. Trainer options have short names too: --max_steps 500 is "
@@ -144,6 +148,13 @@ class ShakespeareCLI(LightningCLI):
             help="leave the state of the training out of best.ckpt",
         )
         add(
+            "--pictures",
+            type=bool,
+            default=True,
+            help="show attention, next characters, loss by position and embeddings in TensorBoard "
+            "at each validation",
+        )
+        add(
             "--compare_with_ngrams",
             type=bool,
             default=True,
@@ -229,11 +240,15 @@ class ShakespeareCLI(LightningCLI):
         saves = config["enable_checkpointing"] is not False
         self.stop_on_signal = StopOnSignal(self.last if saves else None)
         self.timer = RunTimer(config["max_time"])
-        callbacks: list[Callback] = [RunDescription(), StepAxis(), Throughput(), self.history]
+        callbacks: list[Callback] = [RunDescription(), Throughput(), StepMetrics()]
+        callbacks += [self.history, TensorBoardLayout(), HparamsTab(self.history)]
+        if self.config["pictures"]:
+            callbacks.append(Pictures())
         callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
             callbacks.append(StopWithoutImprovement(patience, self._restarted))
+        callbacks.append(StepAxis())  # after those that stop a run
         if config["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if saves:

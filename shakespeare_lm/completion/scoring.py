@@ -89,12 +89,13 @@ def score_ids(
 
 
 def predictions(
-    network: nn.Module, ids: Tensor, context_length: int, stride: int
+    network: nn.Module, ids: Tensor, context_length: int, stride: int, leave_out: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text.
 
     Each window after the first predicts `stride` characters: as many as the context is long are
-    separate blocks, as in training; 1 gives every character all of its context.
+    separate blocks, as in training; 1 gives every character all of its context. `leave_out` is for
+    a network that remembers this very text (see `NGramMemory`).
     """
     device = next(network.parameters()).device
     ids = ids.to(device).long()
@@ -104,8 +105,9 @@ def predictions(
     for first in range(0, len(starts), together):
         some = torch.tensor(starts[first : first + together], device=device)
         places = some[:, None] + torch.arange(context_length, device=device)
-        logits = network(ids[places.clamp(max=len(ids) - 1)])
+        inputs, targets = (ids[(places + i).clamp(max=len(ids) - 1)] for i in (0, 1))
+        logits = network(inputs, own=targets) if leave_out else network(inputs)
         # Each window predicts the characters that no window before it has predicted.
         new = torch.arange(context_length, device=device) >= kept - 1
         counted = (new | (some == 0)[:, None]) & (places + 1 < len(ids))
-        yield logits[counted], ids[places[counted] + 1]
+        yield logits[counted], targets[counted]

@@ -23,6 +23,7 @@ from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
 from shakespeare_lm.network.build import build_network
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 
 # The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
 _WINDOWS_PER_CONTEXT = 8
@@ -111,8 +112,11 @@ def evaluate(
     stored, precision = _stored_validation(checkpoint)
     comparable = part == "val" and corpus.difference is None
     bfloat16 = precision == "bf16-mixed"
-    blocks = character_losses(network, encoded, context_length, None, bfloat16, progress)
-    sliding = character_losses(network, encoded, context_length, stride, progress=progress)
+    remembered = part == "train" and isinstance(network, MemoryTransformer)
+    blocks, sliding = (
+        character_losses(network, encoded, context_length, step, fast, remembered, progress)
+        for step, fast in ((None, bfloat16), (stride, False))
+    )
     copied = None
     if copying is not None:
         completer = Completer(network, checkpoint.tokenizer, context_length)

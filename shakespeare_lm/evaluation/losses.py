@@ -25,6 +25,7 @@ def character_losses(
     context_length: int,
     stride: int | None = None,
     bfloat16: bool = False,
+    leave_out: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Nats:
     """Return the loss of every character, `[characters]`; NaN for the first of each document, which
@@ -38,6 +39,7 @@ def character_losses(
             blocks, as in `val_loss`. 1 gives every character all of its context, and takes as many
             times longer as the context is long.
         bfloat16: compute as training with `bf16-mixed` does.
+        leave_out: the network has a memory of this very text, and is not to look up the answers.
         progress: is called with the numbers of characters done, and in all.
 
     Raises:
@@ -54,7 +56,7 @@ def character_losses(
             if len(ids) < 2:
                 continue
             for logits, targets in predictions(
-                network, ids, context_length, min(stride, context_length)
+                network, ids, context_length, min(stride, context_length), leave_out
             ):
                 nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
                 losses[end : end + len(nats)] = nats.cpu().numpy()

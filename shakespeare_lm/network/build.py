@@ -1,4 +1,5 @@
-"""config -> network: the one place that decides between the transformer and the bigram table.
+"""config -> network: the one place that decides between the transformer, with a memory or without,
+and the bigram table.
 
 Training, completion and the check of a checkpoint all build their network here.
 """
@@ -11,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from shakespeare_lm.network.bigram import BigramTable
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
 
 Network = CausalTransformer | BigramTable
@@ -21,6 +23,8 @@ def build_network(vocab_size: int, config: NetworkConfig, initialise: bool = Tru
     with nullcontext() if initialise else _WithoutInitialisation():
         if config.network == "bigram":
             return BigramTable(vocab_size)
+        if config.memory_order:
+            return MemoryTransformer(vocab_size, config)
         return CausalTransformer(vocab_size, config)
 
 

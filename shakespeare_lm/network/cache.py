@@ -57,9 +57,11 @@ class KeyValueCache:
         self._reach = 0  # number of columns that the longest window fills
         self._rows = torch.arange(batch, device=like.device)
         self._columns = torch.arange(config.context_length, device=like.device)
-        width = config.previous_characters + config.context_length
+        # How many characters before the newest one the network looks up by themselves.
+        self._before = max(config.previous_characters, config.memory_order - 1)
+        width = self._before + config.context_length
         self._ids = torch.full((batch, width), padding_id, device=like.device)
-        self._nearest = torch.arange(config.previous_characters + 1, device=like.device)
+        self._nearest = torch.arange(self._before + 1, device=like.device)
 
     def begin(self, rows: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
         """Restart these rows with these windows, whose keys and values follow through `store`.
@@ -70,7 +72,7 @@ class KeyValueCache:
         time = max(map(len, windows))
         padded = [[*window] + [self.padding_id] * (time - len(window)) for window in windows]
         ids = torch.tensor(padded, dtype=torch.long, device=rows.device)
-        first = self.config.previous_characters
+        first = self._before
         self._ids[rows, first : first + time] = ids
         lengths = list(map(len, windows))
         self.positions[rows] = torch.tensor(lengths, device=rows.device) - 1
@@ -96,7 +98,8 @@ class KeyValueCache:
             ids: `[batch]`.
 
         Returns:
-            The newest ids of each window, `[batch, previous_characters + 1]`.
+            The newest ids of each window, `[batch, before + 1]`: as many as embeddings and n-grams
+            look up.
 
         Raises:
             UserError: if a window is full.
@@ -112,7 +115,7 @@ class KeyValueCache:
         return self._append_ids(ids)
 
     def _append_ids(self, ids: Tensor) -> Tensor:
-        before = self.config.previous_characters
+        before = self._before
         if self.mask is None:
             self._ids[:, self._reach - 1 + before] = ids
             return self._ids[:, self._reach - 1 : self._reach + before]

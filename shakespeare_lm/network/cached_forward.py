@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shakespeare_lm.network.attention import AttentionInputs
 from shakespeare_lm.network.cache import KeyValueCache
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
 
 
@@ -28,7 +29,7 @@ class CachedForward:
 
     def __init__(self, transformer: CausalTransformer, compile_step: bool = False) -> None:
         self.transformer = transformer
-        self._compiled: Callable[[KeyValueCache, Tensor], Tensor] | None = None
+        self._compiled: Callable[[KeyValueCache, Tensor, Tensor | None], Tensor] | None = None
         if compile_step:
             if transformer.head.weight.is_cuda:
                 how: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs
@@ -53,6 +54,8 @@ class CachedForward:
         ids, source = ids.unique(dim=0, return_inverse=True)
         network = self.transformer
         x = network.embed(network.pad_left(ids))
+        if isinstance(network, MemoryTransformer):
+            x = x + network.remember(ids)[0]
         x, rotation, mask = network.locate(x, slice(ids.shape[1]), None)
         for layer, block in enumerate(network.blocks):
             x = block(x, AttentionInputs(rotation, mask, cache.store(layer, rows, source)))
@@ -65,11 +68,17 @@ class CachedForward:
         """
         advance = self._compiled if cache.fixed_shape and self._compiled else self._advance
         with _without_onednn(cache.layers[0]):
-            return advance(cache, cache.append(ids))
+            recent = cache.append(ids)
+            newest = recent[:, -1 - self.transformer.config.previous_characters :]
+            if not isinstance(self.transformer, MemoryTransformer):
+                return advance(cache, newest, None)
+            read, first_logits = (one[:, -1:] for one in self.transformer.remember(recent))
+            return first_logits[:, 0] + advance(cache, newest, read)
 
-    def _advance(self, cache: KeyValueCache, newest: Tensor) -> Tensor:
+    def _advance(self, cache: KeyValueCache, newest: Tensor, added: Tensor | None) -> Tensor:
         network = self.transformer
-        x, rotation, mask = network.locate(network.embed(newest), cache.at, cache.mask)
+        x = network.embed(newest)
+        x, rotation, mask = network.locate(x if added is None else x + added, cache.at, cache.mask)
         for layer, block in enumerate(network.blocks):
             x = block(x, AttentionInputs(rotation, mask, cache.extend(layer)))
         logits: Tensor = network.head(network.final_norm(x))[:, 0]

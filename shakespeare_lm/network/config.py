@@ -7,7 +7,13 @@ them from this class.
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from shakespeare_lm.errors import UserError, check_at_least, check_fraction, check_types
+from shakespeare_lm.errors import (
+    UserError,
+    check_at_least,
+    check_at_most,
+    check_fraction,
+    check_types,
+)
 from shakespeare_lm.network.feed_forward import Activation
 from shakespeare_lm.network.positions import PositionKind
 
@@ -17,6 +23,8 @@ Norm = Literal["pre", "post"]
 # The sinusoidal table is not part of a checkpoint, so no file size limits the context length of a
 # checkpoint from somebody else: this does.
 _MAX_CONTEXT_LENGTH = 1 << 16
+# Longer n-grams of characters predict no better.
+_MAX_MEMORY_ORDER = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,8 @@ class NetworkConfig:
         scale_embedding: whether embeddings are multiplied by sqrt(d_model).
         previous_characters: how many preceding characters are embedded and added at each position,
             with one embedding table per distance.
+        memory_order: the longest n-gram of a frozen n-gram model of the training part, which the
+            network reads and starts its logits from; 0 for none.
         zero_init: whether residual projections, and a head that is not tied, start at zero, so that
             each block starts as the identity.
         dropout: fraction of embeddings and sub-layer outputs zeroed in training.
@@ -64,6 +74,7 @@ class NetworkConfig:
     tied_head: bool = False
     scale_embedding: bool = True
     previous_characters: int = 4
+    memory_order: int = 0
     zero_init: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -78,7 +89,10 @@ class NetworkConfig:
             d_model=self.d_model,
             d_feedforward=self.feedforward_width,
         )
-        check_at_least(0, previous_characters=self.previous_characters)
+        check_at_least(
+            0, previous_characters=self.previous_characters, memory_order=self.memory_order
+        )
+        check_at_most(_MAX_MEMORY_ORDER, memory_order=self.memory_order)
         check_fraction(dropout=self.dropout, attention_dropout=self.attention_dropout)
         if self.context_length > _MAX_CONTEXT_LENGTH:
             raise UserError(
@@ -105,7 +119,9 @@ class NetworkConfig:
         block = 4 * self.d_model**2 + 2 * self.d_model * self.feedforward_width
         tables = 1 + self.previous_characters + (0 if self.tied_head else 1)
         learned = self.context_length if self.positions == "learned" else 0
-        return self.num_layers * block + (tables * vocab_size + learned) * self.d_model
+        remembered = self.memory_order * (vocab_size + 1)
+        rows = tables * vocab_size + learned + remembered
+        return self.num_layers * block + rows * self.d_model
 
 
 NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkConfig))

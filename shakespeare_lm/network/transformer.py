@@ -117,7 +117,9 @@ class CausalTransformer(nn.Module):
         )
         return Block(attention, feed_forward, config.norm, config.dropout)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, attention_mask: Tensor | None = None, added: Tensor | None = None
+    ) -> Tensor:
         """Map ids `[batch, time]`, `time <= context_length`, to logits `[batch, time, vocab]`.
 
         Args:
@@ -125,6 +127,7 @@ class CausalTransformer(nn.Module):
                 influencing real positions, on the fastest attention path.
             attention_mask: `[batch, time]`, True for a real character; only needed for padding
                 anywhere else. Logits at masked positions are meaningless.
+            added: to the embeddings, `[batch, time, d_model]`.
 
         Raises:
             UserError: if there are more than `context_length` ids, or a tensor has other axes.
@@ -140,7 +143,8 @@ class CausalTransformer(nn.Module):
             check_axes("attention_mask", attention_mask.shape, "batch", "time")
             ids = ids.masked_fill(~attention_mask, self.padding_id)
             mask = causal_padding_mask(attention_mask)
-        x, rotation, mask = self.locate(self.embed(self.pad_left(ids)), slice(time), mask)
+        x = self.embed(self.pad_left(ids))
+        x, rotation, mask = self.locate(x if added is None else x + added, slice(time), mask)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, AttentionInputs(rotation, mask))

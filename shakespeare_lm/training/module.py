@@ -34,6 +34,7 @@ from shakespeare_lm.training.compatibility import (
     continue_schedule,
     warn_about_other_data,
 )
+from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import (
@@ -115,20 +116,25 @@ class ShakespeareLM(LightningModule):
             raise UserError(f"{checkpoint_path}: {one_line(error)[:200]}") from None
         return module if map_location is None else module.to(map_location)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
-        logits: Tensor = self.transformer(ids)
+    def forward(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; `own` is for a memory."""
+        memory = {"own": own} if self.config.memory_order else {}
+        logits: Tensor = self.transformer(ids, **memory)
         return logits
 
     def setup(self, stage: str) -> None:
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
+        if stage == "fit":
+            fill_memory(self.transformer, self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
-        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
+        logits = self(batch.inputs, own=batch.targets)
+        nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         if self.is_logged(self.global_step):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
+            self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -136,7 +142,8 @@ class ShakespeareLM(LightningModule):
         if dataloader_idx == 0:
             self._evaluate("val", batch, self.val_perplexity, progress_bar=True)
         else:
-            nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, batch.target_mask)
+            logits = self(batch.inputs, own=batch.targets)
+            nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             self._log_mean("train_eval_loss", nats, count)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -173,18 +180,6 @@ class ShakespeareLM(LightningModule):
         return torch.nn.utils.get_total_norm(
             [p.grad for p in self.parameters() if p.grad is not None]
         )
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.is_logged(self.global_step):
-            self.log("gradient_norm", self.gradient_norm(), batch_size=1)
-            self.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Keep Lightning 2.6.6 from writing old values again: it also writes at the step at which a
-        run stops, where nothing new has been logged.
-        """
-        if self.trainer.should_stop and not self.is_logged(self.global_step - 1):
-            cast(Any, self.trainer)._results.reset()
 
     def on_train_epoch_start(self) -> None:
         """Tell the loader which epoch begins. Lightning does not call this when a run is resumed

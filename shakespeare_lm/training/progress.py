@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich import get_console
 from rich.text import Text
 
@@ -18,12 +17,18 @@ from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import check_at_least
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.tensorboard_layout import tensorboard_writers
+from shakespeare_lm.training.validation_text import long_lines, validation_loader
 
 _UPDATES_PER_SECOND = 4
+# Of the samples that only TensorBoard shows.
+_PROMPT_CHARACTERS = 16
+_SHORT_SAMPLE_CHARACTERS = 100
 
 
 class SampleText(Callback):
-    """Completes a fixed prompt after each validation, on the console and in TensorBoard.
+    """Completes a fixed prompt after each validation, on the console and in TensorBoard; and there
+    also the beginnings of two lines of the validation part, greedy and sampled.
 
     Args:
         prompt: what to complete; characters that the model does not know are dropped.
@@ -61,11 +66,32 @@ class SampleText(Callback):
             self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
         )
         get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
-        if isinstance(trainer.logger, TensorBoardLogger) and trainer.logger.experiment is not None:
-            # Indented by four: as a code block of TensorBoard's Markdown it keeps its line breaks.
-            block = "    " + (self.prompt + text).replace("\n", "\n    ")
-            # Steps count from 0, as in the curves.
-            trainer.logger.experiment.add_text("sample", block, trainer.global_step - 1)
+        # Steps count from 0, as in the curves.
+        step = max(0, trainer.global_step - 1)
+        for writer in tensorboard_writers(trainer):
+            writer.add_text("sample", _block(self.prompt + text), step)
+            writer.add_text("samples", self._several(completer, trainer), step)
+
+    def _several(self, completer: Completer, trainer: Trainer) -> str:
+        """Return completions of several prompts, greedy and sampled, as Markdown."""
+        prompts = [self.prompt]
+        if (loader := validation_loader(trainer)) is not None:
+            lines = long_lines(loader.documents, completer.tokenizer, 2)
+            prompts += [line[:_PROMPT_CHARACTERS] for line in lines]
+        length = min(self.max_new_tokens, _SHORT_SAMPLE_CHARACTERS)
+        parts = []
+        for temperature in (0.0, self.temperature):
+            parts.append(f"### {f'temperature {temperature:g}' if temperature else 'greedy'}")
+            texts = completer.complete(
+                prompts, length, temperature=temperature, seed=0, unknown="skip"
+            )
+            parts += [_block(p + text) for p, text in zip(prompts, texts, strict=True)]
+        return "\n\n---\n\n".join(parts)
+
+
+def _block(text: str) -> str:
+    """Indent by four: as a code block of TensorBoard's Markdown a text keeps its line breaks."""
+    return "    " + text.replace("\n", "\n    ")
 
 
 def _print_losses(trainer: Trainer) -> None:

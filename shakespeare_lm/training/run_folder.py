@@ -13,7 +13,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch.utils.tensorboard.summary import hparams
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable
 from shakespeare_lm.errors import UserError
@@ -36,17 +35,9 @@ class RunLogger(TensorBoardLogger):
         self.writes = writes
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Write `hparams.yaml`, and a row of TensorBoard's hparams tab with the run's `val_loss`.
-
-        Lightning 2.6.6 fills the tab only if it may add a point to the metric's curve.
-        """
-        if not self.writes or cast(Any, rank_zero_only).rank != 0:
-            return
-        super().log_hyperparams(params, metrics, step)
-        shown = {name: _shown(value) for name, value in params.items() if name != "vocabulary"}
-        for summary in hparams(shown, {"val_loss": 0.0}):
-            # Not `file_writer`: it is None when a test follows the training.
-            self.experiment._get_file_writer().add_summary(summary)
+        """Write `hparams.yaml`; the row in TensorBoard's tab is `HparamsTab`'s."""
+        if self.writes:
+            super().log_hyperparams(params, metrics, step)
 
     @property
     def experiment(self) -> Any:
@@ -55,7 +46,9 @@ class RunLogger(TensorBoardLogger):
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if self.writes:
-            super().log_metrics(metrics, step)
+            # Lightning adds the epoch to all metrics, which would be the first curve.
+            curves = {name: value for name, value in metrics.items() if name != "epoch"}
+            super().log_metrics(curves, step)
 
     def save(self) -> None:
         if self.writes:
@@ -100,10 +93,6 @@ def logger_of_run(root: Path, name: str, resumed: Resumable | None, writes: bool
     return RunLogger(root / LOG_FOLDER / name, writes)
 
 
-def _shown(value: object) -> bool | str | float:
-    return value if isinstance(value, bool | str | int | float) else str(value)
-
-
 def lock_run(folder: Path) -> FileLock:
     """Lock a run's folder until the lock is released or the process ends, and remove what a killed
     process has half written there.
@@ -131,4 +120,5 @@ class RunConfig(SaveConfigCallback):
         pass  # Lightning's own moment
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().setup(trainer, pl_module, "fit")
+        if trainer.log_dir is not None:  # loggers of services may have no folder
+            super().setup(trainer, pl_module, "fit")

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
 
 NETWORKS = {
@@ -16,13 +18,18 @@ NETWORKS = {
     "learned": {"positions": "learned", "norm": "post", "bias": True, "tied_head": True},
     "rotary": {"positions": "rotary", "previous_characters": 0},
     "more_previous_characters_than_context": {"previous_characters": 12},
+    "memory": {"memory_order": 3, "previous_characters": 1},
+    "longer_memory_than_context": {"memory_order": 12},
 }
 
 
 def network(**options: object) -> CausalTransformer:
     torch.manual_seed(0)
     sizes = {"context_length": 8, "num_layers": 2, "num_heads": 2, "d_model": 8}
-    made = CausalTransformer(11, NetworkConfig(**{**sizes, **options}))
+    made = build_network(11, NetworkConfig(**{**sizes, **options}))
+    assert isinstance(made, CausalTransformer)
+    if isinstance(made, MemoryTransformer):
+        made.ngrams.remember(torch.randint(10, (300,)), torch.tensor([200, 100]))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made.eval()

@@ -135,19 +135,33 @@ MISTAKES = {
     ),
     "targets_shifted_again_in_training": Mistake(
         "training/module.py",
-        "attention_mask is not needed.\n"
-        "        nats, count = masked_cross_entropy(self(batch.inputs), batch.targets, "
-        "batch.target_mask)",
-        "attention_mask is not needed.\n"
-        "        nats, count = masked_cross_entropy(self(batch.inputs)[:, :-1], "
-        "batch.targets[:, 1:], batch.target_mask[:, 1:])",
+        "own=batch.targets)\n        nats, count = masked_cross_entropy("
+        "logits, batch.targets, batch.target_mask)\n        loss",
+        "own=batch.targets)\n        nats, count = masked_cross_entropy("
+        "logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])\n        loss",
         f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
     ),
     "targets_shifted_again_in_validation": Mistake(
         "training/module.py",
-        "masked_cross_entropy(logits, batch.targets, batch.target_mask)",
-        "masked_cross_entropy(logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])",
+        "self(batch.inputs)\n        nats, count = masked_cross_entropy("
+        "logits, batch.targets, batch.target_mask)",
+        "self(batch.inputs)\n        nats, count = masked_cross_entropy("
+        "logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])",
         f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
+    ),
+    "memory_that_has_seen_the_answer": Mistake(
+        "training/module.py",
+        'memory = {"own": own} if',
+        'memory = {"own": None} if',
+        "tests/training/test_filled_memory.py::"
+        "test_the_own_occurrence_is_left_out_in_training_and_in_train_eval_loss",
+    ),
+    "memory_keeps_the_own_character_before": Mistake(
+        "network/memory.py",
+        "torch.where(longer >= 0, above.once[longer], order.apart[ngram])",
+        "torch.zeros_like(ngram, dtype=torch.bool)",
+        "tests/network/test_memory.py::"
+        "test_leaving_out_the_own_occurrence_is_counting_anew_without_it",
     ),
     "val_loss_a_mean_of_batch_means": Mistake(
         "training/module.py",

@@ -1,6 +1,7 @@
 """What a run shows while it trains: losses, sample texts, throughput and the progress bar."""
 
 import itertools
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,26 +10,26 @@ import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import progress
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.progress import ProgressBar, SampleText
+from shakespeare_lm.training.validation_text import long_lines
 from tests.conftest import Fit, logged
 
 RUN = Path("lightning_logs/version_0")
 
 
-def logged_texts(run_folder: Path) -> dict[int, str]:
+def logged_texts(run_folder: Path, name: str = "sample") -> dict[int, str]:
     """Return the sample texts as TensorBoard shows them: step -> text."""
     events = EventAccumulator(str(run_folder))
     events.Reload()
-    if "sample/text_summary" not in events.Tags()["tensors"]:
+    tag = f"{name}/text_summary"
+    if tag not in events.Tags()["tensors"]:
         return {}
-    return {
-        event.step: event.tensor_proto.string_val[0].decode()
-        for event in events.Tensors("sample/text_summary")
-    }
+    return {event.step: event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)}
 
 
 def test_samples_leave_the_training_untouched(tiny_fit: Fit) -> None:
@@ -155,3 +156,24 @@ def test_the_progress_bar_shows_the_last_epoch_if_there_is_one(
 ) -> None:
     tiny_fit("--max_steps=2", "--max_epochs=3", "--enable_progress_bar=true")
     assert "Epoch 0/2" in capsys.readouterr().out
+
+
+def test_tensorboard_also_has_samples_of_several_prompts_greedy_and_sampled(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=2", "--sample.prompt=To be", "--sample.max_new_tokens=20",
+                   "--model.zero_init=false")  # fmt: skip
+    texts = logged_texts(RUN, "samples")
+    assert set(texts) == {1}
+    sections = re.split(r"^### ", texts[1], flags=re.MULTILINE)[1:]
+    completer = Completer(cli.model.transformer, cli.model.tokenizer, 16)
+    lines = long_lines(cli.datamodule.encoded["val"], cli.model.tokenizer, 2)
+    prompts = ["To be", *(line[:16] for line in lines)]
+    assert len(set(prompts)) == 3
+    for section, (title, temperature) in zip(
+        sections, [("greedy", 0.0), ("temperature 0.8", 0.8)], strict=True
+    ):
+        heading, *blocks = section.split("\n\n---\n\n")
+        assert heading == title
+        completed = completer.complete(prompts, 20, temperature=temperature, seed=0)
+        for block, prompt, text in zip(blocks, prompts, completed, strict=False):
+            shown = "\n".join(line[4:] for line in block.strip("\n").split("\n"))
+            assert shown.strip("\n") == (prompt + text).strip("\n")

@@ -1,0 +1,222 @@
+"""ids -> what a frozen n-gram model of the training part expects next, for a transformer to read.
+
+Enters: ids `[batch, time]`. Leaves: the next-character probabilities of interpolated modified
+Kneser-Ney models of all orders (Chen & Goodman 1998, section 3), as inputs of the network and as
+the starting point of its logits. A transformer spends its first minutes on learning what counting
+gives at once.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.hardware import check_memory
+from shakespeare_lm.network.ngram_counts import NGrams, count_ngrams, discounts
+
+_SMALLEST_PROBABILITY = 1e-9
+# Gives the features about the size of the embeddings.
+_ROOT_SCALE = 4.0
+_MOST = np.iinfo(np.int16).max
+# After the last code, so that a search always ends at one.
+_NO_CODE = np.iinfo(np.int64).max
+
+
+class Expected(NamedTuple):
+    """What the n-gram models expect after each position.
+
+    Args:
+        features: the square roots of all orders' probabilities, times 4, and the logarithms of how
+            often their contexts occur, `[batch, time, max_order * (vocab + 1)]`.
+        log_probabilities: of the highest order, `[batch, time, vocab]`.
+    """
+
+    features: Tensor
+    log_probabilities: Tensor
+
+
+class _Order(NamedTuple):
+    """The counts of one order, ready to be looked up.
+
+    Args:
+        codes: of the n-grams, sorted (see `NGrams`), and one that no n-gram has.
+        rows: how often each character follows each context, `[contexts + 1, vocab]`; the last row
+            is for contexts that were never seen. Below the highest order, it is the number of
+            different characters before.
+        discounts: from counts of 1, 2, and 3 or more.
+        once: whether each n-gram occurs once, `[n-grams + 1]`; the last is for unseen ones.
+        apart: whether all occurrences of each n-gram have different characters before them.
+    """
+
+    codes: Tensor
+    rows: Tensor
+    discounts: tuple[float, float, float]
+    once: Tensor
+    apart: Tensor
+
+
+class NGramMemory(nn.Module):
+    """A frozen n-gram model of the training part.
+
+    Its state is the text that it was counted from: a checkpoint stays whole, and small.
+
+    Args:
+        vocab_size: number of ids, including the padding symbol, which no n-gram has.
+        max_order: the longest n-gram.
+    """
+
+    text: Tensor
+    lengths: Tensor
+
+    def __init__(self, vocab_size: int, max_order: int) -> None:
+        super().__init__()
+        self.vocab_size, self.max_order = vocab_size, max_order
+        self.num_features = max_order * (vocab_size + 1)
+        # Types that every back end can send to other processes.
+        dtype = torch.uint8 if vocab_size <= 256 else torch.int32
+        self.register_buffer("text", torch.zeros(0, dtype=dtype))
+        self.register_buffer("lengths", torch.zeros(0, dtype=torch.long))
+        self._orders: list[_Order] = []
+
+    def remember(self, ids: Tensor, lengths: Tensor) -> None:
+        """Replace the text.
+
+        Args:
+            ids: the training part, `[characters]`; documents one after the other.
+            lengths: of the documents.
+        """
+        device = self.text.device
+        self.text = ids.to(device, self.text.dtype)
+        self.lengths = lengths.to(device, torch.long)
+        self._orders = []
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        self.remember(state_dict[f"{prefix}text"], state_dict[f"{prefix}lengths"])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def check_state(self, text: Tensor, lengths: Tensor) -> None:
+        """Refuse a state that cannot be counted, which can come from anybody.
+
+        Raises:
+            UserError: if the text is not one of ids, or the documents do not add up to it.
+        """
+        valid = (
+            text.dtype == self.text.dtype
+            and lengths.dtype == torch.long
+            and text.ndim == lengths.ndim == 1
+            and bool((lengths >= 0).all())
+            and int(lengths.clamp(max=text.numel()).sum()) == int(lengths.sum()) == text.numel()
+            and (not text.numel() or 0 <= int(text.min()) <= int(text.max()) < self.vocab_size)
+        )
+        if not valid:
+            raise UserError("the text of its n-grams is not one of this vocabulary")
+
+    def orders(self) -> list[_Order]:
+        """Return all orders, counted when they are first needed.
+
+        Raises:
+            UserError: if the text is too long for this machine's memory.
+        """
+        device = self.text.device
+        if not self._orders or self._orders[0].codes.device != device:
+            ids, lengths = self.text.cpu().numpy().astype(np.int64), self.lengths.cpu().numpy()
+            *_, counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
+            self._orders = [
+                _order(counted, number, self.vocab_size, device) for number in range(len(counted))
+            ]
+        return self._orders
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor, own: Tensor | None = None) -> Expected:
+        """Return what is expected after each position.
+
+        Args:
+            ids: `[batch, time]`; n-grams reach back to the first of them.
+            own: the character that follows each position, `[batch, time]`, if these ids are from
+                the training part: its own occurrence is then left out of the counts, or the network
+                would learn to trust a memory that has seen the answer.
+        """
+        orders = self.orders()
+        contexts = [torch.zeros_like(ids), *self._ngrams(orders, ids)[:-1]]
+        removed = None if own is None else self._removed(orders, contexts, own)
+        probabilities = torch.full(
+            (*ids.shape, self.vocab_size), 1 / self.vocab_size, device=ids.device
+        )
+        roots, totals = [], []
+        for number, (order, context) in enumerate(zip(orders, contexts, strict=True)):
+            counts = order.rows[context].float()
+            if removed is not None and own is not None:
+                counts.scatter_add_(-1, own[..., None], -removed[number][..., None].float())
+            probabilities, total = _interpolate(counts, order.discounts, probabilities)
+            roots.append(_ROOT_SCALE * probabilities.sqrt())
+            totals.append(total.log1p())
+        features = torch.cat([*roots, *totals], dim=-1)
+        return Expected(features, probabilities.clamp(min=_SMALLEST_PROBABILITY).log())
+
+    def _ngrams(self, orders: Sequence[_Order], ids: Tensor) -> list[Tensor]:
+        """Return the number of the n-gram of each order that ends at each position; -1 if it was
+        never seen.
+        """
+        found, context = [], torch.zeros_like(ids)
+        for order in orders:
+            found.append(self._find(order, context, ids))
+            context = nn.functional.pad(found[-1], (1, -1), value=-1)
+        return found
+
+    def _find(self, order: _Order, context: Tensor, ids: Tensor) -> Tensor:
+        code = context * self.vocab_size + ids
+        number = torch.searchsorted(order.codes, code)
+        return torch.where((context >= 0) & (order.codes[number] == code), number, -1)
+
+    def _removed(
+        self, orders: Sequence[_Order], contexts: Sequence[Tensor], own: Tensor
+    ) -> list[Tensor]:
+        """Return, for each order, whether the count of the own n-gram loses one.
+
+        The highest order's does. Below, the character before it is lost if the longer n-gram occurs
+        nowhere else. At the beginning of a window the longer n-gram is not known: the character is
+        lost for certain only if no other occurrence shares it.
+        """
+        found = [
+            self._find(order, context, own) for order, context in zip(orders, contexts, strict=True)
+        ]
+        removed = []
+        for order, ngram, longer, above in zip(orders, found, found[1:], orders[1:], strict=False):
+            removed.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
+        return [*removed, found[-1] >= 0]
+
+
+def _order(counted: Sequence[NGrams], number: int, vocab_size: int, device: torch.device) -> _Order:
+    grams = counted[number]
+    counts = grams.different if number + 1 < len(counted) else grams.counts
+    needed = 2 * (grams.num_contexts + 1) * vocab_size
+    check_memory(needed, f"a memory of {number + 1}-grams", "use a shorter text or a lower order")
+    rows = np.zeros((grams.num_contexts + 1, vocab_size), dtype=np.int16)
+    rows.reshape(-1)[grams.codes] = counts.clip(max=_MOST)
+    _, one, two, three = discounts(counts).tolist()
+    once, apart = (np.append(found, False) for found in (grams.counts == 1, grams.counts == counts))
+    codes, dense, alone, different = (
+        torch.from_numpy(array).to(device)
+        for array in (np.append(grams.codes, _NO_CODE), rows, once, apart)
+    )
+    return _Order(codes, dense, (one, two, three), alone, different)
+
+
+def _interpolate(
+    counts: Tensor, taken: tuple[float, float, float], below: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of an order, and how often each context occurs, `[batch, time, 1]`.
+
+    p(c | context) = (count - discount) / total + (mass that was discounted / total) * below
+    """
+    one, two, three = taken
+    discount = one * (counts > 0) + (two - one) * (counts > 1) + (three - two) * (counts > 2)
+    total = counts.sum(-1, keepdim=True)
+    freed = discount.sum(-1, keepdim=True)
+    known = (counts - discount + freed * below) / total.clamp(min=1)
+    return torch.where(total > 0, known, below), total

@@ -1,0 +1,82 @@
+"""Whether the optimizer does well: its rates, the size of its steps, and the memory that it takes.
+
+Enters: the Trainer's events around an optimizer step. Leaves: metrics of the steps that are logged.
+"""
+
+import sys
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.optimizer import MuonAndAdamW
+
+
+class StepMetrics(Callback):
+    """Logs the gradient's norm, the learning rates, `update_ratio` and `peak_memory_gib`.
+
+    `update_ratio` is the norm of a step's change of all weights, weight decay included, over the
+    norm of the weights before it.
+    """
+
+    def __init__(self) -> None:
+        self._before: list[Tensor] | None = None
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        assert isinstance(pl_module, ShakespeareLM)
+        if not pl_module.is_logged(trainer.global_step):
+            return
+        pl_module.log("gradient_norm", pl_module.gradient_norm(), batch_size=1)
+        for name, rate in learning_rates(optimizer).items():
+            pl_module.log(name, rate, batch_size=1)
+        self._before = [parameter.detach().clone() for parameter in pl_module.parameters()]
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        if self._before is None:  # not logged, or gradients are still accumulated
+            return
+        after = [parameter.detach() for parameter in pl_module.parameters()]
+        pl_module.log("update_ratio", update_ratio(self._before, after), batch_size=1)
+        memory_bytes = peak_memory_bytes(pl_module.device)
+        if memory_bytes is not None:
+            pl_module.log("peak_memory_gib", memory_bytes / 2**30, batch_size=1)
+        self._before = None
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the `learning_rate`, and the `muon_learning_rate` if some weights are Muon's."""
+    rates = {"learning_rate": optimizer.param_groups[0]["lr"]}
+    if isinstance(optimizer, MuonAndAdamW):
+        rates["muon_learning_rate"] = optimizer.muon.param_groups[0]["lr"]
+    return rates
+
+
+def update_ratio(before: list[Tensor], after: list[Tensor]) -> Tensor:
+    """Return the norm of the change of all tensors together over their norm before it."""
+    return get_total_norm(torch._foreach_sub(after, before)) / get_total_norm(before)
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory so far: that of tensors on a CUDA device, otherwise of the process;
+    None on Windows without CUDA.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
