@@ -28,8 +28,11 @@ def fixed_options(config: NetworkConfig) -> dict[str, object]:
 def start_from(module: ShakespeareLM, checkpoint: Checkpoint, path: str | Path) -> None:
     """Give a new module the weights of a checkpoint.
 
+    A memory is not taken over: the new run remembers its own training part.
+
     Raises:
-        UserError: naming the first option of the network that differs.
+        UserError: naming the first option of the network that differs; or if it has a memory, whose
+            n-grams are read by the number of the characters, and the text has new characters.
     """
     for name, value in fixed_options(checkpoint.config).items():
         if getattr(module.config, name) != value:
@@ -37,9 +40,15 @@ def start_from(module: ShakespeareLM, checkpoint: Checkpoint, path: str | Path) 
                 f"init_from: {path} has {name} {value!r}, but this run has "
                 f"{getattr(module.config, name)!r}: leave that option out"
             )
+    if module.config.memory_order and checkpoint.tokenizer.vocab_size < module.tokenizer.vocab_size:
+        raise UserError(
+            f"init_from: {path} has a memory, and the text has characters that it does not know: "
+            "start from a model without one"
+        )
     weights = module.transformer.state_dict()
     for name, tensor in checkpoint.weights.items():
-        weights[name] = _with_new_symbols(tensor, weights[name])
+        if not name.startswith("ngrams."):
+            weights[name] = _with_new_symbols(tensor, weights[name])
     module.transformer.load_state_dict(weights)
 
 

@@ -70,6 +70,25 @@ def mean_loss(batches: list[tuple[torch.Tensor, Batch]]) -> float:
     return float(sum(nats for nats, _ in sums) / sum(count for _, count in sums))
 
 
+def test_a_new_run_takes_the_weights_and_remembers_its_own_text(
+    tiny_fit: Fit, tmp_path: Path
+) -> None:
+    first = tiny_fit(*OPTIONS, "--max_steps=3")
+    text = first.datamodule.vocabulary * 40
+    Path("known.txt").write_text(text)
+    Path("new.txt").write_text(text + "é")
+    start = f"--init_from={first.best.best_model_path}"
+    second = tiny_fit(start, "--data.corpus=known.txt", *OPTIONS, "--max_steps=1",
+                      "--model.muon_learning_rate=1e-9", "--model.learning_rate=1e-9")  # fmt: skip
+    for name in ("head.weight", "read_ngrams.weight", "trust"):
+        states = [cli.model.transformer.state_dict()[name] for cli in (first, second)]
+        torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
+    remembered = second.model.transformer.ngrams.text
+    assert torch.equal(remembered.long(), second.datamodule.encoded["train"].ids.long())
+    with pytest.raises(UserError, match="has a memory, and the text has characters"):
+        tiny_fit(start, "--data.corpus=new.txt", *OPTIONS, "--max_steps=1")
+
+
 def test_a_memory_that_nobody_fills_is_refused() -> None:
     network = ShakespeareLM("ab", num_layers=1, num_heads=1, d_model=4, memory_order=2).transformer
     with pytest.raises(UserError, match="needs a ShakespeareDataModule"):
