@@ -185,3 +185,21 @@ def test_an_invalid_format_number_is_refused(
     path = save(tmp_path / "a.ckpt", module, **{FORMAT_KEY: number})
     with pytest.raises(UserError, match=r"a\.ckpt has an invalid format number"):
         read_checkpoint(path)
+
+
+def test_the_text_of_a_memory_is_checked(tmp_path: Path) -> None:
+    module = ShakespeareLM("\nabc", num_layers=1, num_heads=2, d_model=8, memory_order=2)
+    module.transformer.ngrams.remember(torch.tensor([0, 1, 2, 1]), torch.tensor([4]))
+    assert read_checkpoint(save(tmp_path / "a.ckpt", module)).config.memory_order == 2
+    for change, message in (
+        ({"text": torch.full((4,), 9, dtype=torch.uint8)}, "is not one of this vocabulary"),
+        ({"lengths": torch.tensor([3])}, "is not one of this vocabulary"),
+        ({"text": None}, "does not hold a working model"),
+        ({"text": None, "lengths": None}, "does not hold a working model"),
+    ):
+        state = dict(module.state_dict())
+        for name, tensor in change.items():
+            state[f"transformer.ngrams.{name}"] = tensor
+        state = {name: tensor for name, tensor in state.items() if tensor is not None}
+        with pytest.raises(UserError, match=message):
+            read_checkpoint(save(tmp_path / "a.ckpt", module, state_dict=state))

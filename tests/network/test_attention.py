@@ -92,15 +92,41 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
     torch.testing.assert_close(attention.eval()(x), small_attention().eval()(x))
 
 
-def test_attention_in_bfloat16_is_computed_in_float32_on_a_cpu() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("longest_products", [8, 9])
+def test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding(
+    masked: bool, longest_products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shakespeare_lm.network.attention._LONGEST_PRODUCTS", longest_products)
     torch.manual_seed(0)
     attention = CausalSelfAttention(8, 2, bias=False, qkv_bias=False, dropout=0.0)
-    q, k, v = torch.randn(3, 1, 2, 5, 4).bfloat16()
-    mixed = attention._attend(q, k, v, None)
+    given = [torch.randn(3, 2, 9, 4).bfloat16().requires_grad_() for _ in range(3)]
+    mask = causal_padding_mask(torch.arange(9) > torch.tensor([[0], [2], [3]])) if masked else None
+    mixed = attention._attend(*given, mask)
     exact = nn.functional.scaled_dot_product_attention(
-        q.float(), k.float(), v.float(), is_causal=True
+        *(x.double() for x in given), attn_mask=mask, is_causal=not masked
     )
-    assert torch.equal(mixed, exact.bfloat16())
+    # Three products and a softmax of numbers with 8 binary digits.
+    torch.testing.assert_close(mixed.double(), exact, rtol=0.02, atol=0.02)
+    towards = torch.randn(mixed.shape)
+    for x, y in zip(
+        torch.autograd.grad((mixed * towards).sum(), given),
+        torch.autograd.grad((exact * towards).sum(), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(x, y, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("longest_products", [8, 9])
+def test_attention_weights_are_dropped_in_bfloat16_too(
+    longest_products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shakespeare_lm.network.attention._LONGEST_PRODUCTS", longest_products)
+    attention = CausalSelfAttention(8, 2, bias=False, qkv_bias=False, dropout=0.5).train()
+    q, k, v = torch.randn(3, 1, 2, 9, 4).bfloat16()
+    assert not torch.equal(attention._attend(q, k, v, None), attention._attend(q, k, v, None))
+    attention.eval()
+    assert torch.equal(attention._attend(q, k, v, None), attention._attend(q, k, v, None))
 
 
 def test_a_padding_mask_shows_each_position_itself_and_the_real_ones_before_it() -> None:

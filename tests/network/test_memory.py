@@ -154,3 +154,22 @@ def test_a_text_too_long_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPat
 
 def _refuse(needed_bytes: float, what: str, advice: str) -> None:
     raise UserError(f"{what}: {advice}")
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths"),
+    [
+        (torch.zeros(4, dtype=torch.long), torch.tensor([4])),
+        (torch.zeros(2, 2, dtype=torch.uint8), torch.tensor([4])),
+        (torch.full((4,), VOCABULARY, dtype=torch.uint8), torch.tensor([4])),
+        (torch.zeros(4, dtype=torch.uint8), torch.tensor([3])),
+        (torch.zeros(4, dtype=torch.uint8), torch.tensor([5, -1])),
+        (torch.zeros(4, dtype=torch.uint8), torch.tensor([1 << 62, 1 << 62, 1 << 62, 1 << 62, 4])),
+        (torch.zeros(4, dtype=torch.uint8), torch.tensor([4.0])),
+    ],
+)
+def test_a_state_that_cannot_be_counted_is_refused(text: Tensor, lengths: Tensor) -> None:
+    memory = NGramMemory(VOCABULARY, ORDER)
+    with pytest.raises(UserError, match="is not one of this vocabulary"):
+        memory.check_state(text, lengths)
+    memory.check_state(torch.zeros(4, dtype=torch.uint8), torch.tensor([1, 0, 3]))
