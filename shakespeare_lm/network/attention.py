@@ -73,12 +73,13 @@ class CausalSelfAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         time = q.shape[-2]
+        causal = mask is None and time > 1
         if time > 1 and v.dtype == torch.bfloat16 and v.device.type == "cpu":
             attend = _attend_by_products if time <= _LONGEST_PRODUCTS else _attend_in_float32
             with torch.autocast("cpu", enabled=False):
                 return attend(q, k, v, mask, dropout)
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and time > 1
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
 
 

@@ -102,6 +102,12 @@ MISTAKES = {
         "is_causal=False",
         f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
     ),
+    "causal_mask_not_built_in_bfloat16": Mistake(
+        "network/attention.py",
+        "dtype=torch.bool).tril() if mask",
+        "dtype=torch.bool) if mask",
+        "tests/network/test_attention.py::test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
+    ),
     "padding_mask_built_but_not_passed": Mistake(
         "network/attention.py",
         "attn_mask=mask, dropout_p=dropout, is_causal=causal",
