@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sampling_options(parser.add_argument_group("sampling"))
     _add_ending_options(parser.add_argument_group("length"))
     model = parser.add_argument_group("model, input and output")
-    add_model_options(model)
+    add_model_options(model, dtype="auto")
     add = model.add_argument
     add(
         "--compile",

@@ -12,8 +12,10 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.hardware import DEVICES, DTYPES
 
 
-def add_model_options(parser: argparse._ActionsContainer) -> None:
-    """Add the options that choose a checkpoint and the device it runs on."""
+def add_model_options(parser: argparse._ActionsContainer, dtype: str) -> None:
+    """Add the options that choose a checkpoint, the device it runs on, and its number format, which
+    is `dtype` by default.
+    """
     add = parser.add_argument
     add(
         "--ckpt",
@@ -26,7 +28,12 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
         default="cpu",
         help="auto takes a GPU if there is one (cpu)",
     )
-    add("--dtype", choices=DTYPES, default="float32", help="of weights and cache (float32)")
+    add(
+        "--dtype",
+        choices=DTYPES,
+        default=dtype,
+        help=f"of weights and cache; auto takes the one that completes fastest ({dtype})",
+    )
     add(
         "--window",
         choices=("stride", "exact"),
@@ -47,7 +54,8 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
 def load_completer(
     arguments: argparse.Namespace, *inputs: str | None, compile: bool = False
 ) -> Completer:
-    """Load the given checkpoint, or the best of the newest run, and print its path to stderr.
+    """Load the given checkpoint, or the best of the newest run, and print its path to stderr, with
+    its number format unless that is float32.
 
     Raises:
         UserError: if the checkpoint cannot be read, or the output is a file that must not be
@@ -55,5 +63,7 @@ def load_completer(
     """
     path = find_checkpoint(arguments.ckpt)
     check_output(arguments.output, path, *inputs)
-    print(f"model: {path}", file=sys.stderr)
-    return Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
+    completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
+    dtype = str(next(completer.transformer.parameters()).dtype).removeprefix("torch.")
+    print(f"model: {path}" + ("" if dtype == "float32" else f", in {dtype}"), file=sys.stderr)
+    return completer

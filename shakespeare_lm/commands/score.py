@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("text", metavar="FILE", help="a UTF-8 file, - for stdin")
     add("--json", action="store_true", help="print every character's log-probability as JSON")
     add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
-    add_model_options(parser)
+    add_model_options(parser, dtype="float32")
     return parser
 
 

@@ -28,7 +28,7 @@ from shakespeare_lm.errors import (
     check_choice,
     check_type,
 )
-from shakespeare_lm.hardware import DTYPES, choose_device
+from shakespeare_lm.hardware import choose_device, choose_dtype
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.transformer import CausalTransformer
@@ -103,7 +103,8 @@ class Completer:
         Args:
             path: of the checkpoint, or the folder of a run.
             device: cpu, cuda, mps, or auto for the fastest available.
-            dtype: float32, bfloat16 or float16, of the weights and the cache.
+            dtype: float32, bfloat16 or float16, of the weights and the cache, or auto for the one
+                that completes fastest here.
             compile: compile the step from one character to the next with torch.compile, which takes
                 ten seconds or more at first; on a CPU it is used for single texts only.
 
@@ -113,13 +114,14 @@ class Completer:
         """
         check_type(str | Path, path=path)
         where = choose_device(device)
-        check_choice("dtype", dtype, DTYPES)
+        choose_dtype(dtype, where, 0)  # a wrong name is refused before anything is read
         checkpoint = read_checkpoint(find_checkpoint(path))
         transformer = build_network(
             checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False
         )
         transformer.load_state_dict(checkpoint.weights)
-        transformer.to(where, DTYPES[dtype]).eval()
+        num_weights = sum(parameter.numel() for parameter in transformer.parameters())
+        transformer.to(where, choose_dtype(dtype, where, num_weights)).eval()
         context_length = checkpoint.config.context_length
         return cls(transformer, checkpoint.tokenizer, context_length, compile)
 

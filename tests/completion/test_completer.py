@@ -336,7 +336,7 @@ def test_a_checkpoint_completes_in_every_dtype(
 
 def test_an_unknown_device_or_dtype_is_refused(tmp_path: Path, module: ShakespeareLM) -> None:
     path = save(tmp_path / "a.ckpt", module)
-    with pytest.raises(UserError, match="dtype is 'int8': choose from: float32, bfloat16, float16"):
+    with pytest.raises(UserError, match="dtype is 'int8': choose from: auto, float32, bfloat16"):
         Completer.from_checkpoint(path, dtype="int8")
     with pytest.raises(UserError, match="device is 'tpu'"):
         Completer.from_checkpoint(path, device="tpu")
