@@ -71,6 +71,9 @@ def test_hours_need_no_more_memory_files_or_threads_than_minutes(tiny_fit: Fit) 
     print(json.dumps({"minutes": elapsed, "rounds": rounds, "log_kb": log_kb}))
     print(json.dumps({"first": first, "every_tenth": figures, "last": last}))
 
-    for name in ("open_files", "threads", "checkpoint_files", "checkpoint_kb", "runs"):
+    for name in ("open_files", "threads", "checkpoint_files", "runs"):
         assert last[name] <= first[name], name
+    # A saved number takes one to five bytes, so the size goes up and down; 20 bytes more for each
+    # validation would be 2 kB in a minute.
+    assert last["checkpoint_kb"] <= first["checkpoint_kb"] + 1
     assert last["resident_mb"] < first["resident_mb"] * 1.1
