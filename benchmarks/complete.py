@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="(all)")
     add("--device", default="cpu", help="cpu, cuda or mps (cpu)")
-    add("--dtype", choices=DTYPES, default="auto", help="of weights and cache (auto)")
+    add("--dtype", choices=DTYPES, default="float32", help="of weights and cache (float32)")
     add("--compile", action="store_true", help="compile our step")
     add("--characters", type=int, default=512, help="of each text (512)")
     add("--texts", type=int, default=64, help="made together (64)")
