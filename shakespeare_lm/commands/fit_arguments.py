@@ -19,8 +19,8 @@ from shakespeare_lm.checkpoint.runs import (
 from shakespeare_lm.commands.recipes import config_path
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.training.config import TrainingConfig
 from shakespeare_lm.training.initial_weights import fixed_options
-from shakespeare_lm.training.optimizer import OptimizerConfig
 
 
 def with_implied(arguments: list[str], default_config: str | None) -> list[str]:
@@ -88,7 +88,7 @@ def _options(checkpoint: Checkpoint, optimizer: bool = False) -> list[str]:
     """
     stored = checkpoint.content["hyper_parameters"]
     words = {f"model.{name}": value for name, value in fixed_options(checkpoint.config).items()}
-    for field in fields(OptimizerConfig):
+    for field in fields(TrainingConfig):
         if field.name in stored and (optimizer or field.name == "optimizer"):
             words[f"model.{field.name}"] = stored[field.name]
     if optimizer:

@@ -6,7 +6,7 @@ the starting point of its logits. A transformer spends its first minutes on lear
 gives at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,22 +141,32 @@ class NGramMemory(nn.Module):
                 the training part: its own occurrence is then left out of the counts, or the network
                 would learn to trust a memory that has seen the answer.
         """
+        roots, totals, probabilities = [], [], torch.zeros(0)
+        for probabilities, total in self._by_order(ids, own):
+            roots.append(_ROOT_SCALE * probabilities.sqrt())
+            totals.append(total.log1p())
+        features = torch.cat([*roots, *totals], dim=-1)
+        return Expected(features, probabilities.clamp(min=_SMALLEST_PROBABILITY).log())
+
+    @torch.no_grad()
+    def probabilities(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the next-character probabilities of the highest order, `[batch, time, vocab]`."""
+        *_, (probabilities, _) = self._by_order(ids, own)
+        return probabilities
+
+    def _by_order(self, ids: Tensor, own: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the probabilities of each order, and how often its contexts occur."""
         orders = self.orders()
         contexts = [torch.zeros_like(ids), *self._ngrams(orders, ids)[:-1]]
         removed = None if own is None else self._removed(orders, contexts, own)
-        probabilities = torch.full(
-            (*ids.shape, self.vocab_size), 1 / self.vocab_size, device=ids.device
-        )
-        roots, totals = [], []
+        shape = (*ids.shape, self.vocab_size)
+        probabilities = torch.full(shape, 1 / self.vocab_size, device=ids.device)
         for number, (order, context) in enumerate(zip(orders, contexts, strict=True)):
             counts = order.rows[context].float()
             if removed is not None and own is not None:
                 counts.scatter_add_(-1, own[..., None], -removed[number][..., None].float())
             probabilities, total = _interpolate(counts, order.discounts, probabilities)
-            roots.append(_ROOT_SCALE * probabilities.sqrt())
-            totals.append(total.log1p())
-        features = torch.cat([*roots, *totals], dim=-1)
-        return Expected(features, probabilities.clamp(min=_SMALLEST_PROBABILITY).log())
+            yield probabilities, total
 
     def _ngrams(self, orders: Sequence[_Order], ids: Tensor) -> list[Tensor]:
         """Return the number of the n-gram of each order that ends at each position; -1 if it was

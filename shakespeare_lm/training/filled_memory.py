@@ -1,7 +1,7 @@
-"""The training part -> the n-gram memory of a network that has one.
+"""The training part -> the n-gram model of a network that has a memory, or of a teacher.
 
-Enters: a Trainer with its data module. Leaves: a network that remembers the training part, and
-nothing of the others.
+Enters: a Trainer with its data module. Leaves: n-grams of the training part, and none of the
+others.
 """
 
 from pytorch_lightning import Trainer
@@ -9,19 +9,24 @@ from pytorch_lightning import Trainer
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.build import Network
+from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 
 
 def fill_memory(network: Network, trainer: Trainer) -> None:
-    """Let a network remember the training part, if it has a memory.
+    """Let a network remember the training part, if it has a memory."""
+    if isinstance(network, MemoryTransformer):
+        remember_training_part(network.ngrams, trainer)
+
+
+def remember_training_part(ngrams: NGramMemory, trainer: Trainer) -> None:
+    """Let an n-gram model remember the training part of the Trainer's data module.
 
     Raises:
-        UserError: if it has one, and the Trainer has no data module of this project.
+        UserError: if the Trainer has no data module of this project.
     """
-    if not isinstance(network, MemoryTransformer):
-        return
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ShakespeareDataModule):
-        raise UserError("a network with a memory needs a ShakespeareDataModule to fill it")
+        raise UserError("n-grams of the training part need a ShakespeareDataModule to count it")
     part = data.encoded["train"]
-    network.ngrams.remember(part.ids, part.lengths)
+    ngrams.remember(part.ids, part.lengths)

@@ -7,7 +7,7 @@ other file.
 
 import math
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,6 @@ from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_option_names, one_line
 from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.network.build import build_network
-from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_processes,
@@ -34,26 +33,15 @@ from shakespeare_lm.training.compatibility import (
     continue_schedule,
     warn_about_other_data,
 )
+from shakespeare_lm.training.config import ModelConfig
+from shakespeare_lm.training.distillation import NGramTeacher, find_teacher
 from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
-from shakespeare_lm.training.optimizer import (
-    OptimizerConfig,
-    build_optimizer,
-    learning_rate_factor,
-)
+from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 from shakespeare_lm.training.run_length import planned_steps
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(OptimizerConfig, NetworkConfig):
-    """The options of the network and of its optimizer."""
-
-    def __post_init__(self) -> None:
-        NetworkConfig.__post_init__(self)
-        OptimizerConfig.__post_init__(self)
 
 
 class ShakespeareLM(LightningModule):
@@ -65,7 +53,7 @@ class ShakespeareLM(LightningModule):
     Args:
         vocabulary: all characters, in the order of their ids.
         seed: determines dropout, step by step; --seed_everything sets it.
-        **options: of `NetworkConfig` and `OptimizerConfig`.
+        **options: of `ModelConfig`.
 
     Raises:
         UserError: for an unknown option, or a value out of range or that does not fit the others.
@@ -87,6 +75,7 @@ class ShakespeareLM(LightningModule):
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
         self._accumulated_gradients: dict[str, Tensor] = {}
         self._trained_on: object = None
+        self.teacher: NGramTeacher | None = None
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -126,6 +115,9 @@ class ShakespeareLM(LightningModule):
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
         if stage == "fit":
             fill_memory(self.transformer, self.trainer)
+            self.teacher = find_teacher(
+                self.config, self.transformer, self.tokenizer.vocab_size, self.trainer
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
@@ -135,7 +127,7 @@ class ShakespeareLM(LightningModule):
         if self.is_logged(self.global_step):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
-        return loss
+        return self.teacher.mixed_loss(loss, logits, batch) if self.teacher else loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate on the validation part (loader 0) or the sample of the training part (1)."""

@@ -34,6 +34,7 @@ LOADER = "tests/data/test_loader.py::"
 ATTENTION = "tests/network/test_attention.py::"
 ARCHIVE = "tests/checkpoint/test_archive.py::"
 RUNS = "tests/checkpoint/test_runs.py::"
+DISTILLATION = "tests/training/test_distillation.py::"
 STOPPING = "tests/training/test_stopping.py::"
 COMPLETION = "tests/completion/test_completer.py::"
 READER = "tests/completion/test_decoder.py::"
@@ -161,6 +162,18 @@ MISTAKES = {
         'memory = {"own": None} if',
         "tests/training/test_filled_memory.py::"
         "test_the_own_occurrence_is_left_out_in_training_and_in_train_eval_loss",
+    ),
+    "teacher_that_has_seen_the_answer": Mistake(
+        "training/distillation.py",
+        "probabilities(batch.inputs, own=batch.targets)",
+        "probabilities(batch.inputs)",
+        DISTILLATION + "test_the_teacher_has_not_seen_the_answer",
+    ),
+    "teacher_without_a_share_of_the_loss": Mistake(
+        "training/module.py",
+        "return self.teacher.mixed_loss(loss, logits, batch) if self.teacher else loss",
+        "return loss",
+        DISTILLATION + "test_it_changes_what_is_learned_but_not_what_is_logged_and_saved",
     ),
     "memory_keeps_the_own_character_before": Mistake(
         "network/memory.py",

@@ -91,5 +91,5 @@ def test_a_new_run_takes_the_weights_and_remembers_its_own_text(
 
 def test_a_memory_that_nobody_fills_is_refused() -> None:
     network = ShakespeareLM("ab", num_layers=1, num_heads=1, d_model=4, memory_order=2).transformer
-    with pytest.raises(UserError, match="needs a ShakespeareDataModule"):
+    with pytest.raises(UserError, match="need a ShakespeareDataModule"):
         fill_memory(network, Trainer(logger=False, enable_checkpointing=False))
