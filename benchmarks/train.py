@@ -57,12 +57,13 @@ class PlainLoop:
     """Trains a copy of a recipe's network without the Trainer, with the same arithmetic."""
 
     def __init__(self, cli: ShakespeareCLI, compile_network: bool = False) -> None:
-        self.config = cli.model.config
+        self.model, self.config = cli.model, cli.model.config
         self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
         self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
         if compile_network:
             self.network.compile()
-        self.optimizer = build_optimizer(self.network, self.config)
+        self.second_head = copy.deepcopy(cli.model.two_ahead_head)
+        self.optimizer = build_optimizer(self.network, self.config, self.second_head)
         self.highest = [group["lr"] for group in self.optimizer.param_groups]
         # In the order of the optimizer, as in Lightning: another order rounds sums differently.
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -80,9 +81,18 @@ class PlainLoop:
         for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
             group["lr"] = highest * factor
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.network(batch.inputs)
+            memory = {"own": batch.targets} if self.config.memory_order else {}
+            if self.second_head is None:
+                logits = self.network(batch.inputs, **memory)
+            else:
+                logits, second_loss = self.second_head.read(self.network, batch)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count.clamp(min=1)
+            if self.model.teacher:
+                loss = self.model.teacher.mixed_loss(loss, logits, batch)
+            if self.second_head is not None:
+                rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
+                loss = loss + self.config.two_ahead_loss * rate * second_loss
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip:

@@ -23,7 +23,7 @@ FORMAT = 1
 FORMAT_KEY = "shakespeare_lm_format"
 
 # What older checkpoints of this format do not name, with the value that it had.
-_ADDED_OPTIONS = {"memory_order": 0}
+_ADDED_OPTIONS = {"memory_order": 0, "two_ahead_loss": 0.0}
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _PLAIN = str | int | float | None  # bool is an int

@@ -14,9 +14,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
+from shakespeare_lm.commands.fit_arguments import QUICK, default_recipe
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.commands.progress_bar import progress_bar
-from shakespeare_lm.commands.recipes import FOLDER
 from shakespeare_lm.commands.standard_streams import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
 from shakespeare_lm.errors import UserError, one_line
@@ -28,6 +28,7 @@ from shakespeare_lm.training.run_folder import RunLogger, lock_run
 from shakespeare_lm.training.stopping import Terminated
 from shakespeare_lm.training.summary import (
     print_early_stopping,
+    print_quick,
     print_resume_command,
     print_resuming,
     print_summary,
@@ -53,8 +54,11 @@ def fit(arguments: list[str] | None = None, default_config: str | None = None) -
     if cli.resumed is not None:
         stored = cli.resumed.checkpoint.content["hyper_parameters"]
         check_hyperparameters(stored, cli.model.hparams)
-    if cli.resumed is not None and trainer.is_global_zero:
-        print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
+    if trainer.is_global_zero:
+        if cli.resumed is not None:
+            print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
+        elif default_config == str(QUICK) and cli.is_recipe(QUICK):
+            print_quick()
     print_waiting(trainer)
     _train(cli)
     interrupted = cli.stop_on_signal.number > 0
@@ -127,7 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code, after one line on stderr if something went wrong."""
     prepare_console()
     try:
-        cli = fit(arguments, default_config=str(FOLDER / "default.yaml"))
+        words = sys.argv[1:] if arguments is None else arguments
+        cli = fit(words, default_config=str(default_recipe(words)))
     except (UserError, MisconfigurationException, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1

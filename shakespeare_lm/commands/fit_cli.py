@@ -104,6 +104,10 @@ class ShakespeareCLI(LightningCLI):
         """The step of the checkpoint that the run resumes from; 0 for a new run."""
         return self.resumed.step if self.resumed else 0
 
+    def is_recipe(self, recipe: Path) -> bool:
+        """Return whether the options begin with this YAML file, and no other."""
+        return [str(path) for path in self.config["config"] or []] == [str(recipe)]
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's options first, so that the help starts with them."""
         parser.add_lightning_class_args(ShakespeareLM, "model")

@@ -63,7 +63,7 @@ class NetworkConfig:
     network: NetworkKind = "transformer"
     context_length: int = 128
     num_layers: int = 3
-    num_heads: int = 5
+    num_heads: int = 2
     d_model: int = 160
     d_feedforward: int | None = None
     positions: PositionKind = "sinusoidal"

@@ -120,7 +120,15 @@ class CausalTransformer(nn.Module):
     def forward(
         self, ids: Tensor, attention_mask: Tensor | None = None, added: Tensor | None = None
     ) -> Tensor:
-        """Map ids `[batch, time]`, `time <= context_length`, to logits `[batch, time, vocab]`.
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; for the rest see `hidden`."""
+        logits: Tensor = self.head(self.hidden(ids, attention_mask, added))
+        return logits
+
+    def hidden(
+        self, ids: Tensor, attention_mask: Tensor | None = None, added: Tensor | None = None
+    ) -> Tensor:
+        """Map ids `[batch, time]`, `time <= context_length`, to `[batch, time, d_model]`, which the
+        head reads.
 
         Args:
             ids: with padding on the right or none. The causal mask alone then keeps padding from
@@ -148,8 +156,8 @@ class CausalTransformer(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, AttentionInputs(rotation, mask))
-        logits: Tensor = self.head(self.final_norm(x))
-        return logits
+        normed: Tensor = self.final_norm(x)
+        return normed
 
     def pad_left(self, ids: Tensor) -> Tensor:
         """Put the padding symbol before the first character, as its `previous_characters`."""

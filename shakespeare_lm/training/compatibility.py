@@ -20,7 +20,8 @@ from shakespeare_lm.data.splits import describe_difference
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.config import NETWORK_OPTIONS
 
-# Saved with the optimizer's state, so other values would silently have no effect on resume.
+# Saved with the optimizer's state, so other values would silently have no effect on resume; or
+# with a weight of its own.
 _FIXED_ON_RESUME = (
     "optimizer",
     "learning_rate",
@@ -28,6 +29,7 @@ _FIXED_ON_RESUME = (
     "weight_decay",
     "beta2",
     "seed",
+    "two_ahead_loss",
 )
 # More than rounding or one step of a schedule, as a share of the highest learning rate.
 _JUMP = 0.05

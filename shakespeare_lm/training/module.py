@@ -6,7 +6,6 @@ other file.
 """
 
 import math
-import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -35,11 +34,13 @@ from shakespeare_lm.training.compatibility import (
 )
 from shakespeare_lm.training.config import ModelConfig
 from shakespeare_lm.training.distillation import NGramTeacher, find_teacher
+from shakespeare_lm.training.dropout_seed import seed_dropout
 from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 from shakespeare_lm.training.run_length import planned_steps
+from shakespeare_lm.training.two_ahead import build_two_ahead_head
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
@@ -70,6 +71,7 @@ class ShakespeareLM(LightningModule):
         weights = self.config.num_matrix_weights(self.tokenizer.vocab_size)
         check_memory(16 * weights, f"training {weights:,} weights", "use a smaller model")
         self.transformer = build_network(self.tokenizer.vocab_size, self.config)
+        self.two_ahead_head = build_two_ahead_head(self.config, self.transformer)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
@@ -115,19 +117,26 @@ class ShakespeareLM(LightningModule):
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
         if stage == "fit":
             fill_memory(self.transformer, self.trainer)
-            self.teacher = find_teacher(
-                self.config, self.transformer, self.tokenizer.vocab_size, self.trainer
-            )
+            vocab_size = self.tokenizer.vocab_size
+            self.teacher = find_teacher(self.config, self.transformer, vocab_size, self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
-        logits = self(batch.inputs, own=batch.targets)
+        if self.two_ahead_head is None:
+            logits, second_loss = self(batch.inputs, own=batch.targets), None
+        else:
+            logits, second_loss = self.two_ahead_head.read(self.transformer, batch)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         if self.is_logged(self.global_step):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
-        return self.teacher.mixed_loss(loss, logits, batch) if self.teacher else loss
+        if self.teacher is not None:
+            loss = self.teacher.mixed_loss(loss, logits, batch)
+        if second_loss is not None:  # its weight falls with the learning rate
+            factor = self.trainer.optimizers[0].param_groups[0]["lr"] / self.config.learning_rate
+            loss = loss + self.config.two_ahead_loss * factor * second_loss
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate on the validation part (loader 0) or the sample of the training part (1)."""
@@ -182,20 +191,12 @@ class ShakespeareLM(LightningModule):
             loader.set_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the dropout of each step separately: checkpoints hold no random state, and with
-        this a resumed run needs none to repeat the uninterrupted one.
-        """
-        if not (self.config.dropout or self.config.attention_dropout):
-            return
-        step = f"dropout {self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
-        seed = random.Random(step).getrandbits(63)
-        # Not `torch.manual_seed`, which takes a millisecond: it records who called it.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(seed)
+        if self.config.dropout or self.config.attention_dropout:
+            where = f"{self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
+            seed_dropout(where, self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build_optimizer(self.transformer, self.config)
+        optimizer = build_optimizer(self.transformer, self.config, self.two_ahead_head)
         total_steps = self.config.total_steps(planned_steps(self.trainer))
         scheduler = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.config, total_steps)

@@ -197,23 +197,25 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Return an optimizer of all parameters of a network, each in exactly one group.
+def build_optimizer(
+    network: nn.Module, config: OptimizerConfig, second_head: nn.Module | None = None
+) -> Optimizer:
+    """Return an optimizer of all parameters of a network, and of a second head that only training
+    knows, each in exactly one group.
 
     Raises:
         UserError: if Muon is asked for and the network has no blocks.
     """
+    parameters = [*network.parameters(), *(second_head.parameters() if second_head else ())]
+    groups = parameter_groups(parameters, config.weight_decay)
     if config.optimizer == "sgd":
-        return SGD(
-            parameter_groups(network.parameters(), config.weight_decay), lr=config.learning_rate
-        )
+        return SGD(groups, lr=config.learning_rate)
     if config.optimizer == "adamw":
-        groups = parameter_groups(network.parameters(), config.weight_decay)
         return AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
     blocks = getattr(network, "blocks", nn.ModuleList())
     matrices = [p for p in blocks.parameters() if p.ndim == 2]
     inside = set(matrices)
-    others = [p for p in network.parameters() if p not in inside]
+    others = [p for p in parameters if p not in inside]
     if not matrices:
         raise UserError("optimizer is muon, which needs a transformer: use adamw for the bigram")
     betas = (0.9, config.beta2)

@@ -46,6 +46,11 @@ def print_resuming(path: Path, step: int, max_steps: int) -> None:
         print(f"max_steps is {max_steps:,}: nothing left to do; to train more, use --more_steps")
 
 
+def print_quick() -> None:
+    """Print that a run in float32 has the shorter recipe, and how to take the longer one."""
+    print("recipe quick, because this is in float32; --config default takes longer and ends better")
+
+
 def print_waiting(trainer: Trainer) -> None:
     """Print what a run on several machines waits for: it cannot start without the others.
 

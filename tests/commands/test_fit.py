@@ -16,7 +16,7 @@ import torch
 import yaml
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from shakespeare_lm.commands import standard_streams
+from shakespeare_lm.commands import fit_arguments, fit_cli, standard_streams
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.completion.completer import Completer
@@ -25,8 +25,10 @@ from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation import ngram
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.training.distillation import DistillationConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import OptimizerConfig
+from shakespeare_lm.training.two_ahead import TwoAheadConfig
 from tests.conftest import TINY, Fit, Main, logged
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -177,16 +179,46 @@ def test_every_recipe_trains_checkpoints_and_completes(
     assert len(completer.complete("To be", 5, seed=0)) == 5
 
 
-def test_the_default_recipe_is_what_the_classes_default_to(tiny_fit: Fit) -> None:
+def test_the_default_recipe_is_what_the_classes_default_to_and_two_more_losses(
+    tiny_fit: Fit,
+) -> None:
     config = yaml.safe_load((CONFIGS / "default.yaml").read_text())
     with_file = ShakespeareCLI(
         ["--data.corpus=sample"], default_config=str(CONFIGS / "default.yaml")
     ).config
     without = ShakespeareCLI(["--data.corpus=sample"]).config
     assert config
+    for name in ("ngram_distillation", "two_ahead_loss"):
+        assert without["model"][name] == 0.0
+        without["model"][name] = config["model"][name]
     assert with_file["model"] == without["model"]
     assert with_file["data"] == without["data"]
     assert with_file["trainer"] == without["trainer"]
+
+
+def test_the_quick_recipe_is_the_default_one_with_fewer_steps() -> None:
+    quick, default = (
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("quick", "default")
+    )
+    assert quick["trainer"].pop("max_steps") < 0.5 * default["trainer"].pop("max_steps")
+    assert quick["trainer"].pop("val_check_interval") < default["trainer"].pop("val_check_interval")
+    assert quick == default
+
+
+@pytest.mark.parametrize("options", [[], ["--config=default"], ["--precision=bf16-mixed"]])
+def test_only_a_run_in_float32_without_a_config_has_the_quick_recipe_and_says_so(
+    tiny_main: Main,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+) -> None:
+    for module in (fit_arguments, fit_cli):
+        monkeypatch.setattr(module, "fastest_precision", lambda accelerator: "32-true")
+    interval = {True: 275, False: 800}[not options]
+    assert tiny_main("--max_steps=1", *options) == 0
+    trainer = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]
+    assert trainer["val_check_interval"] == interval
+    assert ("recipe quick, because this is in float32" in capsys.readouterr().out) == (not options)
 
 
 def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_the_checkpoint(
@@ -331,7 +363,13 @@ def documentation(config: type) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("group", "config"),
-    [("model", NetworkConfig), ("model", OptimizerConfig), ("data", SplitConfig)],
+    [
+        ("model", NetworkConfig),
+        ("model", OptimizerConfig),
+        ("model", DistillationConfig),
+        ("model", TwoAheadConfig),
+        ("data", SplitConfig),
+    ],
 )
 def test_help_shows_every_option_of_the_dataclasses_with_documentation_and_default(
     tiny_fit: Fit,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shakespeare_lm.commands.fit_arguments import with_implied
+from shakespeare_lm.commands import fit_arguments
+from shakespeare_lm.commands.fit_arguments import default_recipe, with_implied
 from shakespeare_lm.commands.recipes import FOLDER
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
@@ -33,6 +34,27 @@ def test_a_new_run_has_the_default_recipe_unless_it_has_another() -> None:
         "-x",
     ]
     assert with_implied([], None) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "recipe"),
+    [
+        (["--precision=32-true"], "quick"),
+        (["--trainer.precision", "64-true"], "quick"),
+        (["--precision=bf16-mixed", "--accelerator=cpu"], "default"),
+        (["--precision", "16-mixed"], "default"),
+        (["--accelerator=gpu", "--max_steps=3"], "default"),
+        (["--trainer.accelerator", "cpu"], "quick"),
+        ([], "quick"),
+        (["--precision"], "default"),  # an error, which the command's parser reports
+    ],
+)
+def test_the_recipe_of_a_new_run_fits_the_speed_of_its_number_format(
+    monkeypatch: pytest.MonkeyPatch, typed: list[str], recipe: str
+) -> None:
+    fastest = {"gpu": "bf16-mixed", "cpu": "32-true", "auto": "32-true"}
+    monkeypatch.setattr(fit_arguments, "fastest_precision", fastest.__getitem__)
+    assert default_recipe(typed) == FOLDER / f"{recipe}.yaml"
 
 
 @pytest.mark.parametrize("given", ["last", str(RUN), str(RUN / "checkpoints/last.ckpt")])

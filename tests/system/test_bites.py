@@ -35,6 +35,7 @@ ATTENTION = "tests/network/test_attention.py::"
 ARCHIVE = "tests/checkpoint/test_archive.py::"
 RUNS = "tests/checkpoint/test_runs.py::"
 DISTILLATION = "tests/training/test_distillation.py::"
+TWO_AHEAD = "tests/training/test_two_ahead.py::"
 STOPPING = "tests/training/test_stopping.py::"
 COMPLETION = "tests/completion/test_completer.py::"
 READER = "tests/completion/test_decoder.py::"
@@ -171,9 +172,27 @@ MISTAKES = {
     ),
     "teacher_without_a_share_of_the_loss": Mistake(
         "training/module.py",
-        "return self.teacher.mixed_loss(loss, logits, batch) if self.teacher else loss",
-        "return loss",
+        "loss = self.teacher.mixed_loss(loss, logits, batch)",
+        "pass",
         DISTILLATION + "test_it_changes_what_is_learned_but_not_what_is_logged_and_saved",
+    ),
+    "second_loss_of_the_next_character": Mistake(
+        "training/two_ahead.py",
+        "batch.targets[:, 1:], batch.target_mask[:, 1:]",
+        "batch.targets[:, :-1], batch.target_mask[:, :-1]",
+        TWO_AHEAD + "test_each_position_predicts_the_character_after_the_next",
+    ),
+    "second_loss_with_a_constant_weight": Mistake(
+        "training/module.py",
+        "self.config.two_ahead_loss * factor * second_loss",
+        "self.config.two_ahead_loss * second_loss",
+        TWO_AHEAD + "test_its_weight_falls_with_the_learning_rate",
+    ),
+    "second_head_not_trained": Mistake(
+        "training/module.py",
+        "build_optimizer(self.transformer, self.config, self.two_ahead_head)",
+        "build_optimizer(self.transformer, self.config)",
+        TWO_AHEAD + "test_its_weight_falls_with_the_learning_rate",
     ),
     "memory_keeps_the_own_character_before": Mistake(
         "network/memory.py",
@@ -250,7 +269,7 @@ MISTAKES = {
         ".*UserWarning: the learning rate jumps",
     ),
     "dropout_not_repeated_on_resume": Mistake(
-        "training/module.py",
+        "training/dropout_seed.py",
         "torch.default_generator.manual_seed(seed)",
         "pass",
         RESUME,
