@@ -46,17 +46,20 @@ def test_a_device_that_is_missing_or_unknown_is_refused(gpus) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_large_networks_complete_in_bfloat16_on_a_cpu_that_multiplies_it(
+def test_large_networks_complete_in_int8_on_a_cpu_that_multiplies_bfloat16(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device_type: fast)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose_dtype("auto", cpu, 10_000_000) == (torch.bfloat16 if fast else torch.float32)
+    assert choose_dtype("auto", cpu, 10_000_000) == (torch.int8 if fast else torch.float32)
     assert choose_dtype("auto", cpu, 1_000_000) == torch.float32
     assert choose_dtype("auto", cuda, 10_000_000) == torch.float32
     assert choose_dtype("float16", cpu, 10_000_000) == torch.float16
     with pytest.raises(UserError, match="dtype is 'half': choose from: auto, float32"):
         choose_dtype("half", cpu, 0)
+    assert choose_dtype("int8", cpu, 0) == torch.int8
+    with pytest.raises(UserError, match="dtype is int8: works on a CPU only; on cuda use bfloat16"):
+        choose_dtype("int8", cuda, 0)
 
 
 @pytest.mark.parametrize("amx", [True, False])

@@ -32,7 +32,8 @@ def add_model_options(parser: argparse._ActionsContainer, dtype: str) -> None:
         "--dtype",
         choices=DTYPES,
         default=dtype,
-        help=f"of weights and cache; auto takes the one that completes fastest ({dtype})",
+        help="of weights and cache (int8: of weights, on a CPU); auto takes the one that completes "
+        f"fastest ({dtype})",
     )
     add(
         "--window",
@@ -64,6 +65,6 @@ def load_completer(
     path = find_checkpoint(arguments.ckpt)
     check_output(arguments.output, path, *inputs)
     completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
-    dtype = str(next(completer.transformer.parameters()).dtype).removeprefix("torch.")
-    print(f"model: {path}" + ("" if dtype == "float32" else f", in {dtype}"), file=sys.stderr)
+    dtype = "" if completer.dtype == "float32" else f", in {completer.dtype}"
+    print(f"model: {path}{dtype}", file=sys.stderr)
     return completer

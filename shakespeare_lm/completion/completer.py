@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args, overload
 
+import torch
 from torch import nn
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
@@ -31,6 +32,7 @@ from shakespeare_lm.errors import (
 from shakespeare_lm.hardware import choose_device, choose_dtype
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
+from shakespeare_lm.network.int8 import Int8Linear, quantise
 from shakespeare_lm.network.transformer import CausalTransformer
 
 # An empty prompt starts as a new line does.
@@ -89,6 +91,13 @@ class Completer:
         if isinstance(transformer, CausalTransformer):
             self._cached_forward = CachedForward(transformer, compile)
 
+    @property
+    def dtype(self) -> str:
+        """The number format of the weights."""
+        if any(isinstance(layer, Int8Linear) for layer in self.transformer.modules()):
+            return "int8"
+        return str(next(self.transformer.parameters()).dtype).removeprefix("torch.")
+
     @classmethod
     def from_checkpoint(
         cls,
@@ -103,8 +112,8 @@ class Completer:
         Args:
             path: of the checkpoint, or the folder of a run.
             device: cpu, cuda, mps, or auto for the fastest available.
-            dtype: float32, bfloat16 or float16, of the weights and the cache, or auto for the one
-                that completes fastest here.
+            dtype: float32, bfloat16 or float16, of the weights and the cache; int8, of the weights
+                only, on a CPU; or auto for the one that completes fastest here.
             compile: compile the step from one character to the next with torch.compile, which takes
                 ten seconds or more at first; on a CPU it is used for single texts only.
 
@@ -121,7 +130,10 @@ class Completer:
         )
         transformer.load_state_dict(checkpoint.weights)
         num_weights = sum(parameter.numel() for parameter in transformer.parameters())
-        transformer.to(where, choose_dtype(dtype, where, num_weights)).eval()
+        chosen = choose_dtype(dtype, where, num_weights)
+        transformer.to(where, torch.bfloat16 if chosen == torch.int8 else chosen).eval()
+        if chosen == torch.int8:
+            quantise(transformer)
         context_length = checkpoint.config.context_length
         return cls(transformer, checkpoint.tokenizer, context_length, compile)
 

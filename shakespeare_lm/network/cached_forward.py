@@ -6,14 +6,15 @@ rounding to those that `CausalTransformer.forward` computes for the whole window
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shakespeare_lm.network.attention import AttentionInputs
 from shakespeare_lm.network.cache import KeyValueCache
+from shakespeare_lm.network.int8 import MOST_ROWS
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
 
@@ -29,6 +30,7 @@ class CachedForward:
 
     def __init__(self, transformer: CausalTransformer, compile_step: bool = False) -> None:
         self.transformer = transformer
+        self._all_int8 = not any(isinstance(x, nn.Linear) for x in transformer.modules())
         self._compiled: Callable[[KeyValueCache, Tensor, Tensor | None], Tensor] | None = None
         if compile_step:
             if transformer.head.weight.is_cuda:
@@ -67,13 +69,20 @@ class CachedForward:
             The logits `[batch, vocab]` of the next character.
         """
         advance = self._compiled if cache.fixed_shape and self._compiled else self._advance
-        with _without_onednn(cache.layers[0]):
+        with _without_onednn() if self._needs_no_onednn(len(ids)) else nullcontext():
             recent = cache.append(ids)
             newest = recent[:, -1 - self.transformer.config.previous_characters :]
             if not isinstance(self.transformer, MemoryTransformer):
                 return advance(cache, newest, None)
             read, first_logits = (one[:, -1:] for one in self.transformer.remember(recent))
             return first_logits[:, 0] + advance(cache, newest, read)
+
+    def _needs_no_onednn(self, texts: int) -> bool:
+        """Say whether no product of a step for this many texts goes through oneDNN."""
+        weight = self.transformer.head.weight
+        if weight.device.type != "cpu":
+            return False
+        return weight.dtype == torch.float32 or (self._all_int8 and texts <= MOST_ROWS)
 
     def _advance(self, cache: KeyValueCache, newest: Tensor, added: Tensor | None) -> Tensor:
         network = self.transformer
@@ -86,15 +95,12 @@ class CachedForward:
 
 
 @contextmanager
-def _without_onednn(like: Tensor) -> Iterator[None]:
-    """Keep torch from running GELU through oneDNN on a CPU in float32.
+def _without_onednn() -> Iterator[None]:
+    """Keep torch from running GELU through oneDNN on a CPU.
 
     For the one character of a step, oneDNN's set-up takes longer than the function (torch 2.13: 23
     instead of 4 us), a tenth of the step in all. Matrix products in half precision need oneDNN.
     """
-    if like.device.type != "cpu" or like.dtype != torch.float32:
-        yield
-        return
     enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
     try:
         yield

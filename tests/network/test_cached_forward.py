@@ -10,6 +10,7 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.network.int8 import MOST_ROWS, quantise
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
 
@@ -133,6 +134,17 @@ def test_a_step_in_float32_runs_without_onednn_and_restores_its_flag(
     cached.step(cached.new_cache(1), torch.tensor([3]))
     assert during == [enabled and kept]
     assert onednn() is enabled
+
+
+def test_steps_of_few_texts_in_int8_run_without_onednn(onednn: Callable[[], bool]) -> None:
+    made, during = network(d_model=32).bfloat16(), []
+    quantise(made)
+    made.blocks[0].register_forward_pre_hook(lambda *_: during.append(onednn()))
+    cached = CachedForward(made)
+    torch.backends.mkldnn.set_flags(_enabled=True)
+    for texts in (1, MOST_ROWS, MOST_ROWS + 1):
+        cached.step(cached.new_cache(texts), torch.full((texts,), 3))
+    assert during == [False, False, True]
 
 
 def test_only_steps_of_fixed_shape_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

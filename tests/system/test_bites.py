@@ -104,6 +104,12 @@ MISTAKES = {
         "is_causal=False",
         f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
     ),
+    "one_scale_for_all_rows_of_a_weight": Mistake(
+        "network/int8.py",
+        "weight.abs().amax(dim=1)",
+        "weight.abs().amax().expand(len(weight))",
+        "tests/network/test_int8.py::test_a_weight_is_at_most_half_a_step_of_its_own_row_off",
+    ),
     "causal_mask_not_built_in_bfloat16": Mistake(
         "network/attention.py",
         "dtype=torch.bool).tril() if mask",
