@@ -29,7 +29,8 @@ class RunDescription(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        network = getattr(pl_module, "transformer", pl_module)  # without what only training knows
+        parameters = sum(parameter.numel() for parameter in network.parameters())
         line = f"{parameters:,} parameters on {pl_module.device.type} in {trainer.precision}"
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ShakespeareDataModule):
