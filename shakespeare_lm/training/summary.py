@@ -49,7 +49,9 @@ def print_resuming(path: Path, step: int, max_steps: int) -> None:
 
 def print_quick() -> None:
     """Print that a run in float32 has the shorter recipe, and how to take the longer one."""
-    print("recipe quick, because this is in float32; --config default takes longer and ends better")
+    print(
+        "recipe quick, because this run is in float32; --config default takes longer and ends lower"
+    )
 
 
 def print_waiting(trainer: Trainer) -> None:

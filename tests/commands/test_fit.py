@@ -218,7 +218,9 @@ def test_only_a_run_in_float32_without_a_config_has_the_quick_recipe_and_says_so
     assert tiny_main("--max_steps=1", *options) == 0
     trainer = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]
     assert trainer["val_check_interval"] == interval
-    assert ("recipe quick, because this is in float32" in capsys.readouterr().out) == (not options)
+    assert ("recipe quick, because this run is in float32" in capsys.readouterr().out) == (
+        not options
+    )
 
 
 def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_the_checkpoint(
