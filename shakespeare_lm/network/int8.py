@@ -49,7 +49,7 @@ class Int8Linear(nn.Module):
         if len(rows) > MOST_ROWS:
             return F.linear(x, self.weight, self.bias)
         # torch 2.11 to 2.15 have no public name for this product.
-        product = torch._weight_int8pack_mm(rows, self.integers, self.scales)
+        product = torch._weight_int8pack_mm(rows.contiguous(), self.integers, self.scales)
         product = product if self.bias is None else product + self.bias
         return product.reshape(*x.shape[:-1], -1)
 

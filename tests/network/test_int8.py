@@ -58,6 +58,9 @@ def test_few_and_many_rows_have_the_same_weights() -> None:
     torch.testing.assert_close(together, alone, rtol=2**-6, atol=0.1)
     assert made(x[:, None]).shape == (MOST_ROWS + 1, 1, 24)
     assert made(x[0]).shape == (24,)
+    every_second = torch.stack([x, -x], dim=1)[:, 0][:2]  # rows that are apart in memory
+    assert not every_second.is_contiguous()
+    assert torch.equal(made(every_second), made(x[:2]))
 
 
 def test_layers_of_other_widths_are_left_as_they_are() -> None:
