@@ -20,7 +20,6 @@ from shakespeare_lm.network.ngram_counts import NGrams, count_ngrams, discounts
 _SMALLEST_PROBABILITY = 1e-9
 # Gives the features about the size of the embeddings.
 _ROOT_SCALE = 4.0
-_MOST = np.iinfo(np.int16).max
 # After the last code, so that a search always ends at one.
 _NO_CODE = np.iinfo(np.int64).max
 
@@ -39,21 +38,27 @@ class Expected(NamedTuple):
 
 
 class _Order(NamedTuple):
-    """The counts of one order, ready to be looked up.
+    """The counts of one order, ready to be looked up: below the highest order, the number of
+    different characters before instead of the number of occurrences (Kneser-Ney).
 
     Args:
         codes: of the n-grams, sorted (see `NGrams`), and one that no n-gram has.
-        rows: how often each character follows each context, `[contexts + 1, vocab]`; the last row
-            is for contexts that were never seen. Below the highest order, it is the number of
-            different characters before.
-        discounts: from counts of 1, 2, and 3 or more.
-        once: whether each n-gram occurs once, `[n-grams + 1]`; the last is for unseen ones.
+        counts: of each n-gram, `[n-grams + 1]`; the last is for unseen ones.
+        kept: what the discount leaves of the count of each character after each context,
+            `[contexts + 1, vocab]`; the last row is for contexts that were never seen.
+        freed: what the discounts of each context add up to, `[contexts + 1]`.
+        totals: the counts of each context, `[contexts + 1]`.
+        discounts: from counts of 0, 1, 2, and 3 or more.
+        once: whether each n-gram occurs once, `[n-grams + 1]`.
         apart: whether all occurrences of each n-gram have different characters before them.
     """
 
     codes: Tensor
-    rows: Tensor
-    discounts: tuple[float, float, float]
+    counts: Tensor
+    kept: Tensor
+    freed: Tensor
+    totals: Tensor
+    discounts: Tensor
     once: Tensor
     apart: Tensor
 
@@ -157,16 +162,21 @@ class NGramMemory(nn.Module):
     def _by_order(self, ids: Tensor, own: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the probabilities of each order, and how often its contexts occur."""
         orders = self.orders()
-        contexts = [torch.zeros_like(ids), *self._ngrams(orders, ids)[:-1]]
-        removed = None if own is None else self._removed(orders, contexts, own)
+        # The n-gram that ends with the character after a position is its own.
+        known = ids if own is None else torch.cat((ids, own[:, -1:]), dim=1)
+        ngrams = self._ngrams(orders, known)
+        contexts = [torch.zeros_like(ids), *(ngram[:, : ids.shape[1]] for ngram in ngrams[:-1])]
+        left_out = None if own is None else _left_out(orders, [ngram[:, 1:] for ngram in ngrams])
         shape = (*ids.shape, self.vocab_size)
         probabilities = torch.full(shape, 1 / self.vocab_size, device=ids.device)
         for number, (order, context) in enumerate(zip(orders, contexts, strict=True)):
-            counts = order.rows[context].float()
-            if removed is not None and own is not None:
-                counts.scatter_add_(-1, own[..., None], -removed[number][..., None].float())
-            probabilities, total = _interpolate(counts, order.discounts, probabilities)
-            yield probabilities, total
+            kept, freed, total = (x[context] for x in (order.kept, order.freed, order.totals))
+            if left_out is not None and own is not None:
+                fewer = left_out[number]
+                kept.scatter_add_(-1, own[..., None], fewer.kept[..., None])
+                freed, total = freed + fewer.freed, total + fewer.total
+            probabilities = _interpolate(kept, freed, total, probabilities)
+            yield probabilities, total[..., None]
 
     def _ngrams(self, orders: Sequence[_Order], ids: Tensor) -> list[Tensor]:
         """Return the number of the n-gram of each order that ends at each position; -1 if it was
@@ -183,50 +193,61 @@ class NGramMemory(nn.Module):
         number = torch.searchsorted(order.codes, code)
         return torch.where((context >= 0) & (order.codes[number] == code), number, -1)
 
-    def _removed(
-        self, orders: Sequence[_Order], contexts: Sequence[Tensor], own: Tensor
-    ) -> list[Tensor]:
-        """Return, for each order, whether the count of the own n-gram loses one.
 
-        The highest order's does. Below, the character before it is lost if the longer n-gram occurs
-        nowhere else. At the beginning of a window the longer n-gram is not known: the character is
-        lost for certain only if no other occurrence shares it.
-        """
-        found = [
-            self._find(order, context, own) for order, context in zip(orders, contexts, strict=True)
-        ]
-        removed = []
-        for order, ngram, longer, above in zip(orders, found, found[1:], orders[1:], strict=False):
-            removed.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
-        return [*removed, found[-1] >= 0]
+class _LeftOut(NamedTuple):
+    """What is added to a context's figures when one occurrence is left out, `[batch, time]`."""
+
+    kept: Tensor
+    freed: Tensor
+    total: Tensor
+
+
+def _left_out(orders: Sequence[_Order], own: Sequence[Tensor]) -> list[_LeftOut]:
+    """Return, for each order, what changes when the own n-grams are left out.
+
+    The highest order's count loses one. Below, the character before it is lost if the longer n-gram
+    occurs nowhere else. At the beginning of a window the longer n-gram is not known: the character
+    is lost for certain only if no other occurrence shares it.
+    """
+    removed = []
+    for order, ngram, longer, above in zip(orders, own, own[1:], orders[1:], strict=False):
+        removed.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
+    removed.append(own[-1] >= 0)
+    return [_change(*one) for one in zip(orders, own, removed, strict=True)]
+
+
+def _change(order: _Order, ngram: Tensor, removed: Tensor) -> _LeftOut:
+    count = order.counts[ngram]
+    before = order.discounts[count.clamp(max=3)]
+    after = order.discounts[(count - 1).clamp(0, 3)]
+    lost = removed.float()
+    return _LeftOut(lost * (before - after - 1), lost * (after - before), -lost)
 
 
 def _order(counted: Sequence[NGrams], number: int, vocab_size: int, device: torch.device) -> _Order:
     grams = counted[number]
     counts = grams.different if number + 1 < len(counted) else grams.counts
-    needed = 2 * (grams.num_contexts + 1) * vocab_size
+    needed = 4 * (grams.num_contexts + 1) * vocab_size
     check_memory(needed, f"a memory of {number + 1}-grams", "use a shorter text or a lower order")
-    rows = np.zeros((grams.num_contexts + 1, vocab_size), dtype=np.int16)
-    rows.reshape(-1)[grams.codes] = counts.clip(max=_MOST)
-    _, one, two, three = discounts(counts).tolist()
-    once, apart = (np.append(found, False) for found in (grams.counts == 1, grams.counts == counts))
-    codes, dense, alone, different = (
-        torch.from_numpy(array).to(device)
-        for array in (np.append(grams.codes, _NO_CODE), rows, once, apart)
-    )
-    return _Order(codes, dense, (one, two, three), alone, different)
+    taken = discounts(counts).astype(np.float32)
+    left = counts - taken[counts.clip(max=3)]
+    kept = np.zeros((grams.num_contexts + 1, vocab_size), dtype=np.float32)
+    kept.reshape(-1)[grams.codes] = left
+    contexts = grams.codes // vocab_size
+    totals = np.bincount(contexts, counts, grams.num_contexts + 1).astype(np.float32)
+    freed = totals - np.bincount(contexts, left, grams.num_contexts + 1).astype(np.float32)
+    arrays = (
+        np.append(grams.codes, _NO_CODE), np.append(counts, 0), kept, freed, totals, taken,
+        np.append(grams.counts == 1, False), np.append(grams.counts == counts, False),
+    )  # fmt: skip
+    return _Order(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def _interpolate(
-    counts: Tensor, taken: tuple[float, float, float], below: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the probabilities of an order, and how often each context occurs, `[batch, time, 1]`.
+def _interpolate(kept: Tensor, freed: Tensor, total: Tensor, below: Tensor) -> Tensor:
+    """Return the probabilities of an order; where its context never occurs, those of the one below.
 
     p(c | context) = (count - discount) / total + (mass that was discounted / total) * below
     """
-    one, two, three = taken
-    discount = one * (counts > 0) + (two - one) * (counts > 1) + (three - two) * (counts > 2)
-    total = counts.sum(-1, keepdim=True)
-    freed = discount.sum(-1, keepdim=True)
-    known = (counts - discount + freed * below) / total.clamp(min=1)
-    return torch.where(total > 0, known, below), total
+    freed = torch.where(total > 0, freed, 1.0)
+    mixed = torch.addcmul(kept, freed[..., None], below)
+    return mixed.div_(total.clamp(min=1)[..., None])
