@@ -21,14 +21,17 @@ from shakespeare_lm.training.tensorboard_layout import tensorboard_writers
 from shakespeare_lm.training.validation_text import long_lines, validation_loader
 
 _UPDATES_PER_SECOND = 4
+# After so many steps, TensorBoard shows how the model writes before it has learned much.
+_EARLY_STEPS = (1, 10, 100)
 # Of the samples that only TensorBoard shows.
 _PROMPT_CHARACTERS = 16
 _SHORT_SAMPLE_CHARACTERS = 100
 
 
 class SampleText(Callback):
-    """Completes a fixed prompt after each validation, on the console and in TensorBoard; and there
-    also the beginnings of two lines of the validation part, greedy and sampled.
+    """Completes a fixed prompt after each validation, on the console and in TensorBoard; there also
+    after the first steps, and the beginnings of two lines of the validation part, greedy and
+    sampled.
 
     Args:
         prompt: what to complete; characters that the model does not know are dropped.
@@ -49,6 +52,20 @@ class SampleText(Callback):
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
+        self._newest_step = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        is_new, self._newest_step = step != self._newest_step, step
+        if step in _EARLY_STEPS and is_new and trainer.is_global_zero and self.max_new_tokens:
+            _write(trainer, "sample", _block(self.prompt + self._completion(pl_module)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -57,20 +74,16 @@ class SampleText(Callback):
         diverged = not torch.isfinite(trainer.callback_metrics["val_loss"])
         if diverged or self.max_new_tokens < 1:
             return
-        assert isinstance(pl_module, ShakespeareLM)
-        completer = Completer(
-            pl_module.transformer, pl_module.tokenizer, pl_module.hparams["context_length"]
-        )
+        text = self.prompt + self._completion(pl_module)
+        get_console().print(Text(text.strip("\n"), style="dim"), soft_wrap=True)
+        _write(trainer, "sample", _block(text))
+        _write(trainer, "samples", self._several(_completer(pl_module), trainer))
+
+    def _completion(self, pl_module: LightningModule) -> str:
         # A seed of its own: the training is the same with and without samples.
-        text = completer.complete(
+        return _completer(pl_module).complete(
             self.prompt, self.max_new_tokens, temperature=self.temperature, seed=0, unknown="skip"
         )
-        get_console().print(Text((self.prompt + text).strip("\n"), style="dim"), soft_wrap=True)
-        # Steps count from 0, as in the curves.
-        step = max(0, trainer.global_step - 1)
-        for writer in tensorboard_writers(trainer):
-            writer.add_text("sample", _block(self.prompt + text), step)
-            writer.add_text("samples", self._several(completer, trainer), step)
 
     def _several(self, completer: Completer, trainer: Trainer) -> str:
         """Return completions of several prompts, greedy and sampled, as Markdown."""
@@ -87,6 +100,19 @@ class SampleText(Callback):
             )
             parts += [_block(p + text) for p, text in zip(prompts, texts, strict=True)]
         return "\n\n---\n\n".join(parts)
+
+
+def _completer(pl_module: LightningModule) -> Completer:
+    assert isinstance(pl_module, ShakespeareLM)
+    return Completer(
+        pl_module.transformer, pl_module.tokenizer, pl_module.hparams["context_length"]
+    )
+
+
+def _write(trainer: Trainer, name: str, markdown: str) -> None:
+    step = max(0, trainer.global_step - 1)  # steps count from 0, as in the curves
+    for writer in tensorboard_writers(trainer):
+        writer.add_text(name, markdown, step)
 
 
 def _block(text: str) -> str:
