@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-COMMANDS = ("fit", "complete", "score", "evaluate")
+COMMANDS = ("fit", "complete", "score", "evaluate", "page")
 
 
 def command_line(command: str) -> str:

@@ -22,6 +22,7 @@ _HELP = {
     "complete": "complete a prompt with a trained model",
     "evaluate": "say how good a model is, and against what",
     "score": "say how likely a model finds a text",
+    "page": "make one HTML page that runs a model in any browser",
 }
 
 

@@ -1,7 +1,5 @@
 """The report: everything is on the page, and a real browser shows it without a request."""
 
-import os
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,10 +13,10 @@ from shakespeare_lm.evaluation.copying import Copying, Extraction
 from shakespeare_lm.evaluation.evaluation import Evaluation
 from shakespeare_lm.evaluation.novelty import novelty
 from shakespeare_lm.evaluation.report import report
+from tests.system.browser import needs_browser, started_browser
 
 TEXT = 'ROMEO:\nWhat <light> & "noise"?\n\n' * 30
 BASELINES = [Baseline("uniform", 4.0, "every character"), Baseline("2-gram", 2.5, "counted")]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def evaluation(name: str, nats: float = 2.0) -> Evaluation:
@@ -85,17 +83,15 @@ def test_without_breakdown_and_copying_there_is_the_ranking_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (or its path in CHROMIUM)")
+@needs_browser
 def test_a_browser_shows_it_wide_and_narrow_in_light_and_dark_without_a_request(
     tmp_path: Path,
 ) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
     path = tmp_path / "report.html"
     runs = [evaluation(f"lightning_logs/with_a_long_name/version_{i}", 2.0 + i) for i in range(7)]
     path.write_text(report(runs, BASELINES), encoding="utf-8")
     papers = set()
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with started_browser() as browser:
         for width, scheme in ((1200, "light"), (360, "dark")):
             page = browser.new_page(viewport={"width": width, "height": 700}, color_scheme=scheme)
             requests, complaints = [], []
@@ -111,5 +107,4 @@ def test_a_browser_shows_it_wide_and_narrow_in_light_and_dark_without_a_request(
                 "Against what", "Where the loss is", "Does it copy?",
             ]  # fmt: skip
             papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        browser.close()
     assert len(papers) == 2

@@ -15,7 +15,7 @@ ROOMS = [
     "data network",
     "checkpoint",
     "completion",
-    "evaluation",
+    "evaluation page",
     "training",
     "commands",
     "__main__",

@@ -1,0 +1,90 @@
+"""A checkpoint -> facts about the model, for people.
+
+Enters: a checkpoint, from anybody. Leaves: names and facts, as text; no path of the machine that it
+was trained on.
+"""
+
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any
+
+from shakespeare_lm.checkpoint.reading import Checkpoint
+from shakespeare_lm.network.config import NetworkConfig
+
+_LONGEST_FACT = 200
+# What a hyperparameter is called on the card.
+_TRAINING = {
+    "optimizer": "{}",
+    "learning_rate": "learning rate {:g}",
+    "muon_learning_rate": "Muon's {:g}",
+    "weight_decay": "weight decay {:g}",
+    "ngram_distillation": "taught by n-grams, weight {:g}",
+    "two_ahead_loss": "two characters ahead, weight {:g}",
+}
+
+
+def card(
+    checkpoint: Checkpoint, corpus: str, written: float, version: str
+) -> list[tuple[str, str]]:
+    """Return the facts with their names.
+
+    Args:
+        checkpoint: of the model.
+        corpus: what it was trained on.
+        written: when, in seconds since 1970.
+        version: of this program.
+    """
+    content = checkpoint.content
+    lightning = str(content.get("pytorch-lightning_version"))
+    facts = {
+        "Network": describe_network(checkpoint.config),
+        "Weights": f"{num_weights(checkpoint):,}",
+        "Characters": f"{len(checkpoint.tokenizer.vocabulary)} different ones",
+        "Corpus": corpus,
+        "Training": f"{content.get('global_step', 0):,} steps; {_training(content)}",
+        "Seed": str(content["hyper_parameters"].get("seed")),
+        "Date": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d"),
+        "Made with": f"shakespeare_lm {version}, pytorch-lightning {lightning}",
+    }
+    return [(name, fact[:_LONGEST_FACT]) for name, fact in facts.items()]
+
+
+def num_weights(checkpoint: Checkpoint) -> int:
+    """Return the number of weights; those of a tied head count once."""
+    tied = checkpoint.config.tied_head and checkpoint.config.network == "transformer"
+    return sum(
+        tensor.numel()
+        for name, tensor in checkpoint.weights.items()
+        if not (tied and name == "head.weight")
+    )
+
+
+def corpus_name(checkpoint: Checkpoint) -> str:
+    """Return what the model was trained on; of files, their names without folders."""
+    state = checkpoint.content.get("ShakespeareDataModule")
+    names = state.get("corpus") if isinstance(state, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return "unknown"
+    return ", ".join(PurePath(name.replace("\\", "/")).name for name in names)
+
+
+def describe_network(config: NetworkConfig) -> str:
+    """Return its kind and sizes."""
+    if config.network == "bigram":
+        return "bigram table"
+    before = config.previous_characters
+    return (
+        f"causal transformer: {config.num_layers} layers, {config.num_heads} heads, width "
+        f"{config.d_model}, context {config.context_length}, {config.positions} positions"
+        + (f", {before} preceding characters embedded" if before else "")
+    )
+
+
+def _training(content: dict[str, Any]) -> str:
+    hyperparameters = content["hyper_parameters"]
+    return ", ".join(
+        how.format(hyperparameters[name])
+        for name, how in _TRAINING.items()
+        if isinstance(hyperparameters.get(name), str if how == "{}" else float)
+        and hyperparameters[name]
+    )

@@ -1,0 +1,224 @@
+"use strict";
+// The page: what is written, what the worker is asked, and what is shown.
+
+const LONGEST = 20_000; // characters; more would make the page slow
+const TYPING_PAUSE = 1000; // milliseconds after which typing is a new step to undo
+const FIRST_TEXT = "\n";
+
+const model = JSON.parse(byId("model").textContent);
+const alphabet = new Alphabet(model.vocabulary);
+const settings = new Settings(onSettings);
+const textarea = byId("text");
+const paper = byId("paper");
+const view = new TextView(textarea, byId("backdrop"), alphabet);
+const inside = new InsideView(byId("heads"), document.querySelector("#layers tbody"), alphabet, shadeOrColour);
+
+let characters = []; // code points of the text
+let likelihoods = []; // of each: null if nothing predicts it, undefined until it is read
+let next = null; // logits of what follows the text
+let chosen = -1; // place of a character
+let earlier = []; // texts to go back to
+let lastTyped = 0;
+let busy = null; // what the worker does: "score", "complete" or "explain"
+let unexplained = false;
+let cut = 0; // how many characters a text that was too long has lost
+
+const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
+let task = 0;
+let answer = () => {};
+
+worker.onerror = ({ message }) => showProblem(`The model stopped: ${message}`);
+worker.onmessage = ({ data }) => {
+  if (data.task !== task) return; // of a task that is over
+  if (data.error) return showProblem(data.error);
+  const theirs = answer;
+  if (data.done) onIdle();
+  theirs(data);
+};
+
+// Starts a task, which ends the one before.
+function ask(what, fields, onAnswer) {
+  busy = what;
+  answer = onAnswer;
+  worker.postMessage({ do: what, task: ++task, ...fields });
+  byId("stop").disabled = what !== "complete";
+}
+
+function onIdle() {
+  busy = null;
+  byId("stop").disabled = true;
+  if (unexplained) choose(chosen);
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+function showProblem(message) {
+  byId("problem").textContent = message;
+  byId("problem").hidden = false;
+  byId("continue").disabled = true;
+}
+
+// --- the text
+
+// Replaces the text; the likelihoods of the characters that stay in front stay too.
+function setText(text, { undoable = true } = {}) {
+  const all = Array.from(text.replace(/\r\n?/g, "\n"));
+  cut = Math.max(0, all.length - LONGEST);
+  if (undoable) remember();
+  const before = characters;
+  characters = cut ? all.slice(cut) : all;
+  let same = 0;
+  while (same < characters.length && characters[same] === before[same]) same++;
+  likelihoods.length = same;
+  likelihoods.length = characters.length; // undefined where it was not read
+  // Assigning loses the caret, and what the browser itself could undo.
+  const shown = characters.join("");
+  if (textarea.value !== shown) textarea.value = shown;
+  chosen = Math.min(chosen, characters.length - 1);
+  draw(same);
+  score();
+}
+
+function remember() {
+  earlier.push(characters.join(""));
+  if (earlier.length > 100) earlier.shift();
+  byId("undo").disabled = false;
+}
+
+function undo() {
+  if (!earlier.length) return;
+  setText(earlier.pop(), { undoable: false });
+  byId("undo").disabled = !earlier.length;
+  choose(characters.length - 1);
+}
+
+function draw(from = 0) {
+  view.show(characters);
+  view.colour(characters, likelihoods, from);
+  view.mark(chosen);
+  showTotals();
+}
+
+function showTotals() {
+  const read = likelihoods.filter(Boolean);
+  const bits = read.reduce((sum, one) => sum + bitsOf(one), 0);
+  const mean = read.length ? `${(bits / read.length).toFixed(3)} bits per character` : "";
+  const total = read.length ? `${mean}; ${bits.toFixed(1)} bits for ${read.length.toLocaleString("en")} characters.` : "";
+  byId("total").textContent = total;
+  const unknown = [...new Set(characters.filter((one) => !alphabet.isKnown(one)))];
+  const count = characters.filter((one) => !alphabet.isKnown(one)).length;
+  const notes = [];
+  if (count) notes.push(`${count} unknown to this model, which reads the text without: ${unknown.slice(0, 20).map(nameOf).join(", ")}${unknown.length > 20 ? ", …" : ""}`);
+  if (cut) notes.push(`the first ${cut.toLocaleString("en")} characters were left out: the page holds ${LONGEST.toLocaleString("en")}`);
+  byId("unknown").textContent = notes.join("; ");
+  byId("unknown").hidden = !notes.length;
+}
+
+// --- what the worker is asked
+
+// An empty text is continued as a new line is.
+function encoded() {
+  const { places, ids } = alphabet.encode(characters);
+  if (ids.length) return { places, ids };
+  return { places, ids: alphabet.encode([FIRST_TEXT]).ids.concat(0).slice(0, 1) };
+}
+
+// Reads what has not been read, and what follows.
+function score() {
+  const { places, ids } = encoded();
+  if (places.length) likelihoods[places[0]] = null;
+  const first = places.findIndex((place) => likelihoods[place] === undefined);
+  ask("score", { ids, first: first < 0 ? ids.length : first, window: settings.window }, (data) => {
+    if (data.likelihoods) {
+      data.likelihoods.forEach((one, i) => (likelihoods[places[data.from + i]] = one));
+      view.colour(characters, likelihoods, places[data.from] ?? characters.length);
+      showTotals();
+    }
+    if (data.next) showNext(data.next);
+  });
+  unexplained = chosen >= 0;
+}
+
+function complete() {
+  const { ids } = encoded();
+  remember();
+  const { count, seed, window } = settings;
+  ask("complete", { ids, count, seed, window, options: settings.options() }, (data) => {
+    if (data.made?.length) append(data.made.map((id) => alphabet.characters[id]), data.likelihoods);
+    if (data.next) showNext(data.next);
+  });
+  next = null;
+}
+
+function append(made, theirs) {
+  const first = characters.length;
+  characters.push(...made);
+  likelihoods.push(...theirs);
+  if (characters.length > LONGEST) return setText(characters.join(""), { undoable: false });
+  const atEnd = paper.scrollTop + paper.clientHeight >= paper.scrollHeight - 40;
+  textarea.value = characters.join("");
+  chosen = characters.length - 1;
+  draw(first);
+  if (atEnd) paper.scrollTop = paper.scrollHeight;
+  unexplained = true;
+}
+
+// What was made stays; the worker reads on from there.
+function stop() {
+  if (busy === "complete") score();
+}
+
+// Goes on with one character.
+function take(character, place = characters.length) {
+  setText(characters.slice(0, place).join("") + character);
+  choose(characters.length - 1);
+}
+
+function explain() {
+  unexplained = false;
+  const { places, ids } = alphabet.encode(characters);
+  const position = places.indexOf(chosen);
+  if (position < 0 || byId("inside").hidden) return;
+  ask("explain", { ids, position, window: settings.window }, (data) => {
+    if (!data.explained) return;
+    inside.show(data.explained);
+    shadeOrColour();
+  });
+}
+
+// --- what is shown
+
+function showNext(logits) {
+  next = logits;
+  drawBars(byId("next"), nextRows(next, alphabet, settings.options()), (one) => take(one));
+}
+
+function onSettings() {
+  if (next) showNext(next);
+}
+
+function choose(place) {
+  chosen = place;
+  view.mark(place);
+  if (place < 0) return;
+  const known = alphabet.isKnown(characters[place]);
+  const likelihood = likelihoods[place];
+  byId("chosen").textContent = describe(characters[place], likelihood, known);
+  const rows = (likelihood?.likeliest ?? []).map(([id, probability]) => ({
+    character: alphabet.characters[id],
+    probability,
+    own: alphabet.characters[id] === characters[place],
+  }));
+  byId("instead-title").hidden = !rows.length;
+  drawBars(byId("instead"), rows, (one) => take(one, place));
+  if (busy) unexplained = true;
+  else explain();
+}
+
+function shadeOrColour() {
+  if (!byId("shade").checked) return view.colour(characters, likelihoods);
+  const { places } = alphabet.encode(characters);
+  view.shade(new Map(inside.attention().map(([position, weight]) => [places[position], weight])));
+}

@@ -1,0 +1,73 @@
+"""The folder of a run -> how it learned: its losses, and the texts that it made meanwhile.
+
+Enters: a folder with TensorBoard's files. Leaves: a `RunLog`, which is empty if there are none.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Points of a curve; more would not be seen.
+_MOST_POINTS = 200
+_MOST_SAMPLES = 50
+# TensorBoard's files are text from anybody.
+_LONGEST_SAMPLE = 2000
+
+Curve = list[tuple[float, float]]
+
+
+class RunLog(NamedTuple):
+    """How a run learned.
+
+    Args:
+        train_loss: numbers of steps taken, and mean losses up to there.
+        val_loss: numbers of steps taken, and losses.
+        samples: numbers of steps taken, and texts.
+    """
+
+    train_loss: Curve
+    val_loss: Curve
+    samples: list[tuple[int, str]]
+
+
+def read_run_log(folder: Path) -> RunLog:
+    """Return what TensorBoard's files in this folder say."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return RunLog([], [], [])
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    return RunLog(
+        _fewer_points(_curve(events, "train_loss")),
+        _fewer_points(_curve(events, "val_loss")),
+        _samples(events),
+    )
+
+
+def _curve(events: EventAccumulator, name: str) -> Curve:
+    if name not in events.Tags()["scalars"]:
+        return []
+    # The logs count steps from 0.
+    return [(point.step + 1, point.value) for point in events.Scalars(name)]
+
+
+def _fewer_points(curve: Curve) -> Curve:
+    """Return the means of neighbours, at their last step, if there are too many points."""
+    together = -(-len(curve) // _MOST_POINTS)
+    groups = [curve[i : i + together] for i in range(0, len(curve), max(1, together))]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
+    tag = "sample/text_summary"
+    if tag not in events.Tags()["tensors"]:
+        return []
+    texts = {event.step + 1: _text(event) for event in events.Tensors(tag)}
+    return sorted(texts.items())[-_MOST_SAMPLES:]
+
+
+def _text(event: Any) -> str:
+    """Undo the indent that makes a text a block of code in Markdown."""
+    text = event.tensor_proto.string_val[0].decode("utf-8", "replace")
+    lines = [line.removeprefix("    ") for line in text.split("\n")]
+    return "\n".join(lines)[:_LONGEST_SAMPLE]

@@ -1,0 +1,65 @@
+"use strict";
+// Packed weights -> Float32Arrays, as packing.py wrote them.
+
+// A matrix is packed in 8 bits per weight: weight = scale of its row * integer from -127 to 127.
+class Matrix {
+  constructor(rows, columns, values) {
+    this.rows = rows;
+    this.columns = columns;
+    this.values = values; // row after row
+  }
+
+  row(number) {
+    return this.values.subarray(number * this.columns, (number + 1) * this.columns);
+  }
+}
+
+// Returns a Map from names to Matrix, or to Float32Array for vectors.
+function unpackWeights(base64, manifest) {
+  const bytes = bytesOf(base64);
+  if (bytes.length !== manifest.bytes || crc32(bytes) !== manifest.crc32) {
+    throw new Error("The weights in this page are damaged. Make or download the page again.");
+  }
+  const view = new DataView(bytes.buffer);
+  return new Map(manifest.tensors.map(({ name, shape, start }) => [name, unpack(view, shape, start)]));
+}
+
+function unpack(view, shape, start) {
+  if (shape.length === 1) return floats(view, start, shape[0]);
+  const [rows, columns] = shape;
+  const scales = floats(view, start, rows);
+  const integers = new Int8Array(view.buffer, start + 4 * rows, rows * columns);
+  const values = new Float32Array(rows * columns);
+  for (let row = 0, i = 0; row < rows; row++) {
+    for (const end = i + columns; i < end; i++) values[i] = scales[row] * integers[i];
+  }
+  return new Matrix(rows, columns, values);
+}
+
+function floats(view, start, count) {
+  return Float32Array.from({ length: count }, (_, i) => view.getFloat32(start + 4 * i, true));
+}
+
+function bytesOf(base64) {
+  let binary = "";
+  try {
+    binary = atob(base64);
+  } catch {
+    // Not base64: an empty block, which has the wrong length.
+  }
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+// The checksum of zlib and PNG.
+function crc32(bytes) {
+  const table = new Uint32Array(256).map((_, byte) => {
+    let value = byte;
+    for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
+    return value;
+  });
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = table[(crc ^ byte) & 255] ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}

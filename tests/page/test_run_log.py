@@ -1,0 +1,35 @@
+"""The log of a run: curves and texts as TensorBoard has them."""
+
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from shakespeare_lm.page.run_log import RunLog, read_run_log
+
+
+def test_losses_and_texts_count_the_steps_taken(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step in (9, 19):
+            writer.add_scalar("train_loss", 3.0 - step / 10, step)
+        writer.add_scalar("val_loss", 1.5, 19)
+        writer.add_text("sample", "    A:\n    <b>\n    \n      two", 19)
+    log = read_run_log(tmp_path)
+    assert log.train_loss == [(10, pytest.approx(2.1)), (20, pytest.approx(1.1))]
+    assert log.val_loss == [(20, 1.5)]
+    assert log.samples == [(20, "A:\n<b>\n\n  two")]
+
+
+def test_a_long_curve_is_shown_by_means(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(1000):
+            writer.add_scalar("train_loss", float(step), step)
+    curve = read_run_log(tmp_path).train_loss
+    assert len(curve) == 200
+    assert curve[0] == (5, 2.0)
+    assert curve[-1] == (1000, 997.0)
+
+
+def test_a_folder_without_a_log_has_none(tmp_path: Path) -> None:
+    assert read_run_log(tmp_path) == RunLog([], [], [])
+    assert read_run_log(tmp_path / "missing") == RunLog([], [], [])
