@@ -48,6 +48,7 @@ COMMAND_LINE = "tests/commands/test_fit_cli.py::"
 INITIAL = "tests/training/test_initial_weights.py::"
 READING = "tests/checkpoint/test_reading.py::"
 KILL = "tests/system/test_kill.py::"
+PAGE = "tests/system/test_page_parity.py::"
 PROPERTIES = "tests/system/test_properties.py::"
 SAVING = "tests/training/test_checkpointing.py::"
 LOSS = "tests/training/test_loss.py::"
@@ -625,6 +626,30 @@ MISTAKES = {
         "self._agreed = int(trainer.strategy.reduce(received",
         "self._agreed = self._received = int(trainer.strategy.reduce(received",
         f"{STOPPING}test_a_signal_that_arrives_while_the_processes_agree_is_not_lost",
+    ),
+    "full_window_of_the_page_restarts_elsewhere": Mistake(
+        "page/reader.js",
+        "start = ids.length - this.kept(window);",
+        "start = ids.length - this.kept(window) + 1;",
+        f"{PAGE}test_a_thousand_characters_are_those_of_python",
+    ),
+    "keys_of_the_page_not_rotated": Mistake(
+        "page/transformer.js",
+        "[query, key].forEach((one) =>",
+        "[query].forEach((one) =>",
+        f"{PAGE}test_the_logits_of_a_thousand_positions_are_pytorchs",
+    ),
+    "changed_text_read_from_the_old_cache": Mistake(
+        "page/reader.js",
+        " && cache.ids[known] === ids[start + known]",
+        "",
+        f"{PAGE}test_the_cache_gives_the_same_when_a_text_is_changed_anywhere",
+    ),
+    "damaged_weights_of_a_page_accepted": Mistake(
+        "page/weights.js",
+        " || crc32(bytes) !== manifest.crc32",
+        "",
+        f"{PAGE}test_damage_is_found",
     ),
     "retry_after_without_a_limit": Mistake(
         "data/download.py",
