@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-COMMANDS = ("fit", "complete", "score", "evaluate", "page")
+COMMANDS = ("fit", "complete", "score", "evaluate", "page", "export", "serve")
 
 
 def command_line(command: str) -> str:

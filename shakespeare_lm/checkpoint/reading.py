@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
+from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.network.build import build_network
@@ -46,7 +47,8 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint that can come from anybody.
+    """Read a checkpoint, or a `.safetensors` file that was exported from one; it can come from
+    anybody.
 
     Nothing in the file runs, and nothing in it makes this take more memory or time than a file of
     its size may.
@@ -54,7 +56,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         UserError: if the file is missing, damaged, or not from this program.
     """
-    content = read_archive(path)
+    is_safetensors = Path(path).suffix == SUFFIX
+    content = read_safetensors(path) if is_safetensors else read_archive(path)
     _check_is_ours(content, path)
     weights = {
         name.removeprefix(_WEIGHTS_PREFIX): tensor

@@ -22,6 +22,8 @@ _HELP = {
     "complete": "complete a prompt with a trained model",
     "evaluate": "say how good a model is, and against what",
     "score": "say how likely a model finds a text",
+    "serve": "serve a model over HTTP",
+    "export": "write a model in a form that other programs load",
     "page": "make one HTML page that runs a model in any browser",
 }
 

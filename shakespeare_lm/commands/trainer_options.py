@@ -11,8 +11,8 @@ from typing import Any
 from shakespeare_lm.errors import UserError, check_at_least, check_positive
 
 TRAINER_DEFAULTS = {
-    "max_steps": 1300,
-    "val_check_interval": 650,
+    "max_steps": 1250,
+    "val_check_interval": 625,
     "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
     "log_every_n_steps": 10,  # fewer than the bundled scene has batches
     "num_sanity_val_steps": 0,

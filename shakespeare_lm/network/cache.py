@@ -63,6 +63,18 @@ class KeyValueCache:
         self._ids = torch.full((batch, width), padding_id, device=like.device)
         self._nearest = torch.arange(self._before + 1, device=like.device)
 
+    def with_rows(self, kept: Sequence[int], added: int) -> "KeyValueCache":
+        """Return a cache of some of these windows, in this order, and then as many empty ones."""
+        one = self.layers[0]
+        cache = KeyValueCache(len(kept) + added, self.config, self.padding_id, one)
+        rows = torch.tensor(kept, dtype=torch.long, device=self.positions.device)
+        for theirs, ours in zip(cache.layers, self.layers, strict=True):
+            theirs[:, : len(kept)] = ours[:, rows]
+        cache.lengths[: len(kept)] = [self.lengths[row] for row in kept]
+        cache.positions[: len(kept)] = self.positions[rows]
+        cache._ids[: len(kept)] = self._ids[rows]
+        return cache
+
     def begin(self, rows: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
         """Restart these rows with these windows, whose keys and values follow through `store`.
 

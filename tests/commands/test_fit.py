@@ -214,7 +214,7 @@ def test_only_a_run_in_float32_without_a_config_has_the_quick_recipe_and_says_so
 ) -> None:
     for module in (fit_arguments, fit_cli):
         monkeypatch.setattr(module, "fastest_precision", lambda accelerator: "32-true")
-    interval = {True: 530, False: 650}[not options]
+    interval = {True: 530, False: 625}[not options]
     assert tiny_main("--max_steps=1", *options) == 0
     trainer = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]
     assert trainer["val_check_interval"] == interval

@@ -50,9 +50,8 @@ def test_a_lone_checkpoint_has_a_page_without_curves(
 ) -> None:
     output = tmp_path / "a.html"
     assert main(["--ckpt", str(checkpoint), "--output", str(output), "--title", "<b>"]) == 0
-    assert (
-        "warning: what packing costs is not measured: the checkpoint does not name its corpus"
-        in (capsys.readouterr().err)
+    assert "warning: val_loss is not measured: the checkpoint does not name its corpus" in (
+        capsys.readouterr().err
     )
     page = output.read_text("utf-8")
     assert 'aria-labelledby="learned-title" hidden' in page

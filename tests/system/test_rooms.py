@@ -15,7 +15,7 @@ ROOMS = [
     "data network",
     "checkpoint",
     "completion",
-    "evaluation page",
+    "evaluation page export serving",
     "training",
     "commands",
     "__main__",

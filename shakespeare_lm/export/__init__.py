@@ -1,0 +1,1 @@
+"""a checkpoint -> forms that other programs load: Hugging Face's, and ONNX."""

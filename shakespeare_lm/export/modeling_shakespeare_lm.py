@@ -1,0 +1,232 @@
+"""A character-level causal transformer of shakespeare_lm, for transformers' AutoModelForCausalLM.
+
+This file is copied into exported folders, and stands alone: it needs torch and transformers only.
+The network is that of `shakespeare_lm/network/transformer.py`, without a cache: a long text is read
+through its last `context_length` characters, again for each new one.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+
+class ShakespeareLMConfig(PretrainedConfig):
+    """Sizes and kinds, by the names that they have in shakespeare_lm."""
+
+    model_type = "shakespeare_lm"
+
+    def __init__(
+        self,
+        vocab_size: int = 66,
+        network: str = "transformer",
+        context_length: int = 128,
+        num_layers: int = 3,
+        num_heads: int = 2,
+        d_model: int = 160,
+        d_feedforward: int = 640,
+        positions: str = "sinusoidal",
+        norm: str = "pre",
+        activation: str = "gelu",
+        bias: bool = False,
+        qkv_bias: bool = False,
+        tied_head: bool = False,
+        scale_embedding: bool = True,
+        previous_characters: int = 4,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.network = network
+        self.context_length = context_length
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.d_model = d_model
+        self.d_feedforward = d_feedforward
+        self.positions = positions
+        self.norm = norm
+        self.activation = activation
+        self.bias = bias
+        self.qkv_bias = qkv_bias
+        self.tied_head = tied_head
+        self.scale_embedding = scale_embedding
+        self.previous_characters = previous_characters
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        super().__init__(**kwargs)
+
+    # transformers asks for these names.
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.num_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.d_model
+
+    @property
+    def num_attention_heads(self) -> int:
+        return self.num_heads
+
+    @property
+    def max_position_embeddings(self) -> int:
+        return self.context_length
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the positions that `mask` allows."""
+
+    def __init__(self, config: ShakespeareLMConfig) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = config.num_heads, config.attention_dropout
+        width = config.d_model
+        self.query_key_value = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.output = nn.Linear(width, width, bias=config.bias)
+
+    def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Map `[batch, time, d_model]` to the same shape."""
+        heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, with the norm before or after each."""
+
+    def __init__(self, config: ShakespeareLMConfig) -> None:
+        super().__init__()
+        width = config.d_model
+        self.attention = Attention(config)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, config.d_feedforward, bias=config.bias),
+            nn.GELU() if config.activation == "gelu" else nn.ReLU(),
+            nn.Linear(config.d_feedforward, width, bias=config.bias),
+        )
+        self.attention_norm = nn.LayerNorm(width, bias=config.bias)
+        self.feed_forward_norm = nn.LayerNorm(width, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm_first = config.norm == "pre"
+
+    def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Map `[batch, time, d_model]` to the same shape."""
+        if self.norm_first:
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, rotation))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, rotation)))
+        normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return normed
+
+
+class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
+    """Predicts the next character at each position from all characters up to it."""
+
+    config_class = ShakespeareLMConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config: ShakespeareLMConfig) -> None:
+        super().__init__(config)
+        if config.network == "bigram":
+            self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+        else:
+            self._add_transformer(config)
+        self.post_init()
+
+    def _add_transformer(self, config: ShakespeareLMConfig) -> None:
+        width = config.d_model
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.previous_embeddings = nn.ModuleList(
+            nn.Embedding(config.vocab_size, width) for _ in range(config.previous_characters)
+        )
+        if config.positions == "learned":
+            self.learned_positions = nn.Parameter(torch.zeros(config.context_length, width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        pre_norm = config.norm == "pre"
+        self.final_norm = nn.LayerNorm(width, bias=config.bias) if pre_norm else nn.Identity()
+        self.head = nn.Linear(width, config.vocab_size, bias=config.bias)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutput:
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`.
+
+        Args:
+            input_ids: with padding anywhere, if the mask says so.
+            attention_mask: 1 for a real character.
+            labels: the same ids; -100 is left out of the loss.
+            **kwargs: options of generation that have no meaning without a cache.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        real = attention_mask.bool()
+        ids = input_ids.masked_fill(~real, self.config.vocab_size - 1)
+        logits = self.table(ids) if self.config.network == "bigram" else self._logits(ids, real)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    def _logits(self, ids: Tensor, real: Tensor) -> Tensor:
+        config = self.config
+        where = (real.long().cumsum(-1) - 1).clamp(min=0)  # padding on the left shifts nothing
+        time = ids.shape[1]
+        triangle = torch.ones(time, time, dtype=torch.bool, device=ids.device).tril()
+        itself = torch.eye(time, dtype=torch.bool, device=ids.device)
+        mask = ((triangle & real[:, None, :]) | itself)[:, None]
+        x, rotation = self._embed(ids), None
+        if config.positions == "learned":
+            x = x + self.learned_positions[where]
+        elif config.positions == "sinusoidal":
+            angle = angles(where, config.d_model)
+            x = x + torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(2).to(x.dtype)
+        else:
+            angle = angles(where, config.d_model // config.num_heads)[:, None]
+            rotation = (angle.cos().to(x.dtype), angle.sin().to(x.dtype))
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, mask, rotation)
+        logits: Tensor = self.head(self.final_norm(x))
+        return logits
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        for distance, embedding in enumerate(self.previous_embeddings, start=1):
+            before = F.pad(ids, (distance, 0), value=self.config.vocab_size - 1)[:, :-distance]
+            x = x + embedding(before)
+        return x * (math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Pass the last `context_length` characters on."""
+        window = slice(-self.config.context_length, None)
+        mask = None if attention_mask is None else attention_mask[:, window]
+        return {"input_ids": input_ids[:, window], "attention_mask": mask}
+
+
+def angles(positions: Tensor, width: int) -> Tensor:
+    """Return position / 10000^(2i / width), `[..., width / 2]`."""
+    steps = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
+    return positions[..., None].double() * 10_000.0**-steps
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate queries or keys `[batch, heads, time, head_dim]`: column i of the first half with
+    column i of the second.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
