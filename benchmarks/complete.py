@@ -25,6 +25,7 @@ from benchmarks.timing import Spread, ratio_of, repeated, seconds_per_call, spre
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import DTYPES, choose_device
+from shakespeare_lm.network.int8 import Int8Linear
 from shakespeare_lm.training.module import ShakespeareLM
 
 _VOCABULARY = "\n" + "".join(map(chr, range(32, 96)))  # 65 characters, as in tiny Shakespeare
@@ -63,7 +64,11 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         completer = Completer.from_checkpoint(
             path, arguments.device, arguments.dtype, arguments.compile
         )
-        figures = compare(completer, arguments)
+        # nanoGPT's own sample.py computes in float32 on a CPU.
+        plain = completer
+        if choose_device(arguments.device).type == "cpu":
+            plain = Completer.from_checkpoint(path)
+        figures = compare(completer, plain, arguments)
         figures["weights_per_second"] = reads_per_second(completer)
         if arguments.starts:
             figures["first_character_seconds"] = seconds_to_first_character(path, arguments.starts)
@@ -88,11 +93,15 @@ def save_checkpoint(shape: Shape, path: Path) -> Path:
     return path
 
 
-def compare(completer: Completer, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Let the three ways take turns; return the characters per second of each, and ratios."""
+def compare(
+    completer: Completer, plain: Completer, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Let the three ways take turns, nanoGPT's with the model `plain`; return the characters per
+    second of each, and ratios.
+    """
     count, texts = arguments.characters, arguments.texts
     ways: dict[str, tuple[int, Callable[[], object]]] = {
-        _NANOGPT: (count, lambda: nanogpt_generate(completer, count)),
+        _NANOGPT: (count, lambda: nanogpt_generate(plain, count)),
         _ONE: (count, lambda: completer.complete("A", count, seed=0)),
         _TOGETHER: (count * texts, lambda: completer.complete(["A"] * texts, count, seed=0)),
     }
@@ -123,10 +132,12 @@ def nanogpt_generate(completer: Completer, count: int) -> Tensor:
 
 def reads_per_second(completer: Completer) -> Spread:
     """Return how often per second the device can read as many bytes as the weights have."""
-    weights = next(completer.transformer.parameters())
-    size = sum(p.numel() for p in completer.transformer.parameters())
-    block = torch.ones(size, dtype=weights.dtype, device=weights.device)
-    seconds = repeated(block.sum, 20, 9, weights.device)
+    network = completer.transformer
+    device = next(network.parameters()).device
+    layers = [layer for layer in network.modules() if isinstance(layer, Int8Linear)]
+    size = sum(p.nbytes for p in network.parameters()) + sum(x.integers.nbytes for x in layers)
+    block = torch.ones(size // 4, device=device)
+    seconds = repeated(block.sum, 20, 9, device)
     return Spread(*(1 / second for second in (seconds.median, seconds.high, seconds.low)))
 
 
