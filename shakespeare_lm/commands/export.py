@@ -119,18 +119,22 @@ def _to_huggingface(
     check_fits(checkpoint.config, "Hugging Face's form")
     losses = measure_exported(checkpoint, arguments.corpus)
     trust = "" if is_gpt2(checkpoint.config) else ", trust_remote_code=True"
-    use = (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f"model, tokenizer = (auto.from_pretrained({_quoted(output)}{trust}) "
-        "for auto in (AutoModelForCausalLM, AutoTokenizer))\n"
-        f"print(tokenizer.decode(model.generate(**tokenizer({_prompt(checkpoint)}, "
-        'return_tensors="pt", return_token_type_ids=False), max_new_tokens=100)[0]))'
-    )
+
+    def use(folder: Path) -> str:
+        return (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            f"model, tokenizer = (auto.from_pretrained({_quoted(folder)}{trust}) "
+            "for auto in (AutoModelForCausalLM, AutoTokenizer))\n"
+            f"print(tokenizer.decode(model.generate(**tokenizer({_prompt(checkpoint)}, "
+            'return_tensors="pt", return_token_type_ids=False), max_new_tokens=100)[0]))'
+        )
+
     corpus = losses.corpus if losses else corpus_name(checkpoint)
     facts = card(checkpoint, corpus, path.stat().st_mtime, version("shakespeare-lm"))
-    text = model_card(output.name, facts, _loss_rows(losses), use)
+    # The card goes where the folder goes: not with a path of this machine.
+    text = model_card(output.name, facts, _loss_rows(losses), use(Path(output.name)))
     _write_folder(output, huggingface_files(checkpoint, text))
-    return use
+    return use(output)
 
 
 _EXPORTS: dict[str, Callable[[argparse.Namespace, Path, Checkpoint, Path], str]] = {

@@ -37,6 +37,8 @@ def test_the_three_lines_at_its_end_run(
     use, said = capsys.readouterr()
     assert len(use.splitlines()) == 3
     assert " bytes; use it with" in said
+    if form == "huggingface":
+        assert str(tmp_path) not in (tmp_path / output / "README.md").read_text()
     changes = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", use], env={**os.environ, **changes}, capture_output=True, text=True
