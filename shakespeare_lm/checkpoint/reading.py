@@ -27,6 +27,7 @@ FORMAT_KEY = "shakespeare_lm_format"
 _ADDED_OPTIONS = {"memory_order": 0, "two_ahead_loss": 0.0}
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = str | int | float | None  # bool is an int
 
 
@@ -173,5 +174,5 @@ def _check_shapes(
             )
         if name.startswith("ngrams."):
             continue  # checked before
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+        if tensor.dtype not in _FLOATS or not torch.isfinite(tensor).all():
             raise UserError(f"{path} does not hold a working model: {name} has non-finite values")

@@ -33,7 +33,7 @@ def safetensors_bytes(
     kept = {name: hyperparameters[name] for name in ("vocabulary", *NETWORK_OPTIONS)}
     # Python's own escapes keep the header ASCII, whatever the vocabulary is.
     header = {"format": "pt", _HYPERPARAMETERS: json.dumps(kept), _FORMAT: str(format_number)}
-    tied = hyperparameters["tied_head"]
+    tied = _is_tied(hyperparameters)
     distinct = {
         name: tensor.contiguous()
         for name, tensor in weights.items()
@@ -59,7 +59,12 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path} is damaged or not a safetensors file: {reason}") from None
-    if isinstance(hyperparameters, dict) and hyperparameters.get("tied_head") is True:
+    if isinstance(hyperparameters, dict) and _is_tied(hyperparameters):
         weights.setdefault("head.weight", weights.get("embedding.weight"))
     state = {f"{_WEIGHTS_PREFIX}{name}": tensor for name, tensor in weights.items()}
     return {"hyper_parameters": hyperparameters, "state_dict": state, _FORMAT: number}
+
+
+def _is_tied(hyperparameters: dict[str, Any]) -> bool:
+    """Return whether the head is the embedding; a bigram has neither."""
+    return hyperparameters.get("tied_head") is True and hyperparameters.get("network") != "bigram"

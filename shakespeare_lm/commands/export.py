@@ -18,13 +18,19 @@ from shakespeare_lm.checkpoint.reading import FORMAT, Checkpoint, read_checkpoin
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, safetensors_bytes
 from shakespeare_lm.commands.exit_code import run
-from shakespeare_lm.commands.exported_losses import ExportedLosses, measure_exported, print_cost
+from shakespeare_lm.commands.exported_losses import (
+    ExportedLosses,
+    measure_exported,
+    measured_on,
+    print_cost,
+    trained_on,
+)
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.export.huggingface import check_fits, huggingface_files, is_gpt2
 from shakespeare_lm.export.model_card import model_card
 from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, write_onnx
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.page.card import card, corpus_name
+from shakespeare_lm.page.card import card
 
 _PROMPT = "ROMEO:"
 
@@ -120,19 +126,25 @@ def _to_huggingface(
     losses = measure_exported(checkpoint, arguments.corpus)
     trust = "" if is_gpt2(checkpoint.config) else ", trust_remote_code=True"
 
+    prompt = _prompt(checkpoint)
+    # Stock GPT-2 cannot go past its context.
+    length = max(1, min(100, checkpoint.config.context_length - len(prompt)))
+
     def use(folder: Path) -> str:
         return (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
             f"model, tokenizer = (auto.from_pretrained({_quoted(folder)}{trust}) "
             "for auto in (AutoModelForCausalLM, AutoTokenizer))\n"
-            f"print(tokenizer.decode(model.generate(**tokenizer({_prompt(checkpoint)}, "
-            'return_tensors="pt", return_token_type_ids=False), max_new_tokens=100)[0]))'
+            f"print(tokenizer.decode(model.generate(**tokenizer({prompt}, "
+            f'return_tensors="pt", return_token_type_ids=False), max_new_tokens={length})[0]))'
         )
 
-    corpus = losses.corpus if losses else corpus_name(checkpoint)
+    corpus = trained_on(checkpoint, losses)
     facts = card(checkpoint, corpus, path.stat().st_mtime, version("shakespeare-lm"))
     # The card goes where the folder goes: not with a path of this machine.
-    text = model_card(output.name, facts, _loss_rows(losses), use(Path(output.name)))
+    measured = measured_on(losses) if losses else ""
+    use_it = use(Path(output.name))
+    text = model_card(output.name, facts, _loss_rows(losses), measured, use_it)
     _write_folder(output, huggingface_files(checkpoint, text))
     return use(output)
 

@@ -5,6 +5,7 @@ warning if there is no text to measure it on.
 """
 
 import sys
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +35,14 @@ class ExportedLosses(NamedTuple):
         exported: as the form has it; the model's if it changes nothing.
         others: of other models, by name.
         corpus: the name of the text.
+        is_own: whether it is the text that the model was trained on, with the same split.
     """
 
     model: float
     exported: float
     others: dict[str, float]
     corpus: str
+    is_own: bool
 
 
 def measure_exported(
@@ -65,8 +68,9 @@ def measure_exported(
     theirs = model if exported is None else _val_loss(exported, text, context_length)
     published = split.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256)
     others = {PUBLISHED[0].name: PUBLISHED[0].nats} if published else {}
-    name = "tiny Shakespeare" if published else corpus_name(checkpoint)
-    return ExportedLosses(model, theirs, others | _ngram(split), name)
+    name = "tiny Shakespeare" if published else PurePath(corpus or corpus_name(checkpoint)).name
+    own = split.difference is None
+    return ExportedLosses(model, theirs, others | _ngram(split), name, own)
 
 
 def _val_loss(network: nn.Module, text: Documents, context_length: int) -> float:
@@ -99,3 +103,14 @@ def print_cost(losses: ExportedLosses | None, form: str) -> None:
             f"({losses.exported - losses.model:+.5f})",
             file=sys.stderr,
         )
+
+
+def trained_on(checkpoint: Checkpoint, losses: ExportedLosses | None) -> str:
+    """Return the name of the text that the model was trained on."""
+    return losses.corpus if losses and losses.is_own else corpus_name(checkpoint)
+
+
+def measured_on(losses: ExportedLosses) -> str:
+    """Return what losses were measured on, for a table."""
+    known = "" if losses.is_own else ", which is not known to be the text it was trained on"
+    return f"the validation part of {losses.corpus}{known}"

@@ -14,12 +14,18 @@ from torch import Tensor
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.exit_code import run
-from shakespeare_lm.commands.exported_losses import ExportedLosses, measure_exported, print_cost
+from shakespeare_lm.commands.exported_losses import (
+    ExportedLosses,
+    measure_exported,
+    measured_on,
+    print_cost,
+    trained_on,
+)
 from shakespeare_lm.commands.text_files import check_output, write_text
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
 from shakespeare_lm.invocation import command_line
 from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.page.card import card, corpus_name, num_weights
+from shakespeare_lm.page.card import card, num_weights
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import Curve, RunLog, read_run_log
@@ -80,7 +86,7 @@ def page_of(
 ) -> str:
     """Return the page of a checkpoint, with what is known about its run."""
     log = read_run_log(path.parent.parent)
-    corpus = losses.corpus if losses else corpus_name(checkpoint)
+    corpus = trained_on(checkpoint, losses)
     facts = card(checkpoint, corpus, path.stat().st_mtime, version("shakespeare-lm"))
     return build_page(
         PageContent(
@@ -127,6 +133,7 @@ def _loss_facts(losses: ExportedLosses | None) -> list[tuple[str, str]]:
         return []
     others = [(name, f"{nats:.4f}") for name, nats in losses.others.items()]
     return [
+        ("Measured on", measured_on(losses)),
         ("val_loss", f"{losses.model:.4f} nats per character"),
         ("In this page", f"{losses.exported:.4f}, with weights in 8 bits"),
         *others,

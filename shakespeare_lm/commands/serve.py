@@ -83,7 +83,7 @@ def serve(arguments: argparse.Namespace) -> int:
         page=page,
         max_tokens=arguments.max_tokens,
         unknown=arguments.unknown,
-        hosts=_LOOPBACK if arguments.host in _LOOPBACK else ("*",),
+        **({} if arguments.host in _LOOPBACK else {"hosts": ("*",)}),
     )
     with _listening(arguments.host, arguments.port) as listener:
         host, port = listener.getsockname()[:2]

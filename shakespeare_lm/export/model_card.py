@@ -9,13 +9,14 @@ from collections.abc import Sequence
 Facts = Sequence[tuple[str, str]]
 
 
-def model_card(title: str, facts: Facts, losses: Facts, use: str) -> str:
+def model_card(title: str, facts: Facts, losses: Facts, measured_on: str, use: str) -> str:
     """Return the card.
 
     Args:
         title: of the model.
         facts: what it is, and how it was trained.
         losses: of it and of others, on the same text; may be empty.
+        measured_on: that text.
         use: code that loads it.
     """
     parts = [
@@ -31,8 +32,8 @@ def model_card(title: str, facts: Facts, losses: Facts, use: str) -> str:
     if losses:
         parts += [
             "## How good it is\n",
-            "Nats per character, lower is better: over the whole validation part of its corpus, "
-            "which it was not trained on, in blocks of its context.\n",
+            "Nats per character, lower is better, in blocks of its context: on "
+            f"{_plain(measured_on)}.\n",
             _table("model", "nats per character", losses),
         ]
     return "\n".join(parts)

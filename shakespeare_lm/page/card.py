@@ -35,18 +35,26 @@ def card(
         version: of this program.
     """
     content = checkpoint.content
-    lightning = str(content.get("pytorch-lightning_version"))
+    step, seed = content.get("global_step", 0), content["hyper_parameters"].get("seed")
+    lightning = content.get("pytorch-lightning_version")
     facts = {
         "Network": describe_network(checkpoint.config),
         "Weights": f"{num_weights(checkpoint):,}",
         "Characters": f"{len(checkpoint.tokenizer.vocabulary)} different ones",
         "Corpus": corpus,
-        "Training": f"{content.get('global_step', 0):,} steps; {_training(content)}",
-        "Seed": str(content["hyper_parameters"].get("seed")),
+        "Training": f"{step:,} steps; {_training(content)}" if step else "",
+        "Seed": str(seed) if isinstance(seed, int) else "",
         "Date": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d"),
-        "Made with": f"shakespeare_lm {version}, pytorch-lightning {lightning}",
+        "Made with": f"shakespeare_lm {version}"
+        # Only a text: printing nested lists from a hostile file can take forever.
+        + (f", pytorch-lightning {lightning[:40]}" if isinstance(lightning, str) else ""),
     }
-    return [(name, fact[:_LONGEST_FACT]) for name, fact in facts.items()]
+    return [(name, _printable(fact)) for name, fact in facts.items() if fact]
+
+
+def _printable(fact: str) -> str:
+    """Cut it, and replace lone surrogates, which no file can hold."""
+    return fact[:_LONGEST_FACT].encode("utf-8", "replace").decode()
 
 
 def num_weights(checkpoint: Checkpoint) -> int:
@@ -65,7 +73,7 @@ def corpus_name(checkpoint: Checkpoint) -> str:
     names = state.get("corpus") if isinstance(state, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return "unknown"
-    return ", ".join(PurePath(name.replace("\\", "/")).name for name in names)
+    return _printable(", ".join(PurePath(name.replace("\\", "/")).name for name in names))
 
 
 def describe_network(config: NetworkConfig) -> str:

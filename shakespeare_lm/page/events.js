@@ -8,14 +8,18 @@ textarea.addEventListener("input", () => {
   chooseAtCaret();
 });
 
-for (const event of ["keyup", "click"]) textarea.addEventListener(event, chooseAtCaret);
+textarea.addEventListener("keyup", chooseAtCaret);
+textarea.addEventListener("click", (event) => {
+  const place = view.placeAt(event.clientX, event.clientY);
+  if (place >= 0) choose(place);
+  else chooseAtCaret();
+});
 
 // The character before the caret.
 function chooseAtCaret() {
   const before = Array.from(textarea.value.slice(0, textarea.selectionStart)).length;
   const place = Math.min(Math.max(0, before - 1), characters.length - 1);
-  if (place !== chosen || !byId("chosen").dataset.shown) choose(place);
-  byId("chosen").dataset.shown = "yes";
+  if (place !== chosen) choose(place);
 }
 
 const tip = byId("tip");
@@ -37,7 +41,7 @@ textarea.addEventListener("pointerleave", () => (tip.hidden = true));
 byId("continue").addEventListener("click", complete);
 byId("stop").addEventListener("click", stop);
 byId("undo").addEventListener("click", undo);
-byId("shade").addEventListener("change", shadeOrColour);
+byId("shade").addEventListener("change", () => shadeOrColour());
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) complete();
@@ -83,10 +87,15 @@ drawLegend(byId("legend"));
 byId("inside").hidden = model.config.network === "bigram";
 ask("load", { ...model, weights: byId("weights").textContent }, (data) => {
   if (!data.done) return;
+  loaded = true;
+  textarea.readOnly = false;
   byId("continue").disabled = false;
   setText(settings.restore(location.hash.slice(1)) ?? model.prompt, { undoable: false });
   choose(characters.length - 1);
 });
 addEventListener("hashchange", () => {
-  setText(settings.restore(location.hash.slice(1)) ?? "", {});
+  const text = settings.restore(location.hash.slice(1));
+  if (text === null) return;
+  likelihoods = []; // the window may be another one
+  setText(text);
 });

@@ -11,7 +11,7 @@ const settings = new Settings(onSettings);
 const textarea = byId("text");
 const paper = byId("paper");
 const view = new TextView(textarea, byId("backdrop"), alphabet);
-const inside = new InsideView(byId("heads"), document.querySelector("#layers tbody"), alphabet, shadeOrColour);
+const inside = new InsideView(byId("heads"), document.querySelector("#layers tbody"), alphabet, () => shadeOrColour());
 
 let characters = []; // code points of the text
 let likelihoods = []; // of each: null if nothing predicts it, undefined until it is read
@@ -21,6 +21,7 @@ let earlier = []; // texts to go back to
 let lastTyped = 0;
 let busy = null; // what the worker does: "score", "complete" or "explain"
 let unexplained = false;
+let loaded = false; // the model; nothing is asked before
 let cut = 0; // how many characters a text that was too long has lost
 
 const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
@@ -47,7 +48,8 @@ function ask(what, fields, onAnswer) {
 function onIdle() {
   busy = null;
   byId("stop").disabled = true;
-  if (unexplained) choose(chosen);
+  if (firstUnread() >= 0) score();
+  else if (unexplained) choose(chosen);
 }
 
 function byId(id) {
@@ -55,6 +57,7 @@ function byId(id) {
 }
 
 function showProblem(message) {
+  if (!byId("problem").hidden) return; // the first one is the cause
   byId("problem").textContent = message;
   byId("problem").hidden = false;
   byId("continue").disabled = true;
@@ -73,11 +76,12 @@ function setText(text, { undoable = true } = {}) {
   while (same < characters.length && characters[same] === before[same]) same++;
   likelihoods.length = same;
   likelihoods.length = characters.length; // undefined where it was not read
+  inside.explained = null;
   // Assigning loses the caret, and what the browser itself could undo.
   const shown = characters.join("");
   if (textarea.value !== shown) textarea.value = shown;
-  chosen = Math.min(chosen, characters.length - 1);
   draw(same);
+  choose(Math.min(chosen, characters.length - 1));
   score();
 }
 
@@ -89,6 +93,7 @@ function remember() {
 
 function undo() {
   if (!earlier.length) return;
+  lastTyped = 0;
   setText(earlier.pop(), { undoable: false });
   byId("undo").disabled = !earlier.length;
   choose(characters.length - 1);
@@ -96,8 +101,8 @@ function undo() {
 
 function draw(from = 0) {
   view.show(characters);
-  view.colour(characters, likelihoods, from);
-  view.mark(chosen);
+  view.markedPlace = chosen;
+  shadeOrColour(from);
   showTotals();
 }
 
@@ -125,15 +130,21 @@ function encoded() {
   return { places, ids: alphabet.encode([FIRST_TEXT]).ids.concat(0).slice(0, 1) };
 }
 
+// The place of the first known character that has not been read; -1 if there is none.
+function firstUnread() {
+  return characters.findIndex((one, place) => likelihoods[place] === undefined && alphabet.isKnown(one));
+}
+
 // Reads what has not been read, and what follows.
 function score() {
+  if (!loaded) return;
   const { places, ids } = encoded();
   if (places.length) likelihoods[places[0]] = null;
   const first = places.findIndex((place) => likelihoods[place] === undefined);
   ask("score", { ids, first: first < 0 ? ids.length : first, window: settings.window }, (data) => {
     if (data.likelihoods) {
       data.likelihoods.forEach((one, i) => (likelihoods[places[data.from + i]] = one));
-      view.colour(characters, likelihoods, places[data.from] ?? characters.length);
+      shadeOrColour(places[data.from] ?? characters.length);
       showTotals();
     }
     if (data.next) showNext(data.next);
@@ -142,6 +153,8 @@ function score() {
 }
 
 function complete() {
+  if (!loaded) return;
+  lastTyped = 0;
   const { ids } = encoded();
   remember();
   const { count, seed, window } = settings;
@@ -156,13 +169,22 @@ function append(made, theirs) {
   const first = characters.length;
   characters.push(...made);
   likelihoods.push(...theirs);
-  if (characters.length > LONGEST) return setText(characters.join(""), { undoable: false });
+  if (characters.length > LONGEST) trim();
   const atEnd = paper.scrollTop + paper.clientHeight >= paper.scrollHeight - 40;
   textarea.value = characters.join("");
   chosen = characters.length - 1;
   draw(first);
   if (atEnd) paper.scrollTop = paper.scrollHeight;
   unexplained = true;
+}
+
+// Drops the beginning, and some more, so that this is not needed for every character.
+function trim() {
+  const extra = characters.length - LONGEST + 1000;
+  characters.splice(0, extra);
+  likelihoods.splice(0, extra);
+  likelihoods[0] ??= null;
+  cut += extra;
 }
 
 // What was made stays; the worker reads on from there.
@@ -172,6 +194,7 @@ function stop() {
 
 // Goes on with one character.
 function take(character, place = characters.length) {
+  lastTyped = 0;
   setText(characters.slice(0, place).join("") + character);
   choose(characters.length - 1);
 }
@@ -195,14 +218,22 @@ function showNext(logits) {
   drawBars(byId("next"), nextRows(next, alphabet, settings.options()), (one) => take(one));
 }
 
-function onSettings() {
-  if (next) showNext(next);
+function onSettings(control) {
+  if (control.id === "window") {
+    likelihoods = new Array(characters.length);
+    score();
+  } else if (next) showNext(next);
 }
 
 function choose(place) {
   chosen = place;
   view.mark(place);
-  if (place < 0) return;
+  if (place < 0) {
+    byId("chosen").textContent = "Point at a character, tap it, or go to it with the arrow keys.";
+    byId("instead").replaceChildren();
+    byId("instead-title").hidden = true;
+    return;
+  }
   const known = alphabet.isKnown(characters[place]);
   const likelihood = likelihoods[place];
   byId("chosen").textContent = describe(characters[place], likelihood, known);
@@ -217,8 +248,8 @@ function choose(place) {
   else explain();
 }
 
-function shadeOrColour() {
-  if (!byId("shade").checked) return view.colour(characters, likelihoods);
+function shadeOrColour(from = 0) {
+  if (!byId("shade").checked || !inside.explained) return view.colour(characters, likelihoods, from);
   const { places } = alphabet.encode(characters);
   view.shade(new Map(inside.attention().map(([position, weight]) => [places[position], weight])));
 }

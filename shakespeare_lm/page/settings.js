@@ -9,7 +9,7 @@ class Settings {
     for (const control of Object.values(this.controls)) {
       control.addEventListener("input", () => {
         this.showValues();
-        onChange();
+        onChange(control);
       });
     }
     this.showValues();

@@ -59,6 +59,7 @@ class TextView {
       if (this.spans[i].className !== all) this.spans[i].className = all;
       this.spans[i].style.backgroundColor = "";
     });
+    this.mark(this.markedPlace);
   }
 
   // Shades by weights from 0 to 1 instead, a Map from places.
@@ -70,11 +71,13 @@ class TextView {
     const largest = Math.max(...weights.values());
     for (const [place, weight] of weights) {
       const alpha = (MOST_OPAQUE * Math.sqrt(weight / largest)).toFixed(3);
-      this.spanAt[place].style.backgroundColor = `rgba(var(--attention), ${alpha})`;
+      const span = this.spanAt[place];
+      if (span) span.style.backgroundColor = `rgba(var(--attention), ${alpha})`;
     }
   }
 
   mark(place) {
+    this.markedPlace = place;
     this.marked?.classList.remove("chosen");
     this.marked = this.spanAt[place];
     this.marked?.classList.add("chosen");

@@ -28,16 +28,14 @@ function load({ config, manifest, weights, choices }) {
 
 // Posts how likely each id from `first` on is, and in the end the logits of what comes next.
 async function score({ ids, first, window }, post, isOver) {
-  let last = null;
   // What follows the id before the first one predicts the first one.
   for (const some of reader.score(ids, Math.max(0, first - 1), window)) {
     const likelihoods = some.filter(([at]) => at + 1 < ids.length);
     post({ from: some[0][0] + 1, likelihoods: likelihoods.map(([at, logits]) => likelihood(logits, ids[at + 1])) });
-    last = some.at(-1)[1];
     await messages();
     if (isOver()) return;
   }
-  if (last) post({ next: last.slice() });
+  post({ next: reader.continue(ids, window).next().value.slice() });
 }
 
 // Posts the ids that follow, with how likely each was, and in the end the logits of what comes next.

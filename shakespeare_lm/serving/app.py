@@ -9,6 +9,7 @@ import json
 import random
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class ServingConfig:
     page: str = ""
     max_tokens: int = 4096
     unknown: Unknown = "error"
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
 
 
 def build_app(completer: Completer, engine: Engine, config: ServingConfig) -> Starlette:
@@ -89,9 +90,13 @@ def build_app(completer: Completer, engine: Engine, config: ServingConfig) -> St
 class _Server:
     def __init__(self, completer: Completer, engine: Engine, config: ServingConfig) -> None:
         self.completer, self.engine, self.config = completer, engine, config
+        # One prompt is scored at a time, however many ask.
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._model = {"id": config.name, "object": "model", "created": 0, "owned_by": "you"}
 
     async def health(self, request: Request) -> Response:
+        if not self.engine.is_running:
+            return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def page(self, request: Request) -> Response:
@@ -114,7 +119,7 @@ class _Server:
     async def complete(self, request: Request) -> Response:
         asked = parse_request(await _body(request), self.config.max_tokens)
         self._check_model(asked.model)
-        completion = _Completion(self.completer, asked, self.config)
+        completion = _Completion(self.completer, asked, self.config, self._scoring)
         try:
             if asked.max_tokens:
                 self.engine.submit(completion.streams)
@@ -153,9 +158,14 @@ class _Completion:
     """All texts of one request."""
 
     def __init__(
-        self, completer: Completer, asked: CompletionRequest, config: ServingConfig
+        self,
+        completer: Completer,
+        asked: CompletionRequest,
+        config: ServingConfig,
+        scoring: Executor,
     ) -> None:
-        self.completer, self.asked = completer, asked
+        self.completer, self.asked, self._scoring = completer, asked, scoring
+        self.gone = False
         self.answer = Answer(config.name)
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -189,7 +199,8 @@ class _Completion:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, (index, piece))
 
     def cancel(self) -> None:
-        """Tell the engine that nobody wants the rest."""
+        """Say that nobody wants the rest."""
+        self.gone = True
         for stream in self.streams:
             stream.cancelled = True
 
@@ -205,7 +216,8 @@ class _Completion:
 
     async def whole(self) -> dict[str, Any]:
         """Return the answer in one go."""
-        texts = [await asyncio.to_thread(self._echo, index) for index in range(len(self.streams))]
+        echoes = await self._echoes()
+        texts = [echoes[index // self.asked.n] for index in range(len(self.streams))]
         finishes = ["length"] * len(texts)
         async for index, piece in self.pieces():
             text, logprobs = texts[index]
@@ -221,8 +233,9 @@ class _Completion:
         """Yield the answer as server-sent events."""
         try:
             offsets = [0] * len(self.streams)
+            echoes = await self._echoes() if self.asked.echo else []
             for index in range(len(self.streams)) if self.asked.echo else ():
-                text, logprobs = await asyncio.to_thread(self._echo, index)
+                text, logprobs = echoes[index // self.asked.n]
                 offsets[index] = len(text)
                 yield _event(self.answer.chunk(choice(index, text, logprobs, None)))
             async for index, piece in self.pieces():
@@ -237,17 +250,22 @@ class _Completion:
         finally:
             self.cancel()
 
-    def _echo(self, index: int) -> tuple[str, dict[str, Any] | None]:
-        """Return the prompt, if it is asked for, and how likely its characters were."""
+    async def _echoes(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Return each prompt, if it is asked for, and how likely its characters were."""
+        loop = asyncio.get_running_loop()
+        prompts = range(len(self._ids))
+        return [await loop.run_in_executor(self._scoring, self._echo, one) for one in prompts]
+
+    def _echo(self, prompt: int) -> tuple[str, dict[str, Any] | None]:
         asked = self.asked
         empty = None if asked.logprobs is None else logprobs_of([], 0)
         if not asked.echo:
             return "", empty
-        text = self.completer.tokenizer.decode(self._ids[index // asked.n])
-        if asked.logprobs is None:
+        text = self.completer.tokenizer.decode(self._ids[prompt])
+        if asked.logprobs is None or self.gone:
             return text, None
-        enough = len(text) > 1
-        score = self.completer.score(text, top=min(asked.logprobs, 5)) if enough else None
+        top = min(asked.logprobs, len(self.completer.tokenizer.vocabulary))
+        score = self.completer.score(text, top=top) if len(text) > 1 else None
         return text, logprobs_of_prompt(text, score)
 
     def _more(
@@ -286,7 +304,9 @@ def _event(content: dict[str, Any]) -> str:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    body = error_body(error.message, "invalid_request_error", error.param, error.code)
+    # A lone surrogate, which JSON can name, cannot be sent back.
+    message = error.message.encode("utf-8", "backslashreplace").decode()
+    body = error_body(message, "invalid_request_error", error.param, error.code)
     headers = {"Retry-After": "1"} if error.status == 429 else None
     return JSONResponse(body, error.status, headers)
 

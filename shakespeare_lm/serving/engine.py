@@ -43,7 +43,9 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Piece:
-    """The next characters of a stream; `finish` is None, or why it has ended: stop or length."""
+    """The next characters of a stream; `finish` is None, or why it has ended: stop, length or
+    error.
+    """
 
     text: str
     likelihoods: list[Likelihood]
@@ -128,6 +130,7 @@ class Engine:
     ) -> None:
         self.completer, self.max_waiting = completer, max_waiting
         self._vocabulary = completer.tokenizer.vocabulary
+        self._window = window
         self._decoder = ContinuousDecoder(completer.transformer, window)
         self._waiting: deque[Stream] = deque()
         self._changed = threading.Condition()
@@ -135,6 +138,11 @@ class Engine:
         self.active = 0  # streams that are being completed
         self._thread = threading.Thread(target=self._run, name="completions", daemon=True)
         self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes streams."""
+        return not self._closed and self._thread.is_alive()
 
     def submit(self, streams: Sequence[Stream]) -> None:
         """Begin these streams as soon as there is a place for each.
@@ -157,14 +165,16 @@ class Engine:
 
     def _run(self) -> None:
         active: list[Stream] = []
-        try:
-            while self._take(active):
+        while self._take(active):
+            try:
                 self._step(active)
-        except Exception:
-            traceback.print_exc()  # a mistake in this program: the server says so, and answers
-            self._closed = True
-        for stream in (*active, *self._waiting):
-            stream.give(Piece("", [], "error"))
+            except Exception:  # a mistake in this program: these streams end, others begin anew
+                traceback.print_exc()
+                _fail(active)
+                self._decoder = ContinuousDecoder(self.completer.transformer, self._window)
+        with self._changed:
+            _fail([*active, *self._waiting])
+            self._waiting.clear()
 
     def _take(self, active: list[Stream]) -> bool:
         """Drop what has ended, let those that wait in, and wait if there is nothing to do; return
@@ -217,3 +227,10 @@ class Engine:
             for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         }
         return Likelihood(self._vocabulary[number], float(values[number]), others)
+
+
+def _fail(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.cancelled = True
+        stream.give(Piece("", [], "error"))
+    streams.clear()

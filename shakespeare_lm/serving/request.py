@@ -14,6 +14,9 @@ from shakespeare_lm.errors import UserError, as_list, check_at_least, check_at_m
 MAX_STREAMS = 128  # of one request: prompts times n
 _MAX_STOPS = 16
 _MAX_LOGPROBS = 20
+# Characters of prompts, of all samples, and of those that are scored.
+_MAX_ECHOED, _MAX_SCORED = 1 << 20, 20_000
+_LARGEST_SEED = 2**63 - 1
 # Accepted without effect: who asks, and options of OpenAI's that mean nothing at these values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1), "frequency_penalty": (None, 0), "presence_penalty": (None, 0),
@@ -83,13 +86,22 @@ def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
         raise RequestError(str(error), param=name if name in _KNOWN else None) from None
 
 
+def _as_float(name: str, value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except OverflowError:  # JSON knows integers of any size
+        raise UserError(f"{name} is too large") from None
+
+
 def _check_names(asked: dict[str, Any]) -> None:
     for name, value in asked.items():
         if name in _NEUTRAL:
             if value not in _NEUTRAL[name]:
                 raise RequestError(f"{name} is not supported", param=name)
         elif name not in _KNOWN:
-            raise RequestError(f"there is no field {name[:80]!r}", param=name[:80])
+            # Escaped: a name can have a lone surrogate, which no answer can.
+            shown = ascii(name[:80])
+            raise RequestError(f"there is no field {shown}", param=shown[1:-1])
 
 
 def _checked(asked: dict[str, Any], most: int) -> CompletionRequest:
@@ -97,15 +109,19 @@ def _checked(asked: dict[str, Any], most: int) -> CompletionRequest:
         value = asked.get(name)
         value = default if value is None else value
         check_type(hint, **{name: value})
-        return value
+        return _as_float(name, value) if hint in (float, float | None) else value
 
     max_tokens, n = get("max_tokens", int, 16), get("n", int, 1)
     logprobs, seed = get("logprobs", int | None, None), get("seed", int | None, None)
     check_at_least(0, max_tokens=max_tokens, logprobs=logprobs or 0)
+    check_at_most(_LARGEST_SEED, seed=abs(seed or 0))
     check_at_most(most, max_tokens=max_tokens)
     check_at_most(_MAX_LOGPROBS, logprobs=logprobs or 0)
     check_at_least(1, n=n)
     prompts = as_list("prompt", get("prompt", str | list, "\n"), str)
+    if asked.get("echo"):
+        most_echoed = _MAX_ECHOED // n if logprobs is None else min(_MAX_SCORED, _MAX_ECHOED // n)
+        check_at_most(most_echoed, prompt_characters=sum(map(len, prompts)))
     stop = as_list("stop", get("stop", str | list, []), str)
     if not prompts or len(prompts) * n > MAX_STREAMS:
         raise UserError(

@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "learned, post-norm": {"positions": "learned", "norm": "post", "bias": True},
     "bigram": {"network": "bigram", "optimizer": "adamw"},
     "memory": {"memory_order": 3},
+    "tied bigram": {"network": "bigram", "optimizer": "adamw", "tied_head": True},
 }
 
 
@@ -105,5 +106,11 @@ def test_weights_that_do_not_fit_the_sizes_are_refused(tmp_path: Path) -> None:
     weights = {**checkpoint.weights, "head.weight": checkpoint.weights["head.weight"] * torch.inf}
     good = checkpoint.content["hyper_parameters"]
     target.write_bytes(safetensors_bytes(weights, good, FORMAT))
+    with pytest.raises(UserError, match="non-finite"):
+        read_checkpoint(target)
+    strange = checkpoint.weights["head.weight"].to(torch.float8_e4m3fn)
+    target.write_bytes(
+        safetensors_bytes({**checkpoint.weights, "head.weight": strange}, good, FORMAT)
+    )
     with pytest.raises(UserError, match="non-finite"):
         read_checkpoint(target)

@@ -15,7 +15,9 @@ def checkpoint(tmp_path: Path, data: Any = None, **options: Any) -> Any:
     module = ShakespeareLM(
         "\nab", context_length=8, num_layers=1, num_heads=2, d_model=8, **options
     )
-    return read_checkpoint(save(tmp_path / "a.ckpt", module, ShakespeareDataModule=data))
+    return read_checkpoint(
+        save(tmp_path / "a.ckpt", module, ShakespeareDataModule=data, global_step=5)
+    )
 
 
 def test_it_names_network_training_and_versions(tmp_path: Path) -> None:
@@ -52,6 +54,14 @@ def test_files_are_named_without_their_folders(tmp_path: Path, data: Any, name: 
 
 def test_a_strange_checkpoint_gives_short_facts(tmp_path: Path) -> None:
     module = ShakespeareLM("\nab", context_length=8, num_layers=1, num_heads=2, d_model=8)
-    content = {"pytorch-lightning_version": "x" * 10_000}
-    one = read_checkpoint(save(tmp_path / "a.ckpt", module, **content))
-    assert max(len(fact) for _, fact in card(one, "t", 0.0, "1")) <= 200
+    nested: Any = []
+    for _ in range(60):  # printing it would take forever
+        nested = [nested, nested]
+    for version in ("x" * 10_000, nested, None, "\ud800"):
+        one = read_checkpoint(
+            save(tmp_path / "a.ckpt", module, **{"pytorch-lightning_version": version})
+        )
+        facts = card(one, "t\ud800", 0.0, "1")
+        assert max(len(fact) for _, fact in facts) <= 200
+        "".join(fact for _, fact in facts).encode()
+        assert "Training" not in dict(facts)  # no step was taken

@@ -163,6 +163,11 @@ def test_what_is_not_a_request_is_refused(server: Running) -> None:
         assert "error" in response.json()
     assert requests.get(url, timeout=5).status_code == 405
     assert requests.get(f"{server.address}/nowhere", timeout=5).json()["error"]["message"]
+    surrogate = json.dumps({"model": "m", "\ud800": 1, "prompt": "\ud800"}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert requests.post(url, data=surrogate, headers=headers, timeout=5).status_code == 400
+    for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+        assert requests.get(server.address, headers={"Host": host}, timeout=5).status_code == 200
     # A page of another site that has made its name point here.
     response = requests.get(server.address, headers={"Host": "evil.example"}, timeout=5)
     assert response.status_code == 400

@@ -143,7 +143,7 @@ def test_closing_ends_streams_and_refuses_new_ones(completer: Completer) -> None
         engine.submit([one.stream])
 
 
-def test_a_mistake_of_the_program_answers_all(
+def test_after_a_mistake_of_the_program_others_are_served(
     completer: Completer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Engine(completer)
@@ -153,3 +153,9 @@ def test_a_mistake_of_the_program_answers_all(
     assert one.ended.wait(5)
     assert one.pieces[-1].finish == "error"
     assert "ZeroDivisionError" in capsys.readouterr().err
+    assert engine.is_running
+    second = Collected("a", 5)
+    engine.submit([second.stream])
+    assert second.text() == completer.complete("a", 5, seed=0)
+    engine.close()
+    assert not engine.is_running

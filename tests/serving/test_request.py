@@ -51,7 +51,8 @@ def test_fields_are_read() -> None:
         ({"stream_options": []}, "stream_options"),
         ({"model": 7}, "model"), ({"suffix": "x"}, "suffix"), ({"best_of": 3}, "best_of"),
         ({"logit_bias": {"1": 5}}, "logit_bias"), ({"frequency_penalty": 1}, "frequency_penalty"),
-        ({"nonsense": 1}, "nonsense"),
+        ({"nonsense": 1}, "nonsense"), ({"temperature": 10**400}, "temperature"),
+        ({"top_p": 10**400}, "top_p"), ({"seed": 10**30}, "seed"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

@@ -651,6 +651,24 @@ MISTAKES = {
         "",
         f"{PAGE}test_damage_is_found",
     ),
+    "caches_of_texts_mixed_up": Mistake(
+        "network/cache.py",
+        "theirs[:, : len(kept)] = ours[:, rows]",
+        "theirs[:, : len(kept)] = ours[:, : len(kept)]",
+        "tests/completion/test_continuous.py::test_texts_that_come_and_go_do_not_change_each_other",
+    ),
+    "options_of_one_request_for_all": Mistake(
+        "serving/engine.py",
+        "chosen = next_ids(logits[rows], sampling, uniform).tolist()",
+        "chosen = next_ids(logits[rows], streams[0].sampling, uniform).tolist()",
+        "tests/serving/test_engine.py::test_options_of_one_do_not_reach_another",
+    ),
+    "numbers_of_any_size_accepted": Mistake(
+        "serving/request.py",
+        "return _as_float(name, value) if hint in (float, float | None) else value",
+        "return value",
+        "tests/serving/test_request.py::test_a_wrong_value_is_refused_by_name",
+    ),
     "retry_after_without_a_limit": Mistake(
         "data/download.py",
         "retry_after_max=MAX_PAUSE_SECONDS,",

@@ -115,6 +115,93 @@ def test_every_character_has_its_surprise_and_the_total_adds_up(open_page: Open)
     assert page.locator("#backdrop span[class*=surprise]").count() > 0
 
 
+def test_what_comes_next_is_what_continue_draws_from_in_a_long_text(open_page: Open) -> None:
+    page = ready(open_page())
+    page.fill("#text", "HELLO world " * 6 + "abc")  # longer than the context
+    ready(page)
+    page.evaluate("settings.controls.temperature.value = 0")
+    page.fill("#count", "1")
+    expected = page.evaluate("alphabet.characters[argmax(next)]")
+    page.click("#continue")
+    ready(page)
+    assert text_of(page)[-1] == expected
+    before = page.inner_text("#total")
+    page.select_option("#window", "exact")
+    ready(page)
+    assert page.inner_text("#total") != before
+
+
+def test_continuing_an_unread_text_reads_it_too(open_page: Open) -> None:
+    page = ready(open_page())
+    page.evaluate("setText('HELLO world '.repeat(1000)); complete()")
+    wait(page, "characters.length === 12300 && busy === null && firstUnread() < 0")
+    assert "for 12,299 characters" in page.inner_text("#total")
+
+
+def test_a_long_text_loses_its_beginning_and_goes_on(open_page: Open) -> None:
+    page = ready(open_page())
+    page.evaluate("setText('HELLO '.repeat(3330))")  # 19,980 characters
+    ready(page)
+    page.click("#continue")
+    ready(page)
+    assert page.evaluate("cut + characters.length") == 19_980 + 300
+    assert "were left out" in page.inner_text("#unknown")
+
+
+def test_emptying_the_text_leaves_nothing_stale(open_page: Open) -> None:
+    page = ready(open_page())
+    page.fill("#text", "HELLO")
+    ready(page)
+    page.check("#shade")
+    page.fill("#text", "")
+    ready(page)
+    assert page.inner_text("#chosen").startswith("Point at")
+    assert page.locator("#instead button").count() == 0
+    page.click("#heads button >> nth=0")
+    page.fill("#text", "He")
+    ready(page)
+    assert page.locator("#next button").count() == 10
+
+
+def test_undo_takes_back_one_thing_at_a_time(open_page: Open) -> None:
+    page = ready(open_page())
+    page.fill("#text", "ABC")
+    page.fill("#count", "5")
+    page.click("#continue")
+    ready(page)
+    made = text_of(page)
+    page.press("#text", "End")
+    page.evaluate("textarea.setSelectionRange(99, 99)")
+    page.keyboard.type("Z")
+    assert text_of(page) == made + "Z"
+    page.click("#undo")
+    assert text_of(page) == made
+    page.click("#undo")
+    assert text_of(page) == "ABC"
+
+
+def test_nothing_is_lost_before_the_model_is_there(open_page: Open) -> None:
+    page = open_page()
+    page.evaluate("complete(); score()")  # as Ctrl+Enter would
+    ready(page)
+    assert text_of(page) == "ROMEO:\n"
+    page.evaluate("location.hash = '#x'")
+    page.wait_for_timeout(100)
+    assert text_of(page) == "ROMEO:\n"
+
+
+def test_a_click_chooses_the_character_that_it_hits(open_page: Open) -> None:
+    page = ready(open_page())
+    page.fill("#text", "HELLO")
+    ready(page)
+    box = page.locator("#backdrop span").nth(2).bounding_box()
+    for across in (2, box["width"] - 2):  # both sides of it
+        page.mouse.click(box["x"] + across, box["y"] + 5)
+        ready(page)
+        assert page.evaluate("chosen") == 2
+    assert page.locator("#backdrop span.chosen").count() == 1
+
+
 def test_stop_keeps_what_was_made(open_page: Open) -> None:
     page = ready(open_page())
     page.fill("#count", "10000")
