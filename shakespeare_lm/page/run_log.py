@@ -3,6 +3,7 @@
 Enters: a folder with TensorBoard's files. Leaves: a `RunLog`, which is empty if there are none.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ def _curve(events: EventAccumulator, name: str) -> Curve:
     if name not in events.Tags()["scalars"]:
         return []
     # The logs count steps from 0.
-    return [(point.step + 1, point.value) for point in events.Scalars(name)]
+    points = [(point.step + 1, point.value) for point in events.Scalars(name)]
+    return [(step, value) for step, value in points if math.isfinite(value)]
 
 
 def _fewer_points(curve: Curve) -> Curve:
@@ -68,6 +70,7 @@ def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
 
 def _text(event: Any) -> str:
     """Undo the indent that makes a text a block of code in Markdown."""
-    text = event.tensor_proto.string_val[0].decode("utf-8", "replace")
+    values = event.tensor_proto.string_val
+    text = values[0].decode("utf-8", "replace") if values else ""
     lines = [line.removeprefix("    ") for line in text.split("\n")]
     return "\n".join(lines)[:_LONGEST_SAMPLE]

@@ -33,3 +33,15 @@ def test_a_long_curve_is_shown_by_means(tmp_path: Path) -> None:
 def test_a_folder_without_a_log_has_none(tmp_path: Path) -> None:
     assert read_run_log(tmp_path) == RunLog([], [], [])
     assert read_run_log(tmp_path / "missing") == RunLog([], [], [])
+
+
+def test_damaged_and_strange_logs_give_what_can_be_read(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step, loss in enumerate((2.0, float("nan"), float("inf"))):
+            writer.add_scalar("val_loss", loss, step)
+    (path,) = tmp_path.glob("events*")
+    assert read_run_log(tmp_path).val_loss == [(1, 2.0)]
+    content = path.read_bytes()
+    for damaged in (content[:-20], b"", b"x" * 1000, content[:50] + b"?" + content[51:]):
+        path.write_bytes(damaged)
+        assert len(read_run_log(tmp_path).val_loss) <= 1
