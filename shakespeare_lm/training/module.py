@@ -178,11 +178,9 @@ class ShakespeareLM(LightningModule):
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradient of all parameters, before clipping."""
-        # All parameters are in one of the groups, and there they are found in half the time.
-        groups = self.trainer.optimizers[0].param_groups
-        return torch.nn.utils.get_total_norm(
-            [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        )
+        groups = self.trainer.optimizers[0].param_groups  # faster than self.parameters()
+        grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.get_total_norm(grads)
 
     def on_train_epoch_start(self) -> None:
         """Tell the loader which epoch begins. Lightning does not call this when a run is resumed

@@ -46,7 +46,7 @@ def test_train_compares_loops_that_do_the_same(benchmark: Benchmark) -> None:
         assert row["characters_per_second"] > 0
         assert 0 < row["share_of_matmul"] < 1
     trainer = figures["loops"]["Trainer"]
-    assert trainer["recipe_seconds"] == pytest.approx(1600 * trainer["step_seconds"][0])
+    assert trainer["recipe_seconds"] == pytest.approx(1250 * trainer["step_seconds"][0])
     # The same weights saw the same batches: after 3 rounds of 2 steps, the same loss bit for bit.
     assert figures["losses"]["Trainer"] == figures["losses"]["plain loop"]
     assert len(figures["trainer_over_plain"]) == 3
@@ -83,7 +83,7 @@ def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmarks.main(["complete", "--nonsense"]) == 1
     assert "complete has no option --nonsense" in capsys.readouterr().err
     assert benchmarks.main(["train", "--corpus=sample", "--rounds=1000"]) == 1
-    assert "rounds and steps make 20020 steps, but the recipe has 1600" in capsys.readouterr().err
+    assert "rounds and steps make 20020 steps, but the recipe has 1250" in capsys.readouterr().err
 
 
 def test_spreads_and_powers_are_those_of_small_cases() -> None:
