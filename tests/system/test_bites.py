@@ -150,9 +150,9 @@ MISTAKES = {
     ),
     "targets_shifted_again_in_training": Mistake(
         "training/module.py",
-        "own=batch.targets)\n        nats, count = masked_cross_entropy("
-        "logits, batch.targets, batch.target_mask)\n        loss",
-        "own=batch.targets)\n        nats, count = masked_cross_entropy("
+        "nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)\n"
+        "        loss",
+        "nats, count = masked_cross_entropy("
         "logits[:, :-1], batch.targets[:, 1:], batch.target_mask[:, 1:])\n        loss",
         f"{MODULE}test_ten_trainer_steps_equal_ten_steps_of_a_hand_written_loop",
     ),
