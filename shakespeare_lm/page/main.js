@@ -22,6 +22,7 @@ let lastTyped = 0;
 let busy = null; // what the worker does: "score", "complete" or "explain"
 let unexplained = false;
 let loaded = false; // the model; nothing is asked before
+let totalsDue = false; // what was read since is not in the totals yet
 let cut = 0; // how many characters a text that was too long has lost
 
 const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
@@ -48,6 +49,7 @@ function ask(what, fields, onAnswer) {
 function onIdle() {
   busy = null;
   byId("stop").disabled = true;
+  if (totalsDue) showTotals();
   if (firstUnread() >= 0) score();
   else if (unexplained) choose(chosen);
 }
@@ -106,7 +108,11 @@ function draw(from = 0) {
   showTotals();
 }
 
+// Adding up a long text for every few characters that were read would take longer than reading.
+setInterval(() => totalsDue && showTotals(), 200);
+
 function showTotals() {
+  totalsDue = false;
   const read = likelihoods.filter(Boolean);
   const bits = read.reduce((sum, one) => sum + bitsOf(one), 0);
   const mean = read.length ? `${(bits / read.length).toFixed(3)} bits per character` : "";
@@ -144,8 +150,9 @@ function score() {
   ask("score", { ids, first: first < 0 ? ids.length : first, window: settings.window }, (data) => {
     if (data.likelihoods) {
       data.likelihoods.forEach((one, i) => (likelihoods[places[data.from + i]] = one));
-      shadeOrColour(places[data.from] ?? characters.length);
-      showTotals();
+      const last = places[data.from + data.likelihoods.length - 1] ?? -1;
+      shadeOrColour(places[data.from] ?? characters.length, last + 1);
+      totalsDue = true;
     }
     if (data.next) showNext(data.next);
   });
@@ -248,8 +255,8 @@ function choose(place) {
   else explain();
 }
 
-function shadeOrColour(from = 0) {
-  if (!byId("shade").checked || !inside.explained) return view.colour(characters, likelihoods, from);
+function shadeOrColour(from = 0, to = Infinity) {
+  if (!byId("shade").checked || !inside.explained) return view.colour(characters, likelihoods, from, to);
   const { places } = alphabet.encode(characters);
   view.shade(new Map(inside.attention().map(([position, weight]) => [places[position], weight])));
 }

@@ -48,18 +48,29 @@ class TextView {
     this.clusters = clusters;
   }
 
-  // Colours the characters from a place on by surprise; a cluster by its most surprising character.
-  colour(characters, likelihoods, from = 0) {
-    this.clusters.forEach(({ first, end, text }, i) => {
-      if (end <= from) return;
+  // Colours the characters at some places by surprise; a cluster by its most surprising character.
+  colour(characters, likelihoods, from = 0, to = Infinity) {
+    for (let i = this.indexOf(from); i < this.clusters.length && this.clusters[i].first < to; i++) {
+      const { first, end, text } = this.clusters[i];
       const unknown = characters.slice(first, end).some((one) => !this.alphabet.isKnown(one));
       const classes = Array.from(likelihoods.slice(first, end), surpriseClass).sort();
       const newline = text === "\n" ? "newline" : "";
       const all = [unknown ? "unknown" : classes.at(-1) ?? "", newline].filter(Boolean).join(" ");
       if (this.spans[i].className !== all) this.spans[i].className = all;
-      this.spans[i].style.backgroundColor = "";
-    });
+      if (this.spans[i].style.backgroundColor) this.spans[i].style.backgroundColor = "";
+    }
     this.mark(this.markedPlace);
+  }
+
+  // The first cluster that ends after a place, found by halving.
+  indexOf(place) {
+    let [low, high] = [0, this.clusters.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.clusters[middle].end > place) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   // Shades by weights from 0 to 1 instead, a Map from places.
