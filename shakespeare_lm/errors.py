@@ -7,6 +7,7 @@ exception is a bug in this package.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from importlib import import_module
 from inspect import signature
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,26 @@ class UserError(ValueError):
     """A mistake that the user can correct: the message names the option, its value, and what is
     expected.
     """
+
+
+def import_extra(name: str, extra: str, purpose: str) -> Any:
+    """Import a package that an extra of this one installs.
+
+    Args:
+        name: of the package.
+        extra: that has it.
+        purpose: what needs it, as the first word of the error.
+
+    Raises:
+        UserError: if it is not installed, with the line that installs it.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UserError(
+            f"{purpose} needs {name}: pip install 'shakespeare-lm[{extra}]' (in this repository: "
+            f"pip install -e '.[{extra}]')"
+        ) from None
 
 
 def check_at_least(minimum: int, **values: float) -> None:

@@ -46,6 +46,12 @@ class Checkpoint(NamedTuple):
     weights: dict[str, Tensor]
     content: dict[str, Any]
 
+    @property
+    def distinct_weights(self) -> dict[str, Tensor]:
+        """The weights, each once: a tied head is the embedding."""
+        tied = self.config.tied_head and self.config.network == "transformer"
+        return {n: w for n, w in self.weights.items() if not (tied and n == "head.weight")}
+
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, or a `.safetensors` file that was exported from one; it can come from

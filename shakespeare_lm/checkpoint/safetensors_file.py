@@ -26,20 +26,14 @@ def safetensors_bytes(
     """Return the content of the file.
 
     Args:
-        weights: of the network, by name; of a tied head the file gets the embedding only.
+        weights: of the network, by name, each once: the format refuses shared memory.
         hyperparameters: of the run: network and vocabulary are taken.
         format_number: of the checkpoint that they come from.
     """
     kept = {name: hyperparameters[name] for name in ("vocabulary", *NETWORK_OPTIONS)}
     # Python's own escapes keep the header ASCII, whatever the vocabulary is.
     header = {"format": "pt", _HYPERPARAMETERS: json.dumps(kept), _FORMAT: str(format_number)}
-    tied = _is_tied(hyperparameters)
-    distinct = {
-        name: tensor.contiguous()
-        for name, tensor in weights.items()
-        if not (tied and name == "head.weight")
-    }
-    return bytes(save(distinct, header))
+    return bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}, header))
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
@@ -59,12 +53,12 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path} is damaged or not a safetensors file: {reason}") from None
-    if isinstance(hyperparameters, dict) and _is_tied(hyperparameters):
-        weights.setdefault("head.weight", weights.get("embedding.weight"))
+    # A tied head is in the file once. A bigram has neither, whatever the option says.
+    if (
+        "embedding.weight" in weights
+        and isinstance(hyperparameters, dict)
+        and (hyperparameters.get("tied_head") is True)
+    ):
+        weights.setdefault("head.weight", weights["embedding.weight"])
     state = {f"{_WEIGHTS_PREFIX}{name}": tensor for name, tensor in weights.items()}
     return {"hyper_parameters": hyperparameters, "state_dict": state, _FORMAT: number}
-
-
-def _is_tied(hyperparameters: dict[str, Any]) -> bool:
-    """Return whether the head is the embedding; a bigram has neither."""
-    return hyperparameters.get("tied_head") is True and hyperparameters.get("network") != "bigram"

@@ -95,7 +95,7 @@ def _to_safetensors(
     if output.suffix != SUFFIX:
         raise UserError(f"output is {output}: expected a name that ends with {SUFFIX}")
     hyperparameters = checkpoint.content["hyper_parameters"]
-    _write_whole(output, safetensors_bytes(checkpoint.weights, hyperparameters, FORMAT))
+    _write_whole(output, safetensors_bytes(checkpoint.distinct_weights, hyperparameters, FORMAT))
     return (
         "from shakespeare_lm import Completer\n"
         f"completer = Completer.from_checkpoint({_quoted(output)})\n"

@@ -9,8 +9,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from torch import Tensor
-
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.exit_code import run
@@ -66,7 +64,7 @@ def make_page(arguments: argparse.Namespace) -> int:
     check_output(arguments.output, path)
     checkpoint = read_checkpoint(path)
     check_fits(checkpoint.config, checkpoint.tokenizer.vocab_size)
-    packed = pack(_distinct(checkpoint))
+    packed = pack(checkpoint.distinct_weights)
     losses = measure_exported(checkpoint, arguments.corpus, _network(checkpoint, packed))
     print_cost(losses, "with the page's weights, in 8 bits,")
     page = page_of(path, checkpoint, packed, arguments.title, losses)
@@ -110,13 +108,7 @@ def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
         UserError: if a page cannot hold it.
     """
     check_fits(checkpoint.config, checkpoint.tokenizer.vocab_size)
-    return page_of(path, checkpoint, pack(_distinct(checkpoint)), title)
-
-
-def _distinct(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights; of a tied head only the embedding."""
-    tied = checkpoint.config.tied_head
-    return {n: w for n, w in checkpoint.weights.items() if not (tied and n == "head.weight")}
+    return page_of(path, checkpoint, pack(checkpoint.distinct_weights), title)
 
 
 def _network(checkpoint: Checkpoint, packed: Packed) -> Network:

@@ -6,14 +6,13 @@ Enters: the options of `scripts/serve.py`. Leaves: a server that runs until it i
 import argparse
 import socket
 import sys
-from typing import Any
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.exit_code import run
 from shakespeare_lm.commands.page import unmeasured_page
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.errors import UserError, check_at_least, check_at_most
+from shakespeare_lm.errors import UserError, check_at_least, check_at_most, import_extra
 from shakespeare_lm.hardware import DEVICES, DTYPES
 from shakespeare_lm.invocation import command_line
 
@@ -64,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal: requests that are running may then end."""
-    uvicorn = _imported("uvicorn")
-    _imported("starlette")
+    uvicorn = import_extra("uvicorn", "serve", "serving")
+    import_extra("starlette", "serve", "serving")
     from shakespeare_lm.serving.app import ServingConfig, build_app
     from shakespeare_lm.serving.engine import Engine
 
@@ -107,13 +106,3 @@ def _listening(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot listen on {host}, port {port}: {reason}") from None
-
-
-def _imported(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError:
-        raise UserError(
-            f"serving needs {name}: pip install 'shakespeare-lm[serve]' (in this repository: pip "
-            "install -e '.[serve]')"
-        ) from None

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import import_extra
 from shakespeare_lm.network.build import build_network
 
 OnnxFormat = Literal["float32", "int8"]
@@ -36,8 +36,8 @@ def write_onnx(checkpoint: Checkpoint, path: Path, dtype: OnnxFormat = "float32"
     Raises:
         UserError: if a package is missing.
     """
-    onnx = _imported("onnx")
-    _imported("onnxscript")
+    onnx = import_extra("onnx", "onnx", "exporting to ONNX")
+    import_extra("onnxscript", "onnx", "exporting to ONNX")
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         exported = Path(folder) / "model.onnx"
         _export(checkpoint, exported)
@@ -90,7 +90,7 @@ class _Logits(nn.Module):
 
 
 def _quantised(path: Path) -> Path:
-    _imported("onnxruntime")
+    import_extra("onnxruntime", "onnx", "exporting to ONNX")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name("int8.onnx")
@@ -111,23 +111,15 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.session = _imported("onnxruntime").InferenceSession(str(path))
+        self.session = import_extra("onnxruntime", "onnx", "exporting to ONNX").InferenceSession(
+            str(path)
+        )
         self.unused = nn.Parameter(torch.zeros(0))  # says that it is on the CPU
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
         (logits,) = self.session.run(None, {"ids": ids.numpy().astype(np.int64)})
         return torch.from_numpy(logits)
-
-
-def _imported(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError:
-        raise UserError(
-            f"exporting to ONNX needs {name}: pip install 'shakespeare-lm[onnx]' (in this "
-            "repository: pip install -e '.[onnx]')"
-        ) from None
 
 
 @contextmanager

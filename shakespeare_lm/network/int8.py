@@ -14,7 +14,7 @@ MOST_ROWS = 4
 # torch's product (2.13) reads as many columns at once, beyond the end of others: twice the 16 of
 # AVX-512, to be safe.
 _COLUMNS = 32
-_LARGEST = 127
+LARGEST = 127
 
 
 class Int8Linear(nn.Module):
@@ -33,11 +33,9 @@ class Int8Linear(nn.Module):
         super().__init__()
         assert linear.in_features % _COLUMNS == 0
         weight = linear.weight.detach().float()
-        # A row of zeros has no largest weight: any scale will do.
-        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / _LARGEST
-        self.register_buffer("scales", scales.bfloat16())
+        self.register_buffer("scales", row_scales(weight).bfloat16())
         steps = weight / self.scales.float()[:, None]
-        self.register_buffer("integers", steps.round().clamp(-_LARGEST, _LARGEST).to(torch.int8))
+        self.register_buffer("integers", steps.round().clamp(-LARGEST, LARGEST).to(torch.int8))
         # The same weights in bfloat16, for many rows.
         rounded = self.integers.float() * self.scales.float()[:, None]
         self.register_buffer("weight", rounded.bfloat16())
@@ -52,6 +50,12 @@ class Int8Linear(nn.Module):
         product = torch._weight_int8pack_mm(rows.contiguous(), self.integers, self.scales)
         product = product if self.bias is None else product + self.bias
         return product.reshape(*x.shape[:-1], -1)
+
+
+def row_scales(weight: Tensor) -> Tensor:
+    """Return the step of each row of a matrix, `[rows]`: its largest weight is 127 steps."""
+    # A row of zeros has no largest weight: any scale will do.
+    return weight.abs().amax(dim=1).clamp(min=1e-12) / LARGEST
 
 
 def quantise(network: nn.Module) -> None:

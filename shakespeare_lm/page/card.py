@@ -59,12 +59,7 @@ def _printable(fact: str) -> str:
 
 def num_weights(checkpoint: Checkpoint) -> int:
     """Return the number of weights; those of a tied head count once."""
-    tied = checkpoint.config.tied_head and checkpoint.config.network == "transformer"
-    return sum(
-        tensor.numel()
-        for name, tensor in checkpoint.weights.items()
-        if not (tied and name == "head.weight")
-    )
+    return sum(tensor.numel() for tensor in checkpoint.distinct_weights.values())
 
 
 def corpus_name(checkpoint: Checkpoint) -> str:

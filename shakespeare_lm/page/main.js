@@ -199,7 +199,7 @@ function stop() {
   if (busy === "complete") score();
 }
 
-// Goes on with one character.
+// Appends one character, to the text or to its beginning up to a place.
 function take(character, place = characters.length) {
   lastTyped = 0;
   setText(characters.slice(0, place).join("") + character);

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-_LARGEST = 127
+from shakespeare_lm.network.int8 import LARGEST, row_scales
 
 
 class PackedTensor(TypedDict):
@@ -65,9 +65,8 @@ def pack(weights: Mapping[str, Tensor]) -> Packed:
 
 def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return scales `[rows]` and integers `[rows, columns]`: their product is near the matrix."""
-    # A row of zeros has no largest weight: any scale will do.
-    scales = matrix.abs().amax(dim=1).clamp(min=1e-12) / _LARGEST
-    integers = (matrix / scales[:, None]).round().clamp(-_LARGEST, _LARGEST)
+    scales = row_scales(matrix)
+    integers = (matrix / scales[:, None]).round().clamp(-LARGEST, LARGEST)
     return scales, integers.to(torch.int8)
 
 

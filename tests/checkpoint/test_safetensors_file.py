@@ -42,7 +42,7 @@ def exported(folder: Path, **options: Any) -> tuple[Path, Path]:
     checkpoint = read_checkpoint(path)
     target = folder / "model.safetensors"
     hyperparameters = checkpoint.content["hyper_parameters"]
-    target.write_bytes(safetensors_bytes(checkpoint.weights, hyperparameters, FORMAT))
+    target.write_bytes(safetensors_bytes(checkpoint.distinct_weights, hyperparameters, FORMAT))
     return path, target
 
 
@@ -100,7 +100,7 @@ def test_weights_that_do_not_fit_the_sizes_are_refused(tmp_path: Path) -> None:
     path, target = exported(tmp_path)
     checkpoint = read_checkpoint(path)
     hyperparameters = {**checkpoint.content["hyper_parameters"], "d_model": 4000}
-    target.write_bytes(safetensors_bytes(checkpoint.weights, hyperparameters, FORMAT))
+    target.write_bytes(safetensors_bytes(checkpoint.distinct_weights, hyperparameters, FORMAT))
     with pytest.raises(UserError, match="does not hold a working model"):
         read_checkpoint(target)
     weights = {**checkpoint.weights, "head.weight": checkpoint.weights["head.weight"] * torch.inf}

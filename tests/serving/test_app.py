@@ -1,122 +1,14 @@
-"""The web application over real HTTP: answers, streams, errors, and clients that go away."""
+"""The web application over real HTTP: what it refuses, and clients that go away."""
 
 import json
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import requests
-import torch
 
-from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
-
-pytest.importorskip("starlette", reason="needs pip install -e '.[serve]'")
-uvicorn = pytest.importorskip("uvicorn", reason="needs pip install -e '.[serve]'")
-
-from shakespeare_lm.serving.app import ServingConfig, build_app  # noqa: E402
-from shakespeare_lm.serving.engine import Engine  # noqa: E402
-
-VOCABULARY = "\n abcdefghijé"
-
-
-class Running(NamedTuple):
-    address: str
-    completer: Completer
-    engine: Engine
-
-    def post(self, **fields: Any) -> requests.Response:
-        body = {"model": "m", "prompt": "abc", **fields}
-        return requests.post(f"{self.address}/v1/completions", json=body, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    torch.manual_seed(0)
-    config = NetworkConfig(context_length=16, num_layers=1, num_heads=2, d_model=8)
-    network = CausalTransformer(len(VOCABULARY) + 1, config)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter)
-    completer = Completer(network.eval(), CharTokenizer(VOCABULARY), 16)
-    engine = Engine(completer, max_waiting=100)
-    app = build_app(completer, engine, ServingConfig("m", page="<p>page</p>", max_tokens=5000))
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", completer, engine)
-    running.should_exit = True
-    thread.join()
-    listener.close()
-
-
-def test_a_completion_is_that_of_python(server: Running) -> None:
-    answer = server.post(max_tokens=40, seed=3, temperature=0.7, top_p=0.9).json()
-    (choice,) = answer["choices"]
-    options = {"seed": 3, "temperature": 0.7, "top_p": 0.9}
-    assert choice["text"] == server.completer.complete("abc", 40, **options)  # type: ignore[arg-type]
-    assert (choice["finish_reason"], choice["index"], choice["logprobs"]) == ("length", 0, None)
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 40, "total_tokens": 43}
-    assert answer["object"] == "text_completion"
-
-
-def test_several_prompts_and_samples_are_in_order(server: Running) -> None:
-    answer = server.post(prompt=["a", "bé"], n=3, seed=5, max_tokens=12, temperature=0.8).json()
-    texts = [choice["text"] for choice in answer["choices"]]
-    complete = server.completer.complete
-    assert texts == [
-        *complete("a", 12, num_samples=3, seed=5),
-        *complete("bé", 12, num_samples=3, seed=5),
-    ]
-    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
-
-
-def test_echo_and_logprobs_are_scores(server: Running) -> None:
-    fields = {"prompt": "abca", "echo": True, "logprobs": 2, "max_tokens": 10, "temperature": 0}
-    (choice,) = server.post(**fields).json()["choices"]
-    text, logprobs = choice["text"], choice["logprobs"]
-    assert text.startswith("abca")
-    assert logprobs["tokens"] == list(text)
-    assert logprobs["text_offset"] == list(range(14))
-    assert logprobs["token_logprobs"][0] is None
-    expected = server.completer.score(text).log_probabilities
-    assert logprobs["token_logprobs"][1:] == pytest.approx(expected, abs=1e-3)
-    assert all(len(top) == 2 for top in logprobs["top_logprobs"][1:])
-    (scored,) = server.post(**{**fields, "max_tokens": 0}).json()["choices"]
-    assert scored["text"] == "abca"
-    assert scored["logprobs"]["token_logprobs"][1:] == pytest.approx(expected[:3], abs=1e-3)
-
-
-def test_a_stop_string_ends_a_text(server: Running) -> None:
-    whole = server.completer.complete("abc", 60, seed=1, temperature=1.0)
-    answer = server.post(max_tokens=60, seed=1, stop=[whole[10:13], "none"]).json()
-    (choice,) = answer["choices"]
-    assert choice["text"] == whole[: whole.index(whole[10:13])]
-    assert choice["finish_reason"] == "stop"
-
-
-def test_a_stream_adds_up_to_the_answer(server: Running) -> None:
-    fields: dict[str, Any] = {"max_tokens": 600, "seed": 2, "n": 2, "logprobs": 0, "echo": True}
-    whole = server.post(**fields).json()
-    response = server.post(**fields, stream=True, stream_options={"include_usage": True})
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *lines, last = [line for line in response.text.split("\n\n") if line]
-    assert last == "data: [DONE]"
-    *chunks, final = [json.loads(line.removeprefix("data: ")) for line in lines]
-    assert final["choices"] == []
-    assert final["usage"] == whole["usage"]
-    for index in (0, 1):
-        parts = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
-        expected = whole["choices"][index]
-        assert "".join(part["text"] for part in parts) == expected["text"]
-        offsets = [offset for part in parts for offset in part["logprobs"]["text_offset"]]
-        assert offsets == expected["logprobs"]["text_offset"]
-        assert [part["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["length"]
+from tests.serving.conftest import Running
 
 
 def test_models_health_and_page(server: Running) -> None:

@@ -1,0 +1,52 @@
+"""A server of a small model, in this process, for the tests of serving over real HTTP."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+import torch
+
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.serving.engine import Engine
+
+VOCABULARY = "\n abcdefghijé"
+
+
+class Running(NamedTuple):
+    address: str
+    completer: Completer
+    engine: Engine
+
+    def post(self, **fields: Any) -> requests.Response:
+        body = {"model": "m", "prompt": "abc", **fields}
+        return requests.post(f"{self.address}/v1/completions", json=body, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    pytest.importorskip("starlette", reason="needs pip install -e '.[serve]'")
+    uvicorn = pytest.importorskip("uvicorn", reason="needs pip install -e '.[serve]'")
+    from shakespeare_lm.serving.app import ServingConfig, build_app
+
+    torch.manual_seed(0)
+    config = NetworkConfig(context_length=16, num_layers=1, num_heads=2, d_model=8)
+    network = CausalTransformer(len(VOCABULARY) + 1, config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    completer = Completer(network.eval(), CharTokenizer(VOCABULARY), 16)
+    engine = Engine(completer, max_waiting=100)
+    app = build_app(completer, engine, ServingConfig("m", page="<p>page</p>", max_tokens=5000))
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", completer, engine)
+    running.should_exit = True
+    thread.join()
+    listener.close()
