@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from shakespeare_lm.serving.engine import Engine
 from tests.serving.conftest import Running
 
 
@@ -41,6 +42,14 @@ def test_errors_have_openais_form_and_the_server_stays_up(
     assert message in error["message"]
     assert error["type"] == "invalid_request_error"
     assert server.post().status_code == 200
+
+
+def test_a_server_that_stops_says_so(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "is_running", False)
+    assert requests.get(f"{server.address}/health", timeout=5).status_code == 503
+    response = server.post(n=101, max_tokens=5)  # which the engine does not take
+    assert response.status_code == 503
+    assert response.json()["error"]["message"] == "the server is stopping"
 
 
 def test_what_is_not_a_request_is_refused(server: Running) -> None:
