@@ -5,6 +5,7 @@ warning if there is no text to measure it on.
 """
 
 import sys
+import warnings
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -56,11 +57,16 @@ def measure_exported(
         exported: computes what the form computes, if that is not the same.
     """
     try:
-        split = SplitCorpus(checkpoint, corpus)
+        with warnings.catch_warnings():
+            # That another text takes the place of a missing one is said below, if it matters.
+            warnings.simplefilter("ignore")
+            split = SplitCorpus(checkpoint, corpus)
         text = encode(split.documents("val"), checkpoint.tokenizer)
     except (UserError, OSError) as error:
         print(f"warning: val_loss is not measured: {error}", file=sys.stderr)
         return None
+    if split.difference is not None:
+        print(f"warning: {split.difference}", file=sys.stderr)
     network = build_network(checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False)
     network.load_state_dict(checkpoint.weights)
     context_length = checkpoint.config.context_length

@@ -68,6 +68,8 @@ def corpus_name(checkpoint: Checkpoint) -> str:
     names = state.get("corpus") if isinstance(state, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return "unknown"
+    if names == ["auto"]:
+        return "tiny Shakespeare, or the bundled scene"
     return _printable(", ".join(PurePath(name.replace("\\", "/")).name for name in names))
 
 

@@ -43,6 +43,7 @@ def test_a_tied_head_counts_once(tmp_path: Path) -> None:
     ("data", "name"),
     [
         ({"corpus": ["tinyshakespeare"]}, "tinyshakespeare"),
+        ({"corpus": ["auto"]}, "tiny Shakespeare, or the bundled scene"),
         ({"corpus": ["/home/someone/texts/a.txt", "C:\\texts\\b.txt"]}, "a.txt, b.txt"),
         ({"corpus": [1]}, "unknown"),
         (None, "unknown"),
