@@ -22,6 +22,7 @@ from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.inference import compile_blocks
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 
@@ -61,7 +62,7 @@ class PlainLoop:
         self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
         self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
         if compile_network:
-            self.network.compile()
+            compile_blocks(self.network)
         self.second_head = copy.deepcopy(cli.model.two_ahead_head)
         self.optimizer = build_optimizer(self.network, self.config, self.second_head)
         self.highest = [group["lr"] for group in self.optimizer.param_groups]
@@ -141,7 +142,7 @@ def measure(cli: ShakespeareCLI, arguments: argparse.Namespace) -> dict[str, Any
     flops = {dtype: matmul_flops(plain.device, dtype) for dtype in (plain.dtype, nanogpt.dtype)}
     rounds = Rounds({PLAIN: plain.step, NANOGPT: nanogpt.step}, arguments.rounds, arguments.steps)
     if arguments.compile:
-        cli.model.transformer.compile()
+        compile_blocks(cli.model.transformer)
     cli.trainer.callbacks.append(rounds)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     seconds = {name: values[1:] for name, values in rounds.seconds.items()}

@@ -140,7 +140,8 @@ def _linear(weights: dict[str, Tensor], ours: str, theirs: str) -> dict[str, Ten
 
 def _own_config(config: NetworkConfig, vocab_size: int) -> dict[str, Any]:
     options = {name: getattr(config, name) for name in NETWORK_OPTIONS}
-    del options["memory_order"], options["zero_init"]
+    for name in ("memory_order", "memory_share", "zero_init"):
+        del options[name]
     return {
         **options,
         "d_feedforward": config.feedforward_width,

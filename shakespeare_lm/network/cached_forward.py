@@ -57,7 +57,8 @@ class CachedForward:
         network = self.transformer
         x = network.embed(network.pad_left(ids))
         if isinstance(network, MemoryTransformer):
-            x = x + network.remember(ids)[0]
+            read = network.recall(ids).added
+            x = x if read is None else x + read
         x, rotation, mask = network.locate(x, slice(ids.shape[1]), None)
         for layer, block in enumerate(network.blocks):
             x = block(x, AttentionInputs(rotation, mask, cache.store(layer, rows, source)))
@@ -74,8 +75,9 @@ class CachedForward:
             newest = recent[:, -1 - self.transformer.config.previous_characters :]
             if not isinstance(self.transformer, MemoryTransformer):
                 return advance(cache, newest, None)
-            read, first_logits = (one[:, -1:] for one in self.transformer.remember(recent))
-            return first_logits[:, 0] + advance(cache, newest, read)
+            read, expected = self.transformer.recall(recent)
+            logits = advance(cache, newest, None if read is None else read[:, -1:])
+            return self.transformer.join(logits, expected[:, -1])
 
     def _needs_no_onednn(self, texts: int) -> bool:
         """Say whether no product of a step for this many texts goes through oneDNN."""

@@ -50,6 +50,8 @@ class NetworkConfig:
             with one embedding table per distance.
         memory_order: the longest n-gram of a frozen n-gram model of the training part, which the
             network reads and starts its logits from; 0 for none.
+        memory_share: do not read the n-gram model, but mix its prediction with the network's own,
+            at this share: better than reading it in a long training.
         zero_init: whether residual projections, and a head that is not tied, start at zero, so that
             each block starts as the identity.
         dropout: fraction of embeddings and sub-layer outputs zeroed in training.
@@ -75,6 +77,7 @@ class NetworkConfig:
     scale_embedding: bool = True
     previous_characters: int = 4
     memory_order: int = 0
+    memory_share: float = 0.0
     zero_init: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -93,7 +96,16 @@ class NetworkConfig:
             0, previous_characters=self.previous_characters, memory_order=self.memory_order
         )
         check_at_most(_MAX_MEMORY_ORDER, memory_order=self.memory_order)
-        check_fraction(dropout=self.dropout, attention_dropout=self.attention_dropout)
+        check_fraction(
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            memory_share=self.memory_share,
+        )
+        if self.memory_share and not self.memory_order:
+            raise UserError(
+                f"memory_share is {self.memory_share} and memory_order is 0: there is no memory to "
+                "mix with; set memory_order, such as 8"
+            )
         if self.context_length > _MAX_CONTEXT_LENGTH:
             raise UserError(
                 f"context_length is {self.context_length}: expected at most {_MAX_CONTEXT_LENGTH}"
@@ -119,7 +131,7 @@ class NetworkConfig:
         block = 4 * self.d_model**2 + 2 * self.d_model * self.feedforward_width
         tables = 1 + self.previous_characters + (0 if self.tied_head else 1)
         learned = self.context_length if self.positions == "learned" else 0
-        remembered = self.memory_order * (vocab_size + 1)
+        remembered = 0 if self.memory_share else self.memory_order * (vocab_size + 1)
         rows = tables * vocab_size + learned + remembered
         return self.num_layers * block + rows * self.d_model
 

@@ -1,21 +1,47 @@
-"""Running a network for its output alone, and leaving it as it was."""
+"""Running a network: compiled in training, and for its output alone without leaving a trace."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
+from shakespeare_lm.errors import UserError
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile the blocks of a transformer with torch.compile, when they are first called.
+
+    They are alike, so that one compilation serves all.
+
+    Raises:
+        UserError: if the network has no blocks.
+    """
+    if not hasattr(network, "blocks"):
+        raise UserError("compile is true, which needs a transformer: leave it out for the bigram")
+    for block in network.blocks:
+        block.compile()
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode without gradients, and restore its mode afterwards."""
+    """Switch a network to evaluation mode without gradients, and restore its mode afterwards.
+
+    Compiled blocks run as they are written: shapes change from call to call, and hooks are heard.
+    """
     training = network.training
     if training:
         network.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _as_written(network):
             yield
     finally:
         if training:
             network.train()
+
+
+def _as_written(network: nn.Module) -> AbstractContextManager[object]:
+    blocks = getattr(network, "blocks", None)
+    if not blocks or blocks[0]._compiled_call_impl is None:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")

@@ -151,7 +151,11 @@ class NGramMemory(nn.Module):
             roots.append(_ROOT_SCALE * probabilities.sqrt())
             totals.append(total.log1p())
         features = torch.cat([*roots, *totals], dim=-1)
-        return Expected(features, probabilities.clamp(min=_SMALLEST_PROBABILITY).log())
+        return Expected(features, _logarithm(probabilities))
+
+    def log_probabilities(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return those of `forward` alone, `[batch, time, vocab]`."""
+        return _logarithm(self.probabilities(ids, own))
 
     @torch.no_grad()
     def probabilities(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
@@ -192,6 +196,10 @@ class NGramMemory(nn.Module):
         code = context * self.vocab_size + ids
         number = torch.searchsorted(order.codes, code)
         return torch.where((context >= 0) & (order.codes[number] == code), number, -1)
+
+
+def _logarithm(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=_SMALLEST_PROBABILITY).log()
 
 
 class _LeftOut(NamedTuple):

@@ -1,8 +1,14 @@
-"""A transformer that reads, at each position, what a frozen n-gram model expects.
+"""A transformer with a frozen n-gram model, which it reads, or whose prediction is mixed with its
+own.
 
-Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`: those of the n-gram model, as
-far as the network trusts it, plus the network's own.
+Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`. Read, the n-grams are an input
+and the starting point of the logits: much is known from the first step on, for a training of a
+minute. Mixed, the network learns alone what the n-grams do not know: for a long training, in which
+a network that reads n-grams of its own text learns it by heart.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +16,18 @@ from torch import Tensor, nn
 from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.transformer import CausalTransformer
+
+
+class Recalled(NamedTuple):
+    """What the memory has for the network at each position.
+
+    Args:
+        added: to the embeddings, `[batch, time, d_model]`, or None.
+        log_probabilities: of the next characters, `[batch, time, vocab]`.
+    """
+
+    added: Tensor | None
+    log_probabilities: Tensor
 
 
 class MemoryTransformer(CausalTransformer):
@@ -23,9 +41,10 @@ class MemoryTransformer(CausalTransformer):
     def __init__(self, vocab_size: int, config: NetworkConfig) -> None:
         super().__init__(vocab_size, config)
         self.ngrams = NGramMemory(vocab_size, config.memory_order)
-        self.read_ngrams = nn.Linear(self.ngrams.num_features, config.d_model, bias=False)
-        nn.init.normal_(self.read_ngrams.weight, std=0.02)
-        self.trust = nn.Parameter(torch.ones(1))
+        if not config.memory_share:
+            self.read_ngrams = nn.Linear(self.ngrams.num_features, config.d_model, bias=False)
+            nn.init.normal_(self.read_ngrams.weight, std=0.02)
+            self.trust = nn.Parameter(torch.ones(1))
 
     def forward(
         self,
@@ -43,16 +62,23 @@ class MemoryTransformer(CausalTransformer):
             own: the targets, if the ids are from the text that the n-grams were counted in (see
                 `NGramMemory.forward`).
         """
-        read, first_logits = self.remember(ids, own)
-        return first_logits + super().forward(
-            ids, attention_mask, read if added is None else read + added
-        )
+        recalled = self.recall(ids, own)
+        if recalled.added is not None:
+            added = recalled.added if added is None else recalled.added + added
+        logits = super().forward(ids, attention_mask, added)
+        return self.join(logits, recalled.log_probabilities)
 
-    def remember(self, ids: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what to add to the embeddings, `[batch, time, d_model]`, and to the logits,
-        `[batch, time, vocab]`.
-        """
+    def recall(self, ids: Tensor, own: Tensor | None = None) -> Recalled:
+        """Return what the memory has at each of the positions `[batch, time]`; `own` as above."""
+        if self.config.memory_share:
+            return Recalled(None, self.ngrams.log_probabilities(ids, own))
         features, log_probabilities = self.ngrams(ids, own)
-        dtype = self.read_ngrams.weight.dtype
-        read: Tensor = self.read_ngrams(features.to(dtype))
-        return read, self.trust * log_probabilities.to(dtype)
+        return Recalled(self.read_ngrams(features.to(self.trust.dtype)), log_probabilities)
+
+    def join(self, logits: Tensor, log_probabilities: Tensor) -> Tensor:
+        """Return the logits of the network and the memory together, `[..., vocab]` as both are."""
+        share = self.config.memory_share
+        if not share:
+            return self.trust * log_probabilities.to(logits.dtype) + logits
+        own = logits.float().log_softmax(-1) + math.log1p(-share)
+        return torch.logaddexp(own, log_probabilities + math.log(share))

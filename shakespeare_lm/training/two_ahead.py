@@ -49,9 +49,9 @@ class TwoAheadHead(nn.Linear):
         """Return the network's logits of a training batch, and this head's loss on it."""
         assert isinstance(network, CausalTransformer)  # see `build_two_ahead_head`
         if isinstance(network, MemoryTransformer):
-            added, first_logits = network.remember(batch.inputs, batch.targets)
-            hidden = network.hidden(batch.inputs, added=added)
-            logits = first_logits + network.head(hidden)
+            recalled = network.recall(batch.inputs, batch.targets)
+            hidden = network.hidden(batch.inputs, added=recalled.added)
+            logits = network.join(network.head(hidden), recalled.log_probabilities)
         else:
             hidden = network.hidden(batch.inputs)
             logits = network.head(hidden)

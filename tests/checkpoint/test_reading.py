@@ -18,6 +18,7 @@ from tests.conftest import Fit, save
 WRONG_TYPES = {
     "network": None,
     "memory_order": 2.0,
+    "memory_share": "a",
     "context_length": 8.0,
     "num_layers": True,
     "num_heads": "2",
@@ -111,7 +112,9 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: obj
         read_checkpoint(tmp_path / "other.ckpt")
 
 
-@pytest.mark.parametrize("missing", sorted({"vocabulary", *NETWORK_OPTIONS} - {"memory_order"}))
+@pytest.mark.parametrize(
+    "missing", sorted({"vocabulary", *NETWORK_OPTIONS} - {"memory_order", "memory_share"})
+)
 def test_a_checkpoint_without_one_of_the_hyperparameters_is_refused(
     tmp_path: Path, module: ShakespeareLM, missing: str
 ) -> None:

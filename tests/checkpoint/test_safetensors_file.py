@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "learned, post-norm": {"positions": "learned", "norm": "post", "bias": True},
     "bigram": {"network": "bigram", "optimizer": "adamw"},
     "memory": {"memory_order": 3},
+    "mixed_memory": {"memory_order": 3, "memory_share": 0.2},
     "tied bigram": {"network": "bigram", "optimizer": "adamw", "tied_head": True},
 }
 

@@ -23,4 +23,4 @@ def test_it_has_every_option_but_those_without_meaning_there() -> None:
     (init,) = [n for n in config.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
     names = {argument.arg for argument in init.args.args} - {"self", "vocab_size"}
     options = {field.name for field in fields(NetworkConfig)}
-    assert names == options - {"memory_order", "zero_init"}
+    assert names == options - {"memory_order", "memory_share", "zero_init"}

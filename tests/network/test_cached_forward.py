@@ -21,6 +21,7 @@ NETWORKS = {
     "more_previous_characters_than_context": {"previous_characters": 12},
     "memory": {"memory_order": 3, "previous_characters": 1},
     "longer_memory_than_context": {"memory_order": 12},
+    "mixed_memory": {"memory_order": 3, "memory_share": 0.2, "previous_characters": 0},
 }
 
 

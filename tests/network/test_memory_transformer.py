@@ -1,8 +1,10 @@
 """A transformer that reads n-grams: where they join, and that nothing of the future comes in."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.network.transformer import CausalTransformer
@@ -36,8 +38,23 @@ def test_what_is_read_is_added_to_the_embeddings_and_what_is_trusted_to_the_logi
     torch.testing.assert_close(made(ids), plain + 0.5 * log_probabilities)
 
 
-def test_later_characters_do_not_change_earlier_logits() -> None:
-    made, ids = network(zero_init=False), text(12, 2)[None]
+def test_mixed_probabilities_are_its_share_of_the_ngram_model_and_the_rest_of_the_network() -> None:
+    made, ids = network(zero_init=False, memory_share=0.2), text(12, 2)[None]
+    expected, own = made.ngrams.probabilities(ids), CausalTransformer.forward(made, ids).softmax(-1)
+    torch.testing.assert_close(made(ids).exp(), 0.2 * expected + 0.8 * own)
+    assert {name for name, _ in made.named_parameters()} == {
+        name for name, _ in CausalTransformer(7, made.config).named_parameters()
+    }
+
+
+def test_a_share_needs_a_memory_to_mix_with() -> None:
+    with pytest.raises(UserError, match=r"memory_share is 0\.2 and memory_order is 0: there is no"):
+        NetworkConfig(memory_share=0.2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_later_characters_do_not_change_earlier_logits(share: float) -> None:
+    made, ids = network(zero_init=False, memory_share=share), text(12, 2)[None]
     changed = ids.clone()
     changed[0, 7:] = (changed[0, 7:] + 1) % 6
     before, after = made(ids), made(changed)
@@ -49,13 +66,14 @@ def test_padding_on_the_left_changes_nothing() -> None:
     made, ids = network(zero_init=False, previous_characters=0), text(6, 2)[None]
     mask = torch.tensor([[False] * 3 + [True] * 6])
     padded = torch.nn.functional.pad(ids, (3, 0), value=2)
-    _, plain = made.remember(ids)
-    _, masked = made.remember(padded.masked_fill(~mask, made.padding_id))
+    _, plain = made.recall(ids)
+    _, masked = made.recall(padded.masked_fill(~mask, made.padding_id))
     torch.testing.assert_close(masked[:, 3:], plain)
 
 
-def test_the_own_occurrence_is_left_out_in_training() -> None:
-    made = network()
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_the_own_occurrence_is_left_out_in_training(share: float) -> None:
+    made = network(memory_share=share)
     ids, targets = text(200, 1)[None, 50:62], text(200, 1)[None, 51:63]
     with_own, without = (
         made(ids, own=own).log_softmax(-1).gather(-1, targets[..., None]).mean()

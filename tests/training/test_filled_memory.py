@@ -42,9 +42,11 @@ def test_the_memory_is_the_training_part_and_the_checkpoint_holds_it(tiny_fit: F
     assert texts[0] == texts[1]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tiny_fit: Fit) -> None:
-    whole = tiny_fit(*OPTIONS, "--max_steps=6", "--model.decay_steps=6")
-    tiny_fit(*OPTIONS, "--max_steps=3", "--model.decay_steps=6")
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_resumed_run_is_the_uninterrupted_one(tiny_fit: Fit, share: float) -> None:
+    options = (*OPTIONS, f"--model.memory_share={share}", "--model.decay_steps=6")
+    whole = tiny_fit(*options, "--max_steps=6")
+    tiny_fit(*options, "--max_steps=3")
     resumed = tiny_fit("--ckpt_path=last", "--max_steps=6")
     states = [cli.model.state_dict() for cli in (whole, resumed)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -160,17 +160,17 @@ def test_the_bigram_is_refused() -> None:
     assert build_two_ahead_head(TwoAheadConfig(), bigram) is None
 
 
-@pytest.mark.parametrize("memory_order", [0, 2])
-def test_the_logits_are_those_of_the_network(memory_order: int) -> None:
-    config = NetworkConfig(
-        num_layers=1, num_heads=1, d_model=4, memory_order=memory_order, zero_init=False
-    )
+@pytest.mark.parametrize(
+    "memory", [{}, {"memory_order": 2}, {"memory_order": 2, "memory_share": 0.3}]
+)
+def test_the_logits_are_those_of_the_network(memory: dict) -> None:
+    config = NetworkConfig(num_layers=1, num_heads=1, d_model=4, zero_init=False, **memory)
     network = build_network(5, config)
     assert isinstance(network, CausalTransformer)
     if isinstance(network, MemoryTransformer):
         network.ngrams.remember(torch.tensor([0, 1, 2, 3, 0, 2, 1]), torch.tensor([7]))
     batch = batch_of([[0, 1, 2, 3], [3, 0, 2, 1]], [3, 3])
-    own = {"own": batch.targets} if memory_order else {}
+    own = {"own": batch.targets} if memory else {}
     logits, _ = TwoAheadHead(4, 5).read(network, batch)
     torch.testing.assert_close(logits, network(batch.inputs, **own), rtol=0, atol=0)
 
