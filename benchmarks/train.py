@@ -64,6 +64,8 @@ class PlainLoop:
         if compile_network:
             compile_blocks(self.network)
         self.second_head = copy.deepcopy(cli.model.two_ahead_head)
+        if self.second_head is not None:
+            self.second_head.to(self.device)
         self.optimizer = build_optimizer(self.network, self.config, self.second_head)
         self.highest = [group["lr"] for group in self.optimizer.param_groups]
         # In the order of the optimizer, as in Lightning: another order rounds sums differently.
@@ -89,8 +91,8 @@ class PlainLoop:
                 logits, second_loss = self.second_head.read(self.network, batch)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count.clamp(min=1)
-            if self.model.teacher:
-                loss = self.model.teacher.mixed_loss(loss, logits, batch)
+            for teacher in self.model.teachers:
+                loss = teacher.mixed_loss(loss, logits, batch)
             if self.second_head is not None:
                 rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
                 loss = loss + self.config.two_ahead_loss * rate * second_loss

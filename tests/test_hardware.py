@@ -53,7 +53,9 @@ def test_large_networks_complete_in_int8_on_a_cpu_that_multiplies_bfloat16(
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("auto", cpu, 10_000_000) == (torch.int8 if fast else torch.float32)
     assert choose_dtype("auto", cpu, 1_000_000) == torch.float32
-    assert choose_dtype("auto", cuda, 10_000_000) == torch.float32
+    assert choose_dtype("auto", cuda, 10_000_000) == (torch.bfloat16 if fast else torch.float32)
+    assert choose_dtype("auto", cuda, 1_000_000) == torch.float32
+    assert choose_dtype("auto", torch.device("mps"), 10_000_000) == torch.float32
     assert choose_dtype("float16", cpu, 10_000_000) == torch.float16
     with pytest.raises(UserError, match="dtype is 'half': choose from: auto, float32"):
         choose_dtype("half", cpu, 0)

@@ -17,6 +17,7 @@ from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
+from shakespeare_lm.completion.graphed import generate_graphed
 from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
 from shakespeare_lm.completion.scoring import Progress, Score, score_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
@@ -37,8 +38,10 @@ from shakespeare_lm.network.transformer import CausalTransformer
 
 # An empty prompt starts as a new line does.
 _EMPTY_PROMPT = "\n"
-# More prompts than this are completed in groups: a cache for all would need too much memory.
+# More prompts than these are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
+_PROMPTS_TOGETHER_ON_GPU = 1024
+_LARGE_CACHE_BYTES = 4 << 30
 MAX_SAMPLES = 1024
 
 
@@ -197,11 +200,20 @@ class Completer:
                 raise UserError("num_samples cannot be combined with several prompts")
             prompts, seeds = prompts * num_samples, _seeds(seed, num_samples)
         texts = []
-        for first in range(0, len(prompts), _PROMPTS_TOGETHER):
-            some = slice(first, first + _PROMPTS_TOGETHER)
+        together = self._prompts_together()
+        for first in range(0, len(prompts), together):
+            some = slice(first, first + together)
             pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, options)
             texts += ["".join(of_one) for of_one in zip(*pieces, strict=True)]
         return texts[0] if isinstance(prompt, str) and num_samples is None else texts
+
+    def _prompts_together(self) -> int:
+        weight = next(self.transformer.parameters())
+        if not weight.is_cuda or self._cached_forward is None:
+            return _PROMPTS_TOGETHER
+        cached = self._cached_forward.transformer.config
+        row = 2 * cached.num_layers * cached.context_length * cached.d_model * weight.itemsize
+        return max(_PROMPTS_TOGETHER, min(_PROMPTS_TOGETHER_ON_GPU, _LARGE_CACHE_BYTES // row))
 
     @overload
     def stream(
@@ -271,13 +283,13 @@ class Completer:
         stop = options.get("stop")
         stops = [] if stop is None else as_list("stop", stop, str)
         endings = [StopStrings(stops, options.get("max_lines")) for _ in prompts]
-        ids = generate(
-            self._decoder(len(prompts), window, cache),
-            [self._prompt_ids(prompt, options.get("unknown", "error")) for prompt in prompts],
-            sampling,
-            [_generator(seed) for seed in seeds],
-            choices=len(self.tokenizer.vocabulary),
-        )
+        decoder = self._decoder(len(prompts), window, cache)
+        prompt_ids = [self._prompt_ids(one, options.get("unknown", "error")) for one in prompts]
+        randoms, choices = [_generator(seed) for seed in seeds], len(self.tokenizer.vocabulary)
+        if isinstance(decoder, CachedDecoder) and decoder.cache.positions.is_cuda:
+            ids = generate_graphed(decoder, prompt_ids, sampling, randoms, choices)
+        else:
+            ids = generate(decoder, prompt_ids, sampling, randoms, choices)
         return self._until_the_end(islice(ids, min(max_new_tokens, sys.maxsize)), endings)
 
     def _until_the_end(
@@ -299,8 +311,8 @@ class Completer:
         if not cache or self._cached_forward is None:
             return UncachedDecoder(self.transformer, self.context_length, window)
         # Compiled for a CPU, the step of one text is faster, and that of many far slower.
-        on_cpu = self._cached_forward.transformer.head.weight.device.type == "cpu"
-        fixed_shape = self.compiled and (batch == 1 or not on_cpu)
+        on_gpu = self._cached_forward.transformer.head.weight.is_cuda
+        fixed_shape = on_gpu or (self.compiled and batch == 1)
         return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
     def score(

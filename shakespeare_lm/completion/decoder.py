@@ -58,10 +58,10 @@ class CachedDecoder:
     def logits(self, texts: Sequence[deque[int]]) -> Tensor:
         newest = torch.tensor([text[-1] for text in texts], device=self.cache.positions.device)
         with evaluating(self.forward.transformer):
-            self._begin_windows(texts)
+            self.begin_windows(texts)
             return self.forward.step(self.cache, newest)
 
-    def _begin_windows(self, texts: Sequence[deque[int]]) -> None:
+    def begin_windows(self, texts: Sequence[deque[int]]) -> None:
         """Fill windows that are full, or have not begun, with all but the newest character."""
         full, kept = self.context_length, self._kept if self._started else self.context_length
         rows = [

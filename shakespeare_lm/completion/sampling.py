@@ -65,7 +65,7 @@ class SamplingOptions:
         return any(getattr(self, f.name) is not None for f in fields(self) if f.default is None)
 
 
-def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float]) -> Tensor:
+def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float] | Tensor) -> Tensor:
     """Choose one id for each row of logits `[batch, vocab]`; greedy takes the lowest id on ties.
 
     Args:
@@ -78,7 +78,7 @@ def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float])
         return logits.argmax(dim=-1)
     cumulative = next_probabilities(logits, options).cumsum(dim=-1)
     # The sum is 1 up to rounding, and u < 1 is below it: an id of probability 0 is never chosen.
-    u = torch.tensor(uniform, dtype=cumulative.dtype, device=cumulative.device)
+    u = torch.as_tensor(uniform, dtype=cumulative.dtype, device=cumulative.device)
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(dim=-1)
 
 

@@ -26,7 +26,7 @@ class KeyValueCache:
         padding_id: stands before the first character of each window.
         like: a weight of the network, for dtype and device.
         fixed_shape: make every step attend to all columns under a mask, so that all steps have the
-            same shapes and can be compiled.
+            same shapes and can be compiled, or recorded as a CUDA graph.
     """
 
     def __init__(
@@ -44,9 +44,6 @@ class KeyValueCache:
         # Keys and values of each layer. Zeros, because masked values are still multiplied (by zero)
         # and must not be NaN.
         self.layers = [like.new_zeros(size) for _ in range(config.num_layers)]
-        if fixed_shape:
-            for layer in self.layers:  # allows CUDA graphs to write to them
-                torch._dynamo.mark_static_address(layer)
         self.lengths = [0] * batch
         # The position of the newest character of each window; on the device.
         self.positions = torch.full((batch,), -1, device=like.device)
@@ -62,6 +59,12 @@ class KeyValueCache:
         width = self._before + config.context_length
         self._ids = torch.full((batch, width), padding_id, device=like.device)
         self._nearest = torch.arange(self._before + 1, device=like.device)
+
+    def empty(self) -> None:
+        """Forget all windows; nothing is allocated anew."""
+        self.lengths = [0] * len(self.lengths)
+        self.positions.fill_(-1)
+        self._ids.fill_(self.padding_id)
 
     def with_rows(self, kept: Sequence[int], added: int) -> "KeyValueCache":
         """Return a cache of some of these windows, in this order, and then as many empty ones."""

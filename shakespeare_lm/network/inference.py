@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.transformer import CausalTransformer
 
 
 def compile_blocks(network: nn.Module) -> None:
@@ -17,7 +18,7 @@ def compile_blocks(network: nn.Module) -> None:
     Raises:
         UserError: if the network has no blocks.
     """
-    if not hasattr(network, "blocks"):
+    if not isinstance(network, CausalTransformer):
         raise UserError("compile is true, which needs a transformer: leave it out for the bigram")
     for block in network.blocks:
         block.compile()
@@ -41,7 +42,5 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _as_written(network: nn.Module) -> AbstractContextManager[object]:
-    blocks = getattr(network, "blocks", None)
-    if not blocks or blocks[0]._compiled_call_impl is None:
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    compiled = isinstance(network, CausalTransformer) and network.blocks[0]._compiled_call_impl
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

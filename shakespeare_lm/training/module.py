@@ -33,13 +33,14 @@ from shakespeare_lm.training.compatibility import (
     warn_about_other_data,
 )
 from shakespeare_lm.training.config import ModelConfig
-from shakespeare_lm.training.distillation import NGramTeacher, find_teacher
+from shakespeare_lm.training.distillation import Teacher
 from shakespeare_lm.training.dropout_seed import seed_dropout
 from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 from shakespeare_lm.training.run_length import planned_steps
+from shakespeare_lm.training.teachers import find_teachers
 from shakespeare_lm.training.two_ahead import build_two_ahead_head
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
@@ -77,7 +78,7 @@ class ShakespeareLM(LightningModule):
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
         self._accumulated_gradients: dict[str, Tensor] = {}
         self._trained_on: object = None
-        self.teacher: NGramTeacher | None = None
+        self.teachers: list[Teacher] = []
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -117,8 +118,9 @@ class ShakespeareLM(LightningModule):
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
         if stage == "fit":
             fill_memory(self.transformer, self.trainer)
-            vocab_size = self.tokenizer.vocab_size
-            self.teacher = find_teacher(self.config, self.transformer, vocab_size, self.trainer)
+            self.teachers = find_teachers(
+                self.config, self.transformer, self.tokenizer, self.trainer
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
@@ -131,8 +133,8 @@ class ShakespeareLM(LightningModule):
         if self.is_logged(self.global_step):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
-        if self.teacher is not None:
-            loss = self.teacher.mixed_loss(loss, logits, batch)
+        for teacher in self.teachers:
+            loss = teacher.mixed_loss(loss, logits, batch)
         if second_loss is not None:  # its weight falls with the learning rate
             factor = self.trainer.optimizers[0].param_groups[0]["lr"] / self.config.learning_rate
             loss = loss + self.config.two_ahead_loss * factor * second_loss

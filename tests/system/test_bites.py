@@ -179,7 +179,7 @@ MISTAKES = {
     ),
     "teacher_without_a_share_of_the_loss": Mistake(
         "training/module.py",
-        "loss = self.teacher.mixed_loss(loss, logits, batch)",
+        "loss = teacher.mixed_loss(loss, logits, batch)",
         "pass",
         DISTILLATION + "test_it_changes_what_is_learned_but_not_what_is_logged_and_saved",
     ),

@@ -10,6 +10,7 @@ import torch
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.continuous import ContinuousDecoder
+from shakespeare_lm.completion.decoder import Window
 from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from tests.conftest import Fit, Main
@@ -74,15 +75,29 @@ def test_a_gpu_completes_in_every_dtype(tiny_fit: Fit, dtype: str, cache: bool) 
     assert sum(scores[1]) == pytest.approx(sum(scores[0]), rel=0.02)
 
 
-def test_a_gpu_completes_with_cuda_graphs_as_without(tiny_fit: Fit) -> None:
-    path = ckpt(tiny_fit)
+@pytest.mark.parametrize("window", ["stride", "exact"])
+@pytest.mark.parametrize(
+    "sampling",
+    [{"greedy": True}, {"seed": 1}, {"seed": 2, "top_k": 9, "top_p": 0.9, "min_p": 0.01}],
+)
+def test_cuda_graphs_make_the_texts_that_whole_windows_make(
+    tiny_fit: Fit, window: Window, sampling: dict
+) -> None:
+    completer = Completer.from_checkpoint(ckpt(tiny_fit), "cuda")
+    prompts = ["To be", "T", "or not to be, that is the"]
     texts = [
-        Completer.from_checkpoint(path, "cuda", compile=compile).complete(
-            ["To be", "T", "or not to be, that is the"], 60, greedy=True
-        )
-        for compile in (False, True)
+        completer.complete(prompts, 60, window=window, cache=cache, **sampling)
+        for cache in (True, False)
     ]
     assert texts[0] == texts[1]
+
+
+def test_compiled_steps_make_the_same_text(tiny_fit: Fit) -> None:
+    path = ckpt(tiny_fit)
+    plain, compiled = (Completer.from_checkpoint(path, "cuda", compile=on) for on in (False, True))
+    for prompts in (["To be"], ["T", "or not to be, that is the"]):
+        texts = [made.complete(prompts, 60, greedy=True) for made in (plain, compiled)]
+        assert texts[0] == texts[1]
 
 
 def test_texts_that_come_and_go_are_completed_on_a_gpu(tiny_fit: Fit) -> None:
@@ -150,7 +165,10 @@ def test_a_run_moves_from_the_cpu_to_a_gpu_and_back(tiny_fit: Fit) -> None:
     moved = tiny_fit("--ckpt_path=last", "--max_steps=18", "--accelerator=cpu")
     stayed = tiny_fit("--max_steps=18", *options[1:], "--accelerator=cpu")
     assert moved.trainer.global_step == 18
-    assert difference(moved.model.state_dict(), stayed.model.state_dict()) < 1e-2
+    # Muon's iteration multiplies in bfloat16 on a GPU, and its steps are 0.04 long.
+    assert difference(moved.model.state_dict(), stayed.model.state_dict()) < 0.05
+    losses = [float(cli.best.best_model_score) for cli in (moved, stayed)]
+    assert losses[0] == pytest.approx(losses[1], abs=0.01)
 
 
 def test_a_gpu_evaluates_to_the_loss_of_the_training(tiny_fit: Fit) -> None:
