@@ -78,7 +78,7 @@ class CachedForward:
                 return advance(cache, newest, None)
             read, expected = self.transformer.recall(recent)
             logits = advance(cache, newest, None if read is None else read[:, -1:])
-            return self.transformer.join(logits, expected[:, -1])
+            return self.transformer.join(logits, None if expected is None else expected[:, -1])
 
     def _needs_no_onednn(self, texts: int) -> bool:
         """Say whether no product of a step for this many texts goes through oneDNN."""

@@ -3,8 +3,9 @@ own.
 
 Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`. Read, the n-grams are an input
 and the starting point of the logits: much is known from the first step on, for a training of a
-minute. Mixed, the network learns alone what the n-grams do not know: for a long training, in which
-a network that reads n-grams of its own text learns it by heart.
+minute. Mixed, the network learns alone, and its prediction and the n-grams' are averaged
+afterwards: for a long training, in which a network that reads n-grams of its own text learns it by
+heart.
 """
 
 import math
@@ -23,11 +24,12 @@ class Recalled(NamedTuple):
 
     Args:
         added: to the embeddings, `[batch, time, d_model]`, or None.
-        log_probabilities: of the next characters, `[batch, time, vocab]`.
+        log_probabilities: of the next characters, `[batch, time, vocab]`; None if the network
+            learns alone.
     """
 
     added: Tensor | None
-    log_probabilities: Tensor
+    log_probabilities: Tensor | None
 
 
 class MemoryTransformer(CausalTransformer):
@@ -71,12 +73,15 @@ class MemoryTransformer(CausalTransformer):
     def recall(self, ids: Tensor, own: Tensor | None = None) -> Recalled:
         """Return what the memory has at each of the positions `[batch, time]`; `own` as above."""
         if self.config.memory_share:
-            return Recalled(None, self.ngrams.log_probabilities(ids, own))
+            alone = self.training
+            return Recalled(None, None if alone else self.ngrams.log_probabilities(ids, own))
         features, log_probabilities = self.ngrams(ids, own)
         return Recalled(self.read_ngrams(features.to(self.trust.dtype)), log_probabilities)
 
-    def join(self, logits: Tensor, log_probabilities: Tensor) -> Tensor:
+    def join(self, logits: Tensor, log_probabilities: Tensor | None) -> Tensor:
         """Return the logits of the network and the memory together, `[..., vocab]` as both are."""
+        if log_probabilities is None:
+            return logits
         share = self.config.memory_share
         if not share:
             return self.trust * log_probabilities.to(logits.dtype) + logits

@@ -42,6 +42,8 @@ def test_mixed_probabilities_are_its_share_of_the_ngram_model_and_the_rest_of_th
     made, ids = network(zero_init=False, memory_share=0.2), text(12, 2)[None]
     expected, own = made.ngrams.probabilities(ids), CausalTransformer.forward(made, ids).softmax(-1)
     torch.testing.assert_close(made(ids).exp(), 0.2 * expected + 0.8 * own)
+    own = CausalTransformer.forward(made, ids)
+    torch.testing.assert_close(made.train()(ids, own=ids), own)  # it learns alone
     assert {name for name, _ in made.named_parameters()} == {
         name for name, _ in CausalTransformer(7, made.config).named_parameters()
     }
