@@ -9,7 +9,7 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -22,7 +22,6 @@ from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.inference import compile_blocks
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 
@@ -168,6 +167,12 @@ def measure(cli: ShakespeareCLI, arguments: argparse.Namespace) -> dict[str, Any
         "feeding_seconds": feeding.median / len(loader),
         "matmul_flops": {str(dtype): value for dtype, value in flops.items()},
     }
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile the blocks of a transformer, which are alike: one compilation serves all."""
+    for block in cast(nn.ModuleList, getattr(network, "blocks", nn.ModuleList())):
+        block.compile()
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:

@@ -21,7 +21,6 @@ from shakespeare_lm.commands.standard_streams import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import counted, verdict
-from shakespeare_lm.network.inference import compile_blocks
 from shakespeare_lm.training.checkpointing import renew_last
 from shakespeare_lm.training.compatibility import check_hyperparameters
 from shakespeare_lm.training.optimizer import build_optimizer
@@ -52,8 +51,6 @@ def fit(arguments: list[str] | None = None, default_config: str | None = None) -
     if not trainer.max_epochs or trainer.max_epochs < 0:
         cli.model.config.total_steps(trainer.max_steps)
     build_optimizer(cli.model.transformer, cli.model.config)
-    if cli.config["compile"]:
-        compile_blocks(cli.model.transformer)
     if cli.resumed is not None:
         stored = cli.resumed.checkpoint.content["hyper_parameters"]
         check_hyperparameters(stored, cli.model.hparams)

@@ -146,12 +146,6 @@ class ShakespeareCLI(LightningCLI):
             help="stop after this many validations without a lower val_loss",
         )
         add(
-            "--compile",
-            type=bool,
-            default=False,
-            help="compile the transformer's blocks: faster steps on a GPU, after half a minute",
-        )
-        add(
             "--small_best",
             type=bool,
             default=False,
