@@ -24,7 +24,9 @@ class StepMetrics(Callback):
     """
 
     def __init__(self) -> None:
-        self._before: list[Tensor] | None = None
+        # The weights before a step; new memory each time would take several times as long.
+        self._copies: list[Tensor] = []
+        self._copied = False
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
@@ -35,7 +37,11 @@ class StepMetrics(Callback):
         pl_module.log("gradient_norm", pl_module.gradient_norm(), batch_size=1)
         for name, rate in learning_rates(optimizer).items():
             pl_module.log(name, rate, batch_size=1)
-        self._before = [parameter.detach().clone() for parameter in pl_module.parameters()]
+        weights = [parameter.detach() for parameter in pl_module.parameters()]
+        if not self._copies:
+            self._copies = [torch.empty_like(weight) for weight in weights]
+        torch._foreach_copy_(self._copies, weights)
+        self._copied = True
 
     def on_train_batch_end(
         self,
@@ -45,14 +51,14 @@ class StepMetrics(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if self._before is None:  # not logged, or gradients are still accumulated
+        if not self._copied:  # not logged, or gradients are still accumulated
             return
         after = [parameter.detach() for parameter in pl_module.parameters()]
-        pl_module.log("update_ratio", update_ratio(self._before, after), batch_size=1)
+        pl_module.log("update_ratio", update_ratio(self._copies, after), batch_size=1)
         memory_bytes = peak_memory_bytes(pl_module.device)
         if memory_bytes is not None:
             pl_module.log("peak_memory_gib", memory_bytes / 2**30, batch_size=1)
-        self._before = None
+        self._copied = False
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -64,8 +70,12 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 def update_ratio(before: list[Tensor], after: list[Tensor]) -> Tensor:
-    """Return the norm of the change of all tensors together over their norm before it."""
-    return get_total_norm(torch._foreach_sub(after, before)) / get_total_norm(before)
+    """Return the norm of the change of all tensors together over their norm before it; the tensors
+    `before` are overwritten.
+    """
+    norm_before = get_total_norm(before)
+    torch._foreach_sub_(before, after)
+    return get_total_norm(before) / norm_before
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
