@@ -43,24 +43,23 @@ class _Order(NamedTuple):
 
     Args:
         codes: of the n-grams, sorted (see `NGrams`), and one that no n-gram has.
-        counts: of each n-gram, `[n-grams + 1]`; the last is for unseen ones.
         kept: what the discount leaves of the count of each character after each context,
             `[contexts + 1, vocab]`; the last row is for contexts that were never seen.
         freed: what the discounts of each context add up to, `[contexts + 1]`.
         totals: the counts of each context, `[contexts + 1]`.
-        discounts: from counts of 0, 1, 2, and 3 or more.
-        once: whether each n-gram occurs once, `[n-grams + 1]`.
-        apart: whether all occurrences of each n-gram have different characters before them.
+        once: 1 for an n-gram that occurs once, else 0, `[n-grams + 1]`; the last is for unseen
+            ones.
+        apart: 1 if all occurrences of an n-gram have different characters before them, else 0.
+        freed_by_one: how much more is freed if the count of an n-gram is one less.
     """
 
     codes: Tensor
-    counts: Tensor
     kept: Tensor
     freed: Tensor
     totals: Tensor
-    discounts: Tensor
     once: Tensor
     apart: Tensor
+    freed_by_one: Tensor
 
 
 class NGramMemory(nn.Module):
@@ -177,8 +176,8 @@ class NGramMemory(nn.Module):
             kept, freed, total = (x[context] for x in (order.kept, order.freed, order.totals))
             if left_out is not None and own is not None:
                 fewer = left_out[number]
-                kept.scatter_add_(-1, own[..., None], fewer.kept[..., None])
-                freed, total = freed + fewer.freed, total + fewer.total
+                kept.scatter_add_(-1, own[..., None], -(fewer.freed + fewer.lost)[..., None])
+                freed, total = freed + fewer.freed, total - fewer.lost
             probabilities = _interpolate(kept, freed, total, probabilities)
             yield probabilities, total[..., None]
 
@@ -193,9 +192,9 @@ class NGramMemory(nn.Module):
         return found
 
     def _find(self, order: _Order, context: Tensor, ids: Tensor) -> Tensor:
-        code = context * self.vocab_size + ids
+        code = context * self.vocab_size + ids  # negative after an unseen context
         number = torch.searchsorted(order.codes, code)
-        return torch.where((context >= 0) & (order.codes[number] == code), number, -1)
+        return torch.where(order.codes[number] == code, number, -1)
 
 
 def _logarithm(probabilities: Tensor) -> Tensor:
@@ -203,11 +202,12 @@ def _logarithm(probabilities: Tensor) -> Tensor:
 
 
 class _LeftOut(NamedTuple):
-    """What is added to a context's figures when one occurrence is left out, `[batch, time]`."""
+    """How a context's figures change when one occurrence is left out, `[batch, time]`: whether its
+    count loses one (1 or 0), and how much more is freed.
+    """
 
-    kept: Tensor
+    lost: Tensor
     freed: Tensor
-    total: Tensor
 
 
 def _left_out(orders: Sequence[_Order], own: Sequence[Tensor]) -> list[_LeftOut]:
@@ -217,19 +217,14 @@ def _left_out(orders: Sequence[_Order], own: Sequence[Tensor]) -> list[_LeftOut]
     occurs nowhere else. At the beginning of a window the longer n-gram is not known: the character
     is lost for certain only if no other occurrence shares it.
     """
-    removed = []
+    lost = []
     for order, ngram, longer, above in zip(orders, own, own[1:], orders[1:], strict=False):
-        removed.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
-    removed.append(own[-1] >= 0)
-    return [_change(*one) for one in zip(orders, own, removed, strict=True)]
-
-
-def _change(order: _Order, ngram: Tensor, removed: Tensor) -> _LeftOut:
-    count = order.counts[ngram]
-    before = order.discounts[count.clamp(max=3)]
-    after = order.discounts[(count - 1).clamp(0, 3)]
-    lost = removed.float()
-    return _LeftOut(lost * (before - after - 1), lost * (after - before), -lost)
+        lost.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
+    lost.append((own[-1] >= 0).float())
+    return [
+        _LeftOut(one, one * order.freed_by_one[ngram])
+        for order, ngram, one in zip(orders, own, lost, strict=True)
+    ]
 
 
 def _order(counted: Sequence[NGrams], number: int, vocab_size: int, device: torch.device) -> _Order:
@@ -244,9 +239,11 @@ def _order(counted: Sequence[NGrams], number: int, vocab_size: int, device: torc
     contexts = grams.codes // vocab_size
     totals = np.bincount(contexts, counts, grams.num_contexts + 1).astype(np.float32)
     freed = totals - np.bincount(contexts, left, grams.num_contexts + 1).astype(np.float32)
+    freed_by_one = taken[(counts - 1).clip(0, 3)] - taken[counts.clip(max=3)]
     arrays = (
-        np.append(grams.codes, _NO_CODE), np.append(counts, 0), kept, freed, totals, taken,
-        np.append(grams.counts == 1, False), np.append(grams.counts == counts, False),
+        np.append(grams.codes, _NO_CODE), kept, freed, totals,
+        *(np.append(of_each, 0).astype(np.float32)
+          for of_each in (grams.counts == 1, grams.counts == counts, freed_by_one)),
     )  # fmt: skip
     return _Order(*(torch.from_numpy(array).to(device) for array in arrays))
 
