@@ -77,7 +77,6 @@ class ShakespeareLM(LightningModule):
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
         self._accumulated_gradients: dict[str, Tensor] = {}
-        self._gradient_norm: Tensor | None = None
         self._trained_on: object = None
         self.teachers: list[Teacher] = []
 
@@ -180,30 +179,10 @@ class ShakespeareLM(LightningModule):
         return bool(every) and (step + 1) % every == 0
 
     def gradient_norm(self) -> Tensor:
-        """Return the norm of the gradient of all parameters, before clipping; it is computed once a
-        step, whoever asks.
-        """
-        if self._gradient_norm is None:
-            gradients = [p.grad for p in self._learned() if p.grad is not None]
-            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
-        return self._gradient_norm
-
-    def _learned(self) -> list[nn.Parameter]:
+        """Return the norm of the gradient of all parameters, before clipping."""
         groups = self.trainer.optimizers[0].param_groups  # faster than self.parameters()
-        return [parameter for group in groups for parameter in group["params"]]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as Lightning does, but with the norm if somebody has asked for it in this step."""
-        norm, self._gradient_norm = self._gradient_norm, None
-        if norm is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(self._learned(), float(gradient_clip_val), norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.get_total_norm(grads)
 
     def on_train_epoch_start(self) -> None:
         """Tell the loader which epoch begins. Lightning does not call this when a run is resumed
