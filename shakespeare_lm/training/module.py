@@ -40,7 +40,7 @@ from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 from shakespeare_lm.training.run_length import planned_steps
-from shakespeare_lm.training.teachers import find_teachers
+from shakespeare_lm.training.teachers import teachers_of
 from shakespeare_lm.training.two_ahead import build_two_ahead_head
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
@@ -118,9 +118,7 @@ class ShakespeareLM(LightningModule):
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
         if stage == "fit":
             fill_memory(self.transformer, self.trainer)
-            self.teachers = find_teachers(
-                self.config, self.transformer, self.tokenizer, self.trainer
-            )
+            self.teachers = teachers_of(self.config, self.transformer, self.tokenizer, self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.

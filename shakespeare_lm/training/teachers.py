@@ -20,7 +20,7 @@ from shakespeare_lm.training.filled_memory import remember_training_part
 _ORDER = 7
 
 
-def find_teachers(
+def teachers_of(
     config: ModelConfig, network: Network, tokenizer: CharTokenizer, trainer: Trainer
 ) -> list[Teacher]:
     """Return the teachers of a training.

@@ -1,18 +1,13 @@
 """Teachers: their share of the loss, what they have not seen, and that only training knows them."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.memory import NGramMemory
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
-from shakespeare_lm.training.config import ModelConfig
 from shakespeare_lm.training.distillation import (
     DistillationConfig,
     NetworkTeacher,
@@ -21,7 +16,6 @@ from shakespeare_lm.training.distillation import (
 )
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.module import ShakespeareLM
-from shakespeare_lm.training.teachers import find_teachers
 from tests.conftest import Fit, logged
 
 VOCABULARY = 6
@@ -115,22 +109,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_teacher(tiny_fit: 
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_network_with_a_memory_is_taught_by_it(tiny_fit: Fit) -> None:
-    cli = tiny_fit("--max_steps=1", "--model.memory_order=2", "--model.ngram_distillation=0.5")
-    network, (found,) = cli.model.transformer, cli.model.teachers
-    assert isinstance(network, MemoryTransformer)
-    assert isinstance(found, NGramTeacher)
-    assert found.ngrams is network.ngrams
-
-
-def test_a_teacher_needs_the_data_module() -> None:
-    module = ShakespeareLM("ab", num_layers=1, num_heads=1, d_model=4, ngram_distillation=0.1)
-    trainer = Trainer(logger=False, enable_checkpointing=False)
-    with pytest.raises(UserError, match="need a ShakespeareDataModule"):
-        find_teachers(module.config, module.transformer, module.tokenizer, trainer)
-    assert find_teachers(ModelConfig(), module.transformer, module.tokenizer, trainer) == []
-
-
 def test_networks_teach_what_they_expect_on_average() -> None:
     batch, networks = padded_batch(), [torch.nn.Embedding(7, 7) for _ in range(2)]
     made = NetworkTeacher(0.5, list(networks))
@@ -143,39 +121,6 @@ def test_networks_teach_what_they_expect_on_average() -> None:
     made.mixed_loss(torch.tensor(2.0), logits, batch).backward()
     assert logits.grad is not None
     assert all(network.weight.grad is None for network in networks)
-
-
-def test_a_run_is_taught_by_earlier_ones_and_resumes_with_them(tiny_fit: Fit) -> None:
-    for seed in ("1", "2"):
-        tiny_fit("--max_steps=3", f"--seed_everything={seed}", f"--name=teacher{seed}")
-    folders = [f"lightning_logs/teacher{seed}/version_0" for seed in (1, 2)]
-    taught = (
-        "--model.distillation=0.7", f"--model.teachers={', '.join(folders)}",
-        "--val_check_interval=3", "--model.decay_steps=6",
-    )  # fmt: skip
-    alone = tiny_fit("--max_steps=6", "--val_check_interval=3")
-    whole = tiny_fit(*taught, "--max_steps=6")
-    tiny_fit(*taught, "--max_steps=3")
-    resumed = tiny_fit("--ckpt_path=last", "--max_steps=6")
-    states = [cli.model.state_dict() for cli in (alone, whole, resumed)]
-    assert states[0].keys() == states[1].keys()
-    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert all(torch.equal(states[1][name], states[2][name]) for name in states[0])
-
-
-def test_a_teacher_that_does_not_fit_is_refused(tiny_fit: Fit) -> None:
-    tiny_fit("--max_steps=1", "--name=short")
-    tiny_fit("--max_steps=1", "--name=memory", "--model.memory_order=2")
-    share = "--model.distillation=0.5"
-    teacher = "--model.teachers=lightning_logs/short/version_0"
-    with pytest.raises(UserError, match="has a context_length of 16: expected at least 32, as"):
-        tiny_fit("--max_steps=1", share, teacher, "--data.context_length=32")
-    Path("other.txt").write_text("abcabcab" * 200)
-    with pytest.raises(UserError, match="short/version_0 has other characters than this run's"):
-        tiny_fit("--max_steps=1", share, teacher, "--data.corpus=other.txt")
-    with pytest.raises(UserError, match="nowhere"):
-        tiny_fit("--max_steps=1", share, "--model.teachers=nowhere")
-    tiny_fit("--max_steps=1", share, "--model.teachers=lightning_logs/memory/version_0")
 
 
 def test_a_share_and_teachers_go_together() -> None:
