@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in about ten minutes on one H100: tests, the recipe `gpu` over three seeds,
-# the speed of training and of completion, and the recipes that are made for a GPU. A step that fails does
-# not stop the others. Usage, in the root of the repository:
+# a student of these three with an n-gram memory, the speed of training and of completion, and the recipes
+# that are made for a GPU. A step that fails does not stop the others. Usage, in the root of the repository:
 #
 #     bash benchmarks/on_gpu.sh RESULTS_FOLDER [STEP ...]
 #
-# STEP is any of: tests recipe training completion others (all by default).
+# STEP is any of: tests recipe student training completion others (all by default); student needs recipe.
 set -u
 results=${1:?usage: bash benchmarks/on_gpu.sh RESULTS_FOLDER [STEP ...]}
 shift
-steps=${*:-tests recipe training completion others}
+steps=${*:-tests recipe student training completion others}
 mkdir -p "$results"
 
 # Run a command, with its output in a file of that name, each line after the seconds since its start.
@@ -36,6 +36,13 @@ recipe() {
         fit "gpu$seed" --config gpu --seed "$seed"
     done
     fit gpu-short --config gpu --max_steps 600 --val_check_interval 600
+}
+
+student() {
+    local runs=lightning_logs/gpu
+    fit student --config gpu --model.distillation 0.7 \
+        --model.teachers "${runs}1/version_0,${runs}2/version_0,${runs}3/version_0" \
+        --model.memory_order 8 --model.memory_share 0.1
 }
 
 training() {

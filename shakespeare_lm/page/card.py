@@ -19,6 +19,7 @@ _TRAINING = {
     "muon_learning_rate": "Muon's {:g}",
     "weight_decay": "weight decay {:g}",
     "ngram_distillation": "taught by n-grams, weight {:g}",
+    "distillation": "taught by models, weight {:g}",
     "two_ahead_loss": "two characters ahead, weight {:g}",
 }
 
