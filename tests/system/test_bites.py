@@ -183,6 +183,25 @@ MISTAKES = {
         "pass",
         DISTILLATION + "test_it_changes_what_is_learned_but_not_what_is_logged_and_saved",
     ),
+    "one_teacher_instead_of_their_mean": Mistake(
+        "training/distillation.py",
+        "torch.stack(predictions).mean(0)",
+        "predictions[0]",
+        DISTILLATION + "test_networks_teach_what_they_expect_on_average",
+    ),
+    "mixed_memory_in_training": Mistake(
+        "network/memory_transformer.py",
+        "alone = self.training",
+        "alone = False",
+        "tests/network/test_memory_transformer.py::"
+        "test_mixed_probabilities_are_its_share_of_the_ngram_model_and_the_rest_of_the_network",
+    ),
+    "graphed_steps_that_all_draw_the_first_number": Mistake(
+        "completion/graphed.py",
+        "self.column += 1",
+        "pass",
+        "tests/completion/test_graphed.py::test_the_ids_are_those_of_generate",
+    ),
     "second_loss_of_the_next_character": Mistake(
         "training/two_ahead.py",
         "batch.targets[:, 1:], batch.target_mask[:, 1:]",
@@ -204,7 +223,7 @@ MISTAKES = {
     "memory_keeps_the_own_character_before": Mistake(
         "network/memory.py",
         "torch.where(longer >= 0, above.once[longer], order.apart[ngram])",
-        "torch.zeros_like(ngram, dtype=torch.bool)",
+        "torch.zeros(ngram.shape)",
         "tests/network/test_memory.py::"
         "test_leaving_out_the_own_occurrence_is_counting_anew_without_it",
     ),
