@@ -3,9 +3,8 @@ own.
 
 Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`. Read, the n-grams are an input
 and the starting point of the logits: much is known from the first step on, for a training of a
-minute. Mixed, the network learns alone, and its prediction and the n-grams' are averaged
-afterwards: for a long training, in which a network that reads n-grams of its own text learns it by
-heart.
+minute. Mixed, the network is trained without them, and its prediction is averaged with theirs
+afterwards: for a long training, in which reading n-grams no longer helps.
 """
 
 import math
@@ -24,8 +23,8 @@ class Recalled(NamedTuple):
 
     Args:
         added: to the embeddings, `[batch, time, d_model]`, or None.
-        log_probabilities: of the next characters, `[batch, time, vocab]`; None if the network
-            learns alone.
+        log_probabilities: of the next characters, `[batch, time, vocab]`; None in training, if
+            they are mixed in afterwards.
     """
 
     added: Tensor | None

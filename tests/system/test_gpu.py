@@ -36,6 +36,16 @@ def ckpt(tiny_fit: Fit, *options: str) -> Path:
     return Path(tiny_fit("--max_steps=30", *ON_GPU, *options).best.best_model_path)
 
 
+def assert_completes_as_on_a_cpu(path: Path) -> None:
+    on_cpu, on_gpu = (Completer.from_checkpoint(path, device) for device in ("cpu", "cuda"))
+    ids = torch.randint(50, (2, 16))
+    with torch.no_grad():
+        logits = on_gpu.transformer(ids.cuda()).cpu()
+        # float32, summed in another order.
+        torch.testing.assert_close(logits, on_cpu.transformer(ids), rtol=1e-3, atol=1e-3)
+    assert len(on_gpu.complete("To be", 20, seed=0)) == 20
+
+
 def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     """Return the largest difference of any two weights."""
     return max(float((first[name] - second[name]).abs().max()) for name in first)
@@ -47,14 +57,7 @@ def test_a_gpu_trains_in_every_precision_and_completes_as_a_cpu_does(
 ) -> None:
     cli = tiny_fit("--max_steps=30", "--accelerator=gpu", f"--precision={precision}")
     assert float(cli.best.best_model_score) < 4.0
-    path = Path(cli.best.best_model_path)
-    on_cpu, on_gpu = (Completer.from_checkpoint(path, device) for device in ("cpu", "cuda"))
-    ids = torch.randint(50, (2, 16))
-    with torch.no_grad():
-        logits = on_gpu.transformer(ids.cuda()).cpu()
-        # float32, summed in another order.
-        torch.testing.assert_close(logits, on_cpu.transformer(ids), rtol=1e-3, atol=1e-3)
-    assert len(on_gpu.complete("To be", 20, seed=0)) == 20
+    assert_completes_as_on_a_cpu(Path(cli.best.best_model_path))
 
 
 def test_bfloat16_is_the_default_precision_and_memory_is_logged(tiny_fit: Fit) -> None:
@@ -139,13 +142,7 @@ def test_a_resumed_gpu_run_equals_an_uninterrupted_one(
 
 @pytest.mark.parametrize("kind", [(), ("--model.memory_share=0.2",)], ids=["read", "mixed"])
 def test_a_memory_trains_and_completes_on_a_gpu(tiny_fit: Fit, kind: tuple[str, ...]) -> None:
-    path = ckpt(tiny_fit, "--model.memory_order=3", *kind)
-    on_cpu, on_gpu = (Completer.from_checkpoint(path, device) for device in ("cpu", "cuda"))
-    ids = torch.randint(50, (2, 16))
-    with torch.no_grad():
-        logits = on_gpu.transformer(ids.cuda()).cpu()
-        torch.testing.assert_close(logits, on_cpu.transformer(ids), rtol=1e-3, atol=1e-3)
-    assert len(on_gpu.complete("To be", 20, seed=0)) == 20
+    assert_completes_as_on_a_cpu(ckpt(tiny_fit, "--model.memory_order=3", *kind))
 
 
 def test_a_run_moves_from_the_cpu_to_a_gpu_and_back(tiny_fit: Fit) -> None:
