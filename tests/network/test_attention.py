@@ -93,11 +93,14 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("longest_products", [8, 9])
+@pytest.mark.parametrize(
+    ("longest_products", "queries_at_once"), [(8, 9), (9, 9), (9, 8), (9, 4), (9, 3), (9, 1)]
+)
 def test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding(
-    masked: bool, longest_products: int, monkeypatch: pytest.MonkeyPatch
+    masked: bool, longest_products: int, queries_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shakespeare_lm.network.attention._LONGEST_PRODUCTS", longest_products)
+    monkeypatch.setattr("shakespeare_lm.network.attention._QUERIES_AT_ONCE", queries_at_once)
     torch.manual_seed(0)
     attention = CausalSelfAttention(8, 2, bias=False, qkv_bias=False, dropout=0.0)
     given = [torch.randn(3, 2, 9, 4).bfloat16().requires_grad_() for _ in range(3)]

@@ -113,9 +113,15 @@ MISTAKES = {
     ),
     "causal_mask_not_built_in_bfloat16": Mistake(
         "network/attention.py",
-        "dtype=torch.bool).tril() if mask",
-        "dtype=torch.bool) if mask",
-        "tests/network/test_attention.py::test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
+        "torch.ones(time, time, dtype=torch.bool).tril()",
+        "torch.ones(time, time, dtype=torch.bool)",
+        f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
+    ),
+    "a_part_of_the_queries_without_the_keys_before_it": Mistake(
+        "network/attention.py",
+        "k[:, :, :end], v[:, :, :end], triangle[start:end, :end]",
+        "k[:, :, start:end], v[:, :, start:end], triangle[start:end, start:end]",
+        f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
     ),
     "padding_mask_built_but_not_passed": Mistake(
         "network/attention.py",
