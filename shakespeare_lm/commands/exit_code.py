@@ -5,10 +5,11 @@ Enters: a function. Leaves: 0, 1 after one line on stderr, or 130 after Ctrl-C.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-from shakespeare_lm.commands.standard_streams import OptionalOutput
+from shakespeare_lm.commands.standard_streams import OptionalOutput, show_warning
 from shakespeare_lm.errors import UserError, one_line
 
 
@@ -24,7 +25,9 @@ def run(command: Callable[[], int]) -> int:
         sys.stdout.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", newline="\n"
         )
-        return _exit_code(command)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            return _exit_code(command)
     finally:
         sys.stderr = stderr
 

@@ -5,7 +5,6 @@ warning if there is no text to measure it on.
 """
 
 import sys
-import warnings
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -57,10 +56,7 @@ def measure_exported(
         exported: computes what the form computes, if that is not the same.
     """
     try:
-        with warnings.catch_warnings():
-            # That another text takes the place of a missing one is said below, if it matters.
-            warnings.simplefilter("ignore")
-            split = SplitCorpus(checkpoint, corpus)
+        split = SplitCorpus(checkpoint, corpus)
         text = encode(split.documents("val"), checkpoint.tokenizer)
     except (UserError, OSError) as error:
         print(f"warning: val_loss is not measured: {error}", file=sys.stderr)

@@ -53,7 +53,7 @@ def prepare_console() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # for --profiler
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     threading.excepthook = _thread_failed
     sys.stdout, sys.stderr = OptionalOutput(sys.stdout), OptionalOutput(sys.stderr)
 
@@ -67,6 +67,9 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line, without the place in the code; in place of
+    `warnings.showwarning`.
+    """
     if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

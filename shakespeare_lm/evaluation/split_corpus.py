@@ -4,6 +4,7 @@ Enters: a checkpoint, and maybe another corpus. Leaves: a `SplitCorpus`, and in 
 the text of the training.
 """
 
+import warnings
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
@@ -39,7 +40,10 @@ class SplitCorpus:
             raise UserError("the checkpoint does not name its corpus: give one with --corpus")
         options = {name: stored[name] for name in SplitConfig.__annotations__ if name in stored}
         self.split = SplitConfig(**options)
-        documents = load_corpus(names)
+        with warnings.catch_warnings():
+            # That another text takes the place of a missing one shows in `difference`.
+            warnings.simplefilter("ignore")
+            documents = load_corpus(names)
         context_length = checkpoint.config.context_length
         seed = int(stored.get("seed", 0))
         self.parts: Parts = split_documents(documents, self.split, context_length, seed)

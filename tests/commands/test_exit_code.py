@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_mistakes_are_one_line_and_an_exit_code(
 ) -> None:
     assert run(raising(error)) == code
     assert capsys.readouterr().err == message
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        warnings.simplefilter("always")
+        warnings.warn("the text\nis another", stacklevel=1)
+        return 0
+
+    showwarning = warnings.showwarning
+    assert run(command) == 0
+    assert capsys.readouterr().err == "warning: the text is another\n"
+    assert warnings.showwarning is showwarning
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.data.download import DownloadError
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from tests.conftest import Fit
@@ -39,3 +40,14 @@ def test_the_published_split_is_a_tenth_of_one_text(run: Path) -> None:
 def test_an_unknown_part_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match=r"part is 'all'.*train, val, test"):
         SplitCorpus(read_checkpoint(run)).documents("all")  # type: ignore[arg-type]
+
+
+def test_a_text_in_place_of_a_missing_one_is_a_difference_and_no_warning(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def download(*_: object) -> None:
+        raise DownloadError("no connection")
+
+    monkeypatch.setattr("shakespeare_lm.data.corpus.download", download)
+    monkeypatch.setenv("SHAKESPEARE_LM_DATA", str(tmp_path / "empty"))
+    assert SplitCorpus(read_checkpoint(run), "auto").difference is not None
