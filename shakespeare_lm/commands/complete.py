@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_prompt_options(parser.add_argument_group("prompt").add_mutually_exclusive_group())
     _add_sampling_options(parser.add_argument_group("sampling"))
-    _add_ending_options(parser.add_argument_group("length"))
+    _add_length_options(parser.add_argument_group("length"))
     model = parser.add_argument_group("model, input and output")
     add_model_options(model, dtype="auto")
     add = model.add_argument
@@ -78,25 +78,25 @@ def _add_sampling_options(group: Any) -> None:
         "--min_p",
         type=float,
         metavar="P",
-        help="keep only those P times as likely as the likeliest",
+        help="drop those less than P times as likely as the likeliest",
     )
     add("--seed", type=int, help="make the result repeatable")
 
 
-def _add_ending_options(group: Any) -> None:
+def _add_length_options(group: Any) -> None:
     add = group.add_argument
     add(
         "--max_new_tokens",
         type=int,
         default=500,
         metavar="N",
-        help="most characters (default: 500)",
+        help="length limit in characters (default: 500)",
     )
     add(
         "--max_lines",
         type=int,
         metavar="N",
-        help="most lines, with the prompt's last one",
+        help="limit of lines, counting the prompt's last one",
     )
     add(
         "--stop",

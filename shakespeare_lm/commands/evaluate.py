@@ -79,21 +79,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--max_new_tokens",
         type=int,
         default=samples.max_new_tokens,
-        help="characters of each of these texts (1000)",
+        help="characters of each text for --copying (1000)",
     )
     add(
         "--temperature",
         type=float,
         default=samples.temperature,
-        help="of these texts; 1 is the model's own distribution, lower values copy more (1)",
+        help="for --copying; 1 is the model's own distribution, lower values copy more (1)",
     )
-    add("--seed", type=int, default=samples.seed, help="of these texts (0)")
+    add("--seed", type=int, default=samples.seed, help="for --copying (0)")
     add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
     add("--json", metavar="FILE", help="write everything to FILE too (- for stdout, alone)")
     add(
         "--report",
         metavar="FILE.html",
-        help="write everything to one HTML page too, with --where and --copying",
+        help="also write everything to one HTML page; implies --where and --copying",
     )
     return parser
 

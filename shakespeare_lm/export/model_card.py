@@ -1,6 +1,6 @@
 """Facts about a model -> its card, the README.md of a Hugging Face folder.
 
-Enters: names and values. Leaves: Markdown, in which they are text.
+Enters: names and values. Leaves: Markdown, with them escaped.
 """
 
 import re

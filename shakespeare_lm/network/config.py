@@ -50,9 +50,9 @@ class NetworkConfig:
             with one embedding table per distance.
         memory_order: the longest n-gram of a frozen n-gram model of the training part, which the
             network reads and starts its logits from; 0 for none.
-        memory_share: share of the n-gram model in the prediction: the network then does not read
-            it, is trained without it, and outside training both predictions are averaged; better
-            than reading it in a long training.
+        memory_share: weight of the n-gram model when both predictions are averaged, outside
+            training; the network then neither reads it nor is trained with it; better than
+            reading it in a long training.
         zero_init: whether residual projections, and a head that is not tied, start at zero, so that
             each block starts as the identity.
         dropout: fraction of embeddings and sub-layer outputs zeroed in training.

@@ -2,9 +2,9 @@
 own.
 
 Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`. Read, the n-grams are an input
-and the starting point of the logits: much is known from the first step on, for a training of a
-minute. Mixed, the network is trained without them, and its prediction is averaged with theirs
-afterwards: for a long training, in which reading n-grams no longer helps.
+and the starting point of the logits, which helps in a training of a minute. Mixed, the network is
+trained without them, and its prediction is averaged with theirs afterwards: for a long training, in
+which reading n-grams no longer helps.
 """
 
 import math

@@ -1,7 +1,6 @@
 """The training part -> the n-gram model of a network that has a memory, or of a teacher.
 
-Enters: a Trainer with its data module. Leaves: n-grams of the training part, and none of the
-others.
+Enters: a Trainer with its data module. Leaves: n-grams of the training part only.
 """
 
 from pytorch_lightning import Trainer
