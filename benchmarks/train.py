@@ -22,6 +22,7 @@ from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 
@@ -59,6 +60,9 @@ class PlainLoop:
     def __init__(self, cli: ShakespeareCLI, compile_network: bool = False) -> None:
         self.model, self.config = cli.model, cli.model.config
         self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
+        if isinstance(self.model.transformer, MemoryTransformer):
+            part = cli.datamodule.encoded["train"]
+            self.model.transformer.ngrams.remember(part.ids, part.lengths)
         self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
         if compile_network:
             compile_blocks(self.network)

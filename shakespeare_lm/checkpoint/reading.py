@@ -24,7 +24,7 @@ FORMAT = 1
 FORMAT_KEY = "shakespeare_lm_format"
 
 # What older checkpoints of this format do not name, with the value that it had.
-_ADDED_OPTIONS = {"memory_order": 0, "memory_share": 0.0, "two_ahead_loss": 0.0}
+ADDED_OPTIONS = {"memory_order": 0, "memory_share": 0.0, "two_ahead_loss": 0.0}
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if str(name).startswith(_WEIGHTS_PREFIX)
     }
     hyperparameters = content["hyper_parameters"]
-    for name, value in _ADDED_OPTIONS.items():
+    for name, value in ADDED_OPTIONS.items():
         hyperparameters.setdefault(name, value)
     _check_size(content["state_dict"], hyperparameters, path)
     try:
@@ -111,7 +111,7 @@ def _check_is_ours(checkpoint: object, path: str | Path) -> None:
     hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     complete = (
         isinstance(hyperparameters, dict)
-        and all(name in hyperparameters for name in NETWORK_OPTIONS if name not in _ADDED_OPTIONS)
+        and all(name in hyperparameters for name in NETWORK_OPTIONS if name not in ADDED_OPTIONS)
         and isinstance(hyperparameters.get("vocabulary"), str)
         and isinstance(checkpoint.get("state_dict"), dict)  # type: ignore[attr-defined]
     )

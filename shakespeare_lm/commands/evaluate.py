@@ -112,11 +112,17 @@ def evaluate_all(arguments: argparse.Namespace) -> int:
     if arguments.json == arguments.report == STDIN:
         raise UserError("json and report are both -: only one can go to stdout")
     checkpoints = [read_checkpoint(path) for path in paths]
-    evaluations = []
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
-        corpus = SplitCorpus(checkpoint, arguments.corpus)
-        evaluations.append(_evaluated(str(path), checkpoint, corpus, arguments))
-    baselines = _baselines(corpus, arguments.part)
+    corpora = [SplitCorpus(checkpoint, arguments.corpus) for checkpoint in checkpoints]
+    if any(corpus.parts != corpora[0].parts for corpus in corpora):
+        raise UserError(
+            "these models have different texts or splits, so their losses cannot be compared: "
+            "evaluate them one at a time, or all on one text with --corpus"
+        )
+    evaluations = [
+        _evaluated(str(path), checkpoint, corpus, arguments)
+        for path, checkpoint, corpus in zip(paths, checkpoints, corpora, strict=True)
+    ]
+    baselines = _baselines(corpora[0], arguments.part)
     if arguments.json is not None:
         write_text(arguments.json, as_json(evaluations, baselines) + "\n")
     if arguments.report is not None:

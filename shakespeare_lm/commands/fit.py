@@ -34,6 +34,7 @@ from shakespeare_lm.training.summary import (
     print_summary,
     print_waiting,
 )
+from shakespeare_lm.training.teachers import load_teachers
 
 _LONG_TEXT_CHARACTERS = 10_000_000
 
@@ -46,11 +47,12 @@ def fit(arguments: list[str] | None = None, default_config: str | None = None) -
     """
     cli = ShakespeareCLI(arguments, default_config)
     trainer, data = cli.trainer, cli.datamodule
-    # Mistakes in text, schedule and optimizer show here, before a folder for the run is created.
+    # Mistakes in text, schedule, optimizer and teachers show here, before the run has a folder.
     data.setup()
     if not trainer.max_epochs or trainer.max_epochs < 0:
         cli.model.config.total_steps(trainer.max_steps)
     build_optimizer(cli.model.transformer, cli.model.config)
+    load_teachers(cli.model.config, cli.model.tokenizer)
     if cli.resumed is not None:
         stored = cli.resumed.checkpoint.content["hyper_parameters"]
         check_hyperparameters(stored, cli.model.hparams)

@@ -56,6 +56,7 @@ from shakespeare_lm.training.stopping import (
     StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
+from shakespeare_lm.training.teachers import teacher_paths
 from shakespeare_lm.training.tensorboard_layout import TensorBoardLayout
 
 _DESCRIPTION = (
@@ -198,6 +199,10 @@ class ShakespeareCLI(LightningCLI):
             config["init_from"] = str(find_checkpoint(config["init_from"], logs))
             self._initial = read_checkpoint(config["init_from"])
             config["data"]["known_characters"] = self._initial.tokenizer.vocabulary
+        if self.resumed is None and config["model"]["teachers"]:
+            # The files, because which is the best of a run, or the newest run, can change.
+            paths = teacher_paths(config["model"]["teachers"])
+            config["model"]["teachers"] = ",".join(map(str, paths))
         if more_steps is not None:
             config["trainer"]["max_steps"] = self.resumed_step + more_steps
             config["trainer"]["max_epochs"] = config["model"]["decay_steps"] = None

@@ -97,7 +97,7 @@ def _load_auto(folder: Path) -> list[str]:
         return [_load_named(named, folder, patience_seconds=AUTO_PATIENCE_SECONDS)]
     except DownloadError as error:
         warnings.warn(
-            f"training on the bundled sample, because tiny Shakespeare is not available: {error}. "
+            f"using the bundled sample, because tiny Shakespeare is not available: {error}. "
             "Losses on the sample cannot be compared with losses on tiny Shakespeare",
             stacklevel=3,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
@@ -23,6 +24,7 @@ from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
 from shakespeare_lm.network.build import build_network
+from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 
 # The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
@@ -112,7 +114,7 @@ def evaluate(
     stored, precision = _stored_validation(checkpoint)
     comparable = part == "val" and corpus.difference is None
     bfloat16 = precision == "bf16-mixed"
-    remembered = part == "train" and isinstance(network, MemoryTransformer)
+    remembered = isinstance(network, MemoryTransformer) and _is_text_of(network.ngrams, encoded)
     blocks, sliding = (
         character_losses(network, encoded, context_length, step, fast, remembered, progress)
         for step, fast in ((None, bfloat16), (stride, False))
@@ -134,6 +136,13 @@ def evaluate(
         losses=blocks,
         breakdown=break_down(documents, blocks, context_length) if breakdown else None,
         copying=copied,
+    )
+
+
+def _is_text_of(ngrams: NGramMemory, encoded: Documents) -> bool:
+    """Return whether the n-grams were counted in these documents."""
+    return torch.equal(ngrams.lengths.cpu(), encoded.lengths) and torch.equal(
+        ngrams.text.cpu().long(), encoded.ids.long()
     )
 
 

@@ -40,9 +40,8 @@ class SplitCorpus:
             raise UserError("the checkpoint does not name its corpus: give one with --corpus")
         options = {name: stored[name] for name in SplitConfig.__annotations__ if name in stored}
         self.split = SplitConfig(**options)
-        with warnings.catch_warnings():
-            # That another text takes the place of a missing one shows in `difference`.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             documents = load_corpus(names)
         context_length = checkpoint.config.context_length
         seed = int(stored.get("seed", 0))
@@ -50,6 +49,8 @@ class SplitCorpus:
         self.difference = describe_difference(
             stored or None, fingerprint(documents, self.split, context_length, seed)
         )
+        if self.difference and caught:  # another text takes the place of a missing one
+            self.difference += f" ({caught[0].message})"
 
     def is_published_split(self, text_sha256: str) -> bool:
         """Whether it is the last tenth of the text with this checksum, which published figures are

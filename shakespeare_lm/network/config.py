@@ -102,6 +102,11 @@ class NetworkConfig:
             attention_dropout=self.attention_dropout,
             memory_share=self.memory_share,
         )
+        if self.memory_order and self.network == "bigram":
+            raise UserError(
+                f"memory_order is {self.memory_order} and network is bigram, which cannot have a "
+                "memory: set memory_order 0, or network transformer"
+            )
         if self.memory_share and not self.memory_order:
             raise UserError(
                 f"memory_share is {self.memory_share} and memory_order is 0: there is no memory to "

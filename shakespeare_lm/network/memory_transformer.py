@@ -63,6 +63,8 @@ class MemoryTransformer(CausalTransformer):
             own: the targets, if the ids are from the text that the n-grams were counted in (see
                 `NGramMemory.forward`).
         """
+        if attention_mask is not None:  # whatever stands at padding is not part of an n-gram
+            ids = ids.masked_fill(~attention_mask, self.padding_id)
         recalled = self.recall(ids, own)
         if recalled.added is not None:
             added = recalled.added if added is None else recalled.added + added

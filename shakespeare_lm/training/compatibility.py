@@ -15,6 +15,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import LambdaLR
 
+from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.splits import describe_difference
 from shakespeare_lm.errors import UserError
@@ -47,9 +48,10 @@ def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) ->
             "text of the first run"
         )
     for name in (*NETWORK_OPTIONS, *_FIXED_ON_RESUME):
-        if stored.get(name) != ours[name]:
+        value = stored.get(name, ADDED_OPTIONS.get(name))
+        if value != ours[name]:
             raise UserError(
-                f"the checkpoint was trained with {name} {stored.get(name)!r}, but this run has "
+                f"the checkpoint was trained with {name} {value!r}, but this run has "
                 f"{ours[name]!r}: resume with the options of the first run (its config.yaml)"
             )
 

@@ -23,8 +23,9 @@ class DistillationConfig:
 
     Args:
         ngram_distillation: share of the training loss that compares the network with a 7-gram model
-            of the training part instead of with the text: against overfitting, where the text is
-            read many times. val_loss stays the loss on the text.
+            of the training part (or with its own memory, of memory_order) instead of with the text:
+            against overfitting, where the text is read many times. val_loss stays the loss on the
+            text.
         distillation: share of the training loss that compares the network with its teachers instead
             of with the text and the n-grams.
         teachers: models whose mean prediction teaches this one: checkpoints or folders of runs,

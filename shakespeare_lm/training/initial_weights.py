@@ -31,8 +31,8 @@ def start_from(module: ShakespeareLM, checkpoint: Checkpoint, path: str | Path) 
     A memory is not taken over: the new run remembers its own training part.
 
     Raises:
-        UserError: naming the first option of the network that differs; or if it has a memory, whose
-            n-grams are read by the number of the characters, and the text has new characters.
+        UserError: naming the first option of the network that differs; or if it reads a memory, by
+            the number of the characters, and the text has new characters.
     """
     for name, value in fixed_options(checkpoint.config).items():
         if getattr(module.config, name) != value:
@@ -40,9 +40,10 @@ def start_from(module: ShakespeareLM, checkpoint: Checkpoint, path: str | Path) 
                 f"init_from: {path} has {name} {value!r}, but this run has "
                 f"{getattr(module.config, name)!r}: leave that option out"
             )
-    if module.config.memory_order and checkpoint.tokenizer.vocab_size < module.tokenizer.vocab_size:
+    reads = module.config.memory_order > 0 and not module.config.memory_share
+    if reads and checkpoint.tokenizer.vocab_size < module.tokenizer.vocab_size:
         raise UserError(
-            f"init_from: {path} has a memory, and the text has characters that it does not know: "
+            f"init_from: {path} reads a memory, and the text has characters that it does not know: "
             "start from a model without one"
         )
     weights = module.transformer.state_dict()

@@ -3,7 +3,12 @@
 Enters: the options, and the network that is to be taught. Leaves: its teachers, on its device.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 from pytorch_lightning import Trainer
+from torch import nn
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
@@ -15,6 +20,8 @@ from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.training.config import ModelConfig
 from shakespeare_lm.training.distillation import NetworkTeacher, NGramTeacher, Teacher
 from shakespeare_lm.training.filled_memory import remember_training_part
+
+T = TypeVar("T")
 
 # The order that predicts tiny Shakespeare best.
 _ORDER = 7
@@ -43,20 +50,33 @@ def teachers_of(
             ngrams = NGramMemory(tokenizer.vocab_size, _ORDER).to(device)
             remember_training_part(ngrams, trainer)
         teachers.append(NGramTeacher(config.ngram_distillation, ngrams))
-    if config.teachers:
-        paths = config.teachers.split(",")
-        networks = [load_teacher(path.strip(), config, tokenizer).to(device) for path in paths]
-        teachers.append(NetworkTeacher(config.distillation, list(networks)))
+    if networks := load_teachers(config, tokenizer):
+        networks = [network.to(device) for network in networks]
+        teachers.append(NetworkTeacher(config.distillation, networks))
     return teachers
 
 
-def load_teacher(path: str, config: ModelConfig, tokenizer: CharTokenizer) -> Network:
-    """Return the network of a checkpoint or run that can teach one with these options.
+def teacher_paths(teachers: str) -> list[Path]:
+    """Return the checkpoints of the teachers that an option names.
 
     Raises:
-        UserError: if there is none, or it has other characters or a shorter context.
+        UserError: if the folder of a run has none.
     """
-    checkpoint = read_checkpoint(find_checkpoint(path))
+    return [_named(path.strip(), find_checkpoint) for path in teachers.split(",")]
+
+
+def load_teachers(config: ModelConfig, tokenizer: CharTokenizer) -> list[nn.Module]:
+    """Return the networks that are to teach one with these options.
+
+    Raises:
+        UserError: if one cannot be read, or has other characters or a shorter context.
+    """
+    paths = teacher_paths(config.teachers) if config.teachers else []
+    return [_load(str(path), config, tokenizer) for path in paths]
+
+
+def _load(path: str, config: ModelConfig, tokenizer: CharTokenizer) -> nn.Module:
+    checkpoint = _named(path, read_checkpoint)
     if checkpoint.tokenizer.vocabulary != tokenizer.vocabulary:
         raise UserError(f"the teacher {path} has other characters than this run's text")
     theirs, ours = checkpoint.config.context_length, config.context_length
@@ -68,3 +88,11 @@ def load_teacher(path: str, config: ModelConfig, tokenizer: CharTokenizer) -> Ne
     network = build_network(tokenizer.vocab_size, checkpoint.config, initialise=False)
     network.load_state_dict(checkpoint.weights)
     return network
+
+
+def _named(path: str, find: Callable[[str], T]) -> T:
+    """Return what is found at a path, or an error that says that it is a teacher's."""
+    try:
+        return find(path)
+    except UserError as error:
+        raise UserError(f"the teacher {path}: {error}") from None

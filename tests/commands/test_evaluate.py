@@ -126,6 +126,16 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     assert not Path("a.json").exists()
 
 
+def test_models_of_different_texts_or_splits_are_not_put_into_one_table(
+    run: Path, tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny_fit("--max_steps=1", "--data.val_fraction=0.2").best.best_model_path
+    capsys.readouterr()
+    assert main(["--ckpt", str(run), other]) == 1
+    assert "error: these models have different texts or splits" in capsys.readouterr().err
+    assert main(["--ckpt", str(run), str(run)]) == 0
+
+
 def test_without_the_memory_for_n_grams_the_rest_is_shown(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

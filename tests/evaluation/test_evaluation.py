@@ -1,15 +1,19 @@
 """How good a model is: exact, in agreement with its training, on the text of its training."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.breakdown import break_down
 from shakespeare_lm.evaluation.copying import SampleConfig
-from shakespeare_lm.evaluation.evaluation import Evaluation, evaluate
+from shakespeare_lm.evaluation.evaluation import Evaluation, encode, evaluate
+from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from tests.conftest import Fit
 
@@ -73,6 +77,25 @@ def test_another_text_is_evaluated_with_a_warning(run: Path) -> None:
     result = evaluated(run, "other.txt")
     assert result.warning == "the checkpoint was trained on another text"
     assert result.agrees is None
+
+
+def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(tiny_fit: Fit) -> None:
+    rng = random.Random(0)
+    for name in ("play.txt", "other.txt"):
+        Path(name).write_text("".join(rng.choices("abcdefgh", k=2000)))
+    options = "--data.corpus=play.txt", "--model.memory_order=3", "--max_steps=1"
+    path = Path(tiny_fit(*options).best.best_model_path)
+    same, other = evaluated(path, part="train"), evaluated(path, "other.txt", part="train")
+    network = Completer.from_checkpoint(path).transformer
+    for corpus, result, is_own in (("play.txt", same, True), ("other.txt", other, False)):
+        checkpoint = read_checkpoint(path)
+        text = encode(SplitCorpus(checkpoint, corpus).documents("train"), checkpoint.tokenizer)
+        expected, wrong = (
+            float(np.nanmean(character_losses(network, text, 16, leave_out=own)))
+            for own in (is_own, not is_own)
+        )
+        assert result.block_nats == pytest.approx(expected, abs=0.01)
+        assert abs(result.block_nats - wrong) > 0.02
 
 
 def test_a_character_that_the_model_never_saw_is_named(run: Path) -> None:

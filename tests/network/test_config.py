@@ -24,6 +24,7 @@ from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
         ({"context_length": 0}, "context_length is 0: expected a value >= 1"),
         ({"context_length": 65_537}, "context_length is 65537: expected at most 65536"),
         ({"d_feedforward": 0}, "d_feedforward is 0: expected a value >= 1"),
+        ({"network": "bigram", "memory_order": 3}, "memory_order is 3 and network is bigram"),
     ],
 )
 def test_sizes_that_make_no_transformer_are_refused(sizes: dict, message: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.compatibility import check_hyperparameters, check_processes
@@ -40,6 +41,14 @@ def test_options_that_a_resumed_run_would_ignore_are_compared() -> None:
             check_hyperparameters({**ours, name: value}, ours)
     with pytest.raises(UserError, match="the checkpoint's vocabulary differs"):
         check_hyperparameters({**ours, "vocabulary": "abd"}, ours)
+
+
+def test_options_that_are_younger_than_the_checkpoint_had_no_effect_in_it() -> None:
+    ours = dict(ShakespeareLM("abc", **SMALL).hparams)
+    old = {name: value for name, value in ours.items() if name not in ADDED_OPTIONS}
+    check_hyperparameters(old, ours)
+    with pytest.raises(UserError, match="trained with memory_order 0, but this run has 2"):
+        check_hyperparameters(old, {**ours, "memory_order": 2})
 
 
 def test_processes_that_found_different_checkpoints_all_refuse_to_resume() -> None:

@@ -87,8 +87,16 @@ def test_a_new_run_takes_the_weights_and_remembers_its_own_text(
         torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
     remembered = second.model.transformer.ngrams.text
     assert torch.equal(remembered.long(), second.datamodule.encoded["train"].ids.long())
-    with pytest.raises(UserError, match="has a memory, and the text has characters"):
+    with pytest.raises(UserError, match="reads a memory, and the text has characters"):
         tiny_fit(start, "--data.corpus=new.txt", *OPTIONS, "--max_steps=1")
+
+
+def test_a_run_with_a_mixed_memory_can_learn_new_characters(tiny_fit: Fit) -> None:
+    mixed = ("--model.memory_order=2", "--model.memory_share=0.1", "--max_steps=1")
+    first = tiny_fit(*mixed)
+    Path("new.txt").write_text((first.datamodule.vocabulary + "é") * 40)
+    second = tiny_fit(f"--init_from={first.best.best_model_path}", "--data.corpus=new.txt", *mixed)
+    assert second.model.tokenizer.vocab_size == first.model.tokenizer.vocab_size + 1
 
 
 def test_a_memory_that_nobody_fills_is_refused() -> None:

@@ -57,8 +57,23 @@ def test_a_teacher_that_does_not_fit_is_refused(tiny_fit: Fit) -> None:
     with pytest.raises(UserError, match="has a context_length of 16: expected at least 32, as"):
         tiny_fit("--max_steps=1", share, teacher, "--data.context_length=32")
     Path("other.txt").write_text("abcabcab" * 200)
-    with pytest.raises(UserError, match="short/version_0 has other characters than this run's"):
+    with pytest.raises(UserError, match=r"short/.*best\.ckpt has other characters than this run's"):
         tiny_fit("--max_steps=1", share, teacher, "--data.corpus=other.txt")
-    with pytest.raises(UserError, match="nowhere"):
-        tiny_fit("--max_steps=1", share, "--model.teachers=nowhere")
+    Path("empty").mkdir()
+    for path, problem in (
+        ("nowhere", "there is no checkpoint nowhere"),
+        ("empty", r"no best\.ckpt in empty"),
+    ):
+        with pytest.raises(UserError, match=f"^the teacher {path}: .*{problem}"):
+            tiny_fit("--max_steps=1", share, f"--model.teachers={path}", "--name=wrong")
+    assert not Path("lightning_logs/wrong").exists()
     tiny_fit("--max_steps=1", share, "--model.teachers=lightning_logs/memory/version_0")
+
+
+def test_the_files_of_the_teachers_are_settled_when_a_run_starts(tiny_fit: Fit) -> None:
+    first = tiny_fit("--max_steps=1")
+    taught = "--model.distillation=0.5", "--model.teachers=lightning_logs"
+    second = tiny_fit("--max_steps=1", *taught)  # has the newest best.ckpt from now on
+    resumed = tiny_fit("--ckpt_path=last", "--max_steps=2")
+    for cli in (second, resumed):
+        assert Path(cli.model.config.teachers).samefile(first.best.best_model_path)
