@@ -117,6 +117,19 @@ MISTAKES = {
         "torch.ones(time, time, dtype=torch.bool)",
         f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
     ),
+    "n_grams_of_what_stands_at_padding": Mistake(
+        "network/memory_transformer.py",
+        "ids = ids.masked_fill(~attention_mask, self.padding_id)",
+        "pass",
+        "tests/network/test_memory_transformer.py::test_padding_on_the_left_changes_nothing",
+    ),
+    "own_occurrence_left_out_in_another_text": Mistake(
+        "evaluation/evaluation.py",
+        "isinstance(network, MemoryTransformer) and _is_text_of(network.ngrams, encoded)",
+        'isinstance(network, MemoryTransformer) and part == "train"',
+        "tests/evaluation/test_evaluation.py::"
+        "test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone",
+    ),
     "a_part_of_the_queries_without_the_keys_before_it": Mistake(
         "network/attention.py",
         "k[:, :, :end], v[:, :, :end], triangle[start:end, :end]",
