@@ -97,14 +97,12 @@ def _attend_by_products(
     if mask is not None:
         return _weighted_values(q, k, v, mask, dropout)
     triangle = torch.ones(time, time, dtype=torch.bool).tril()
-    # Each part of the queries leaves out the keys after it, which none of them may attend to.
-    ends = [*range(_QUERIES_AT_ONCE, time, _QUERIES_AT_ONCE), time]
-    parts = [
-        _weighted_values(
-            q[:, :, start:end], k[:, :, :end], v[:, :, :end], triangle[start:end, :end], dropout
-        )
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
+    parts = []
+    for start in range(0, time, _QUERIES_AT_ONCE):
+        end = start + _QUERIES_AT_ONCE  # none of these queries may attend to later keys
+        keys, values = k[:, :, :end], v[:, :, :end]
+        visible = triangle[start:end, :end]
+        parts.append(_weighted_values(q[:, :, start:end], keys, values, visible, dropout))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 

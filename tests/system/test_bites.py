@@ -132,8 +132,8 @@ MISTAKES = {
     ),
     "a_part_of_the_queries_without_the_keys_before_it": Mistake(
         "network/attention.py",
-        "k[:, :, :end], v[:, :, :end], triangle[start:end, :end]",
-        "k[:, :, start:end], v[:, :, start:end], triangle[start:end, start:end]",
+        "visible = triangle[start:end, :end]",
+        "visible = triangle[start:end, :end].tril(0)",
         f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
     ),
     "padding_mask_built_but_not_passed": Mistake(
