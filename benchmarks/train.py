@@ -66,10 +66,10 @@ class PlainLoop:
         self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
         if compile_network:
             compile_blocks(self.network)
-        self.second_head = copy.deepcopy(cli.model.two_ahead_head)
-        if self.second_head is not None:
-            self.second_head.to(self.device)
-        self.optimizer = build_optimizer(self.network, self.config, self.second_head)
+        self.further_head = copy.deepcopy(cli.model.further_head)
+        if self.further_head is not None:
+            self.further_head.to(self.device)
+        self.optimizer = build_optimizer(self.network, self.config, self.further_head)
         self.highest = [group["lr"] for group in self.optimizer.param_groups]
         # In the order of the optimizer, as in Lightning: another order rounds sums differently.
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -88,17 +88,17 @@ class PlainLoop:
             group["lr"] = highest * factor
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             memory = {"own": batch.targets} if self.config.memory_order else {}
-            if self.second_head is None:
+            if self.further_head is None:
                 logits = self.network(batch.inputs, **memory)
             else:
-                logits, second_loss = self.second_head.read(self.network, batch)
+                logits, further_loss = self.further_head.read(self.network, batch)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count.clamp(min=1)
             for teacher in self.model.teachers:
                 loss = teacher.mixed_loss(loss, logits, batch)
-            if self.second_head is not None:
+            if self.further_head is not None:
                 rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
-                loss = loss + self.config.two_ahead_loss * rate * second_loss
+                loss = loss + rate * further_loss
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip:

@@ -24,7 +24,7 @@ FORMAT = 1
 FORMAT_KEY = "shakespeare_lm_format"
 
 # What older checkpoints of this format do not name, with the value that it had.
-ADDED_OPTIONS = {"memory_order": 0, "memory_share": 0.0, "two_ahead_loss": 0.0}
+ADDED_OPTIONS = {"memory_order": 0, "memory_share": 0.0, "characters_ahead": 1}
 _WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

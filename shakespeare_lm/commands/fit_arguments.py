@@ -113,7 +113,7 @@ def _options(checkpoint: Checkpoint, optimizer: bool = False) -> list[str]:
         if field.name in stored and (optimizer or field.name == "optimizer"):
             words[f"model.{field.name}"] = stored[field.name]
     if checkpoint.config.network == "bigram":
-        words["model.two_ahead_loss"] = 0.0  # the default recipe has it, for transformers only
+        words["model.characters_ahead"] = 1  # more in the default recipe, for transformers only
     if optimizer:
         words["seed_everything"] = stored.get("seed", 1337)
     words.pop("model.context_length", None)  # which is linked to the data's

@@ -20,7 +20,6 @@ _TRAINING = {
     "weight_decay": "weight decay {:g}",
     "ngram_distillation": "taught by n-grams, weight {:g}",
     "distillation": "taught by models, weight {:g}",
-    "two_ahead_loss": "two characters ahead, weight {:g}",
 }
 
 
@@ -88,9 +87,13 @@ def describe_network(config: NetworkConfig) -> str:
 
 def _training(content: dict[str, Any]) -> str:
     hyperparameters = content["hyper_parameters"]
-    return ", ".join(
+    facts = [
         how.format(hyperparameters[name])
         for name, how in _TRAINING.items()
         if isinstance(hyperparameters.get(name), str if how == "{}" else float)
         and hyperparameters[name]
-    )
+    ]
+    ahead = hyperparameters.get("characters_ahead")
+    if isinstance(ahead, int) and 1 < ahead < 100:  # from anybody: not one of a million digits
+        facts.append(f"predicts {ahead} characters ahead")
+    return ", ".join(facts)

@@ -30,7 +30,7 @@ _FIXED_ON_RESUME = (
     "weight_decay",
     "beta2",
     "seed",
-    "two_ahead_loss",
+    "characters_ahead",
 )
 # More than rounding or one step of a schedule, as a share of the highest learning rate.
 _JUMP = 0.05

@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
 from shakespeare_lm.training.distillation import DistillationConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig
-from shakespeare_lm.training.two_ahead import TwoAheadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(OptimizerConfig, DistillationConfig, TwoAheadConfig):
+class TrainingConfig(OptimizerConfig, DistillationConfig, CharactersAheadConfig):
     """How a network is trained."""
 
     def __post_init__(self) -> None:
         OptimizerConfig.__post_init__(self)
         DistillationConfig.__post_init__(self)
-        TwoAheadConfig.__post_init__(self)
+        CharactersAheadConfig.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_option_names, one_line
 from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.network.build import build_network
+from shakespeare_lm.training.characters_ahead import build_further_head
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_processes,
@@ -41,7 +42,6 @@ from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
 from shakespeare_lm.training.run_length import planned_steps
 from shakespeare_lm.training.teachers import teachers_of
-from shakespeare_lm.training.two_ahead import build_two_ahead_head
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
@@ -72,7 +72,7 @@ class ShakespeareLM(LightningModule):
         weights = self.config.num_matrix_weights(self.tokenizer.vocab_size)
         check_memory(16 * weights, f"training {weights:,} weights", "use a smaller model")
         self.transformer = build_network(self.tokenizer.vocab_size, self.config)
-        self.two_ahead_head = build_two_ahead_head(self.config, self.transformer)
+        self.further_head = build_further_head(self.config, self.transformer)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
@@ -122,10 +122,10 @@ class ShakespeareLM(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
-        if self.two_ahead_head is None:
-            logits, second_loss = self(batch.inputs, own=batch.targets), None
+        if self.further_head is None:
+            logits, further_loss = self(batch.inputs, own=batch.targets), None
         else:
-            logits, second_loss = self.two_ahead_head.read(self.transformer, batch)
+            logits, further_loss = self.further_head.read(self.transformer, batch)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         if self.is_logged(self.global_step):
@@ -133,9 +133,9 @@ class ShakespeareLM(LightningModule):
             self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
         for teacher in self.teachers:
             loss = teacher.mixed_loss(loss, logits, batch)
-        if second_loss is not None:  # its weight falls with the learning rate
+        if further_loss is not None:  # its weight falls with the learning rate
             factor = self.trainer.optimizers[0].param_groups[0]["lr"] / self.config.learning_rate
-            loss = loss + self.config.two_ahead_loss * factor * second_loss
+            loss = loss + factor * further_loss
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -196,7 +196,7 @@ class ShakespeareLM(LightningModule):
             seed_dropout(where, self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build_optimizer(self.transformer, self.config, self.two_ahead_head)
+        optimizer = build_optimizer(self.transformer, self.config, self.further_head)
         total_steps = self.config.total_steps(planned_steps(self.trainer))
         scheduler = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.config, total_steps)

@@ -198,15 +198,15 @@ def parameter_groups(
 
 
 def build_optimizer(
-    network: nn.Module, config: OptimizerConfig, second_head: nn.Module | None = None
+    network: nn.Module, config: OptimizerConfig, further_head: nn.Module | None = None
 ) -> Optimizer:
-    """Return an optimizer of all parameters of a network, and of a second head that only training
+    """Return an optimizer of all parameters of a network, and of a further head that only training
     knows, each in exactly one group.
 
     Raises:
         UserError: if Muon is asked for and the network has no blocks.
     """
-    parameters = [*network.parameters(), *(second_head.parameters() if second_head else ())]
+    parameters = [*network.parameters(), *(further_head.parameters() if further_head else ())]
     groups = parameter_groups(parameters, config.weight_decay)
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate)

@@ -25,10 +25,10 @@ from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation import ngram
 from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
 from shakespeare_lm.training.distillation import DistillationConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import OptimizerConfig
-from shakespeare_lm.training.two_ahead import TwoAheadConfig
 from tests.conftest import TINY, Fit, Main, logged
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -188,8 +188,8 @@ def test_the_default_recipe_is_what_the_classes_default_to_and_two_more_losses(
     ).config
     without = ShakespeareCLI(["--data.corpus=sample"]).config
     assert config
-    for name in ("ngram_distillation", "two_ahead_loss"):
-        assert without["model"][name] == 0.0
+    for name, without_it in (("ngram_distillation", 0.0), ("characters_ahead", 1)):
+        assert without["model"][name] == without_it
         without["model"][name] = config["model"][name]
     assert with_file["model"] == without["model"]
     assert with_file["data"] == without["data"]
@@ -369,7 +369,7 @@ def documentation(config: type) -> dict[str, str]:
         ("model", NetworkConfig),
         ("model", OptimizerConfig),
         ("model", DistillationConfig),
-        ("model", TwoAheadConfig),
+        ("model", CharactersAheadConfig),
         ("data", SplitConfig),
     ],
 )

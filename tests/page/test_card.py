@@ -21,13 +21,14 @@ def checkpoint(tmp_path: Path, data: Any = None, **options: Any) -> Any:
 
 
 def test_it_names_network_training_and_versions(tmp_path: Path) -> None:
-    one = checkpoint(tmp_path, learning_rate=0.004, previous_characters=2)
+    one = checkpoint(tmp_path, learning_rate=0.004, previous_characters=2, characters_ahead=4)
     facts = dict(card(one, "my text", 86_400.0 * 365, "1.2"))
     assert facts["Network"] == (
         "causal transformer: 1 layers, 2 heads, width 8, context 8, sinusoidal positions, 2 "
         "preceding characters embedded"
     )
     assert "learning rate 0.004" in facts["Training"]
+    assert "predicts 4 characters ahead" in facts["Training"]
     assert facts["Corpus"] == "my text"
     assert facts["Date"] == "1971-01-01"
     assert facts["Characters"] == "3 different ones"
@@ -66,3 +67,12 @@ def test_a_strange_checkpoint_gives_short_facts(tmp_path: Path) -> None:
         assert max(len(fact) for _, fact in facts) <= 200
         "".join(fact for _, fact in facts).encode()
         assert "Training" not in dict(facts)  # no step was taken
+
+
+@pytest.mark.parametrize("ahead", [1, -4, pytest.param(10**5_000, id="huge"), "4", None])
+def test_the_next_character_alone_and_strange_numbers_are_not_named(
+    tmp_path: Path, ahead: Any
+) -> None:
+    one = checkpoint(tmp_path)
+    one.content["hyper_parameters"]["characters_ahead"] = ahead
+    assert "ahead" not in dict(card(one, "t", 0.0, "1"))["Training"]

@@ -35,7 +35,7 @@ ATTENTION = "tests/network/test_attention.py::"
 ARCHIVE = "tests/checkpoint/test_archive.py::"
 RUNS = "tests/checkpoint/test_runs.py::"
 DISTILLATION = "tests/training/test_distillation.py::"
-TWO_AHEAD = "tests/training/test_two_ahead.py::"
+AHEAD = "tests/training/test_characters_ahead.py::"
 STOPPING = "tests/training/test_stopping.py::"
 COMPLETION = "tests/completion/test_completer.py::"
 READER = "tests/completion/test_decoder.py::"
@@ -221,23 +221,23 @@ MISTAKES = {
         "pass",
         "tests/completion/test_graphed.py::test_the_ids_are_those_of_generate",
     ),
-    "second_loss_of_the_next_character": Mistake(
-        "training/two_ahead.py",
-        "batch.targets[:, 1:], batch.target_mask[:, 1:]",
-        "batch.targets[:, :-1], batch.target_mask[:, :-1]",
-        TWO_AHEAD + "test_each_position_predicts_the_character_after_the_next",
+    "further_characters_are_the_ones_before": Mistake(
+        "training/characters_ahead.py",
+        "batch.targets[:, 1 + character :]",
+        "batch.targets[:, character:][:, : hidden.shape[1] - 1 - character]",
+        AHEAD + "test_each_position_predicts_the_character_after_the_next",
     ),
-    "second_loss_with_a_constant_weight": Mistake(
+    "further_loss_with_a_constant_weight": Mistake(
         "training/module.py",
-        "self.config.two_ahead_loss * factor * second_loss",
-        "self.config.two_ahead_loss * second_loss",
-        TWO_AHEAD + "test_its_weight_falls_with_the_learning_rate",
+        "factor * further_loss",
+        "further_loss",
+        AHEAD + "test_its_weight_falls_with_the_learning_rate",
     ),
-    "second_head_not_trained": Mistake(
+    "further_head_not_trained": Mistake(
         "training/module.py",
-        "build_optimizer(self.transformer, self.config, self.two_ahead_head)",
+        "build_optimizer(self.transformer, self.config, self.further_head)",
         "build_optimizer(self.transformer, self.config)",
-        TWO_AHEAD + "test_its_weight_falls_with_the_learning_rate",
+        AHEAD + "test_its_weight_falls_with_the_learning_rate",
     ),
     "memory_keeps_the_own_character_before": Mistake(
         "network/memory.py",

@@ -126,7 +126,7 @@ def test_a_resumed_gpu_run_equals_an_uninterrupted_one(
         "--model.dropout=0.2",
         "--model.attention_dropout=0.2",
         "--model.ngram_distillation=0.5",
-        "--model.two_ahead_loss=0.5",
+        "--model.characters_ahead=2",
         f"--deterministic={deterministic}",
     )
     try:

@@ -109,7 +109,7 @@ def test_sigkill_from_outside_at_random_times(whole: Path, tmp_path: Path, numbe
         "--model.optimizer=sgd",
         "--model.schedule=cosine",
         "--model.schedule=constant",
-        "--model.network=bigram --model.optimizer=adamw --model.two_ahead_loss=0",
+        "--model.network=bigram --model.optimizer=adamw --model.characters_ahead=1",
         "--model.positions=learned",
         "--model.positions=rotary",
         "--model.attention_dropout=0.1",

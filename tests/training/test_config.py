@@ -6,10 +6,10 @@ import pytest
 
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.config import NETWORK_OPTIONS
+from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
 from shakespeare_lm.training.config import ModelConfig, TrainingConfig
 from shakespeare_lm.training.distillation import DistillationConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig
-from shakespeare_lm.training.two_ahead import TwoAheadConfig
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from shakespeare_lm.training.two_ahead import TwoAheadConfig
         ("d_model", 0, "d_model is 0: expected"),
         ("beta2", 1.0, "beta2 is 1.0: expected 0 <= beta2 < 1"),
         ("ngram_distillation", 1.0, "ngram_distillation is 1.0: expected 0 <= ngram_dist"),
-        ("two_ahead_loss", -0.5, "two_ahead_loss is -0.5: expected a value >= 0"),
+        ("characters_ahead", 0, "characters_ahead is 0: expected a value >= 1"),
         ("ngram_distillation", "half", "ngram_distillation is 'half': expected float"),
     ],
 )
@@ -28,7 +28,7 @@ def test_the_options_of_all_classes_are_checked(option: str, value: object, mess
 
 
 def test_no_option_is_in_two_classes() -> None:
-    kinds = (OptimizerConfig, DistillationConfig, TwoAheadConfig)
+    kinds = (OptimizerConfig, DistillationConfig, CharactersAheadConfig)
     of_training = [field.name for kind in kinds for field in fields(kind)]
     assert sorted(of_training) == sorted(field.name for field in fields(TrainingConfig))
     both = [*of_training, *NETWORK_OPTIONS]
