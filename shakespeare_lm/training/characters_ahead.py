@@ -28,8 +28,8 @@ class CharactersAheadConfig:
     """What else the network predicts in training.
 
     Args:
-        characters_ahead: how many of the characters that follow each position predicts in training:
-            more than 1 is against overfitting, where the text is read many times. The loss of each
+        characters_ahead: number of following characters that each position predicts in training;
+            more than 1 reduces overfitting where the text is read many times. The loss of each
             character after the next has a weight of 0.5, which falls with the learning rate.
             val_loss stays that of the next character.
 
