@@ -38,7 +38,7 @@ recipe() {
     fit gpu-short --config gpu --max_steps 600 --val_check_interval 600
 }
 
-# What `memory-laptop` has since it went from 1.3716 to 1.3630.
+# The changes that took `memory-laptop` from 1.3716 to 1.3630.
 rotary() {
     fit rotary --config gpu --model.positions rotary
     fit rotary-ahead --config gpu --model.positions rotary --model.characters_ahead 4

@@ -50,8 +50,8 @@ class FurtherHead(nn.Linear):
     Args:
         d_model: width of the network.
         vocab_size: number of symbols.
-        characters_ahead: of the last character that it predicts; the next one is 1, and it is left
-            to the network's own head.
+        characters_ahead: distance of the last predicted character, at least 2. The network's own
+            head predicts the next character, at distance 1.
     """
 
     def __init__(self, d_model: int, vocab_size: int, characters_ahead: int) -> None:
@@ -96,7 +96,7 @@ def build_further_head(config: CharactersAheadConfig, network: Network) -> Furth
     """Return the further head of a training that has one.
 
     Raises:
-        UserError: if the network is not a transformer.
+        UserError: if the network is not a transformer, or no window has so many characters.
     """
     if config.characters_ahead == 1:
         return None
@@ -104,5 +104,10 @@ def build_further_head(config: CharactersAheadConfig, network: Network) -> Furth
         raise UserError(
             f"characters_ahead is {config.characters_ahead}: expected 1 for the bigram, which is "
             "no transformer"
+        )
+    if config.characters_ahead > network.config.context_length:
+        raise UserError(
+            f"characters_ahead is {config.characters_ahead}: expected at most the context_length, "
+            f"{network.config.context_length}"
         )
     return FurtherHead(network.config.d_model, network.head.out_features, config.characters_ahead)

@@ -45,7 +45,7 @@ def test_each_position_predicts_the_character_after_the_next() -> None:
 
 
 def test_each_further_character_has_a_head_and_a_loss() -> None:
-    """The three heads of four characters ahead: each is that of the character it is for."""
+    """With four characters ahead, each of the three losses is that of its own character."""
     torch.manual_seed(0)
     window = torch.randint(5, (2, 8))
     batch = batch_of(window.tolist(), [7, 7])
@@ -178,6 +178,17 @@ def test_the_bigram_is_refused() -> None:
     with pytest.raises(UserError, match=r"characters_ahead is 2: expected 1 for the bigram"):
         build_further_head(CharactersAheadConfig(characters_ahead=2), bigram)
     assert build_further_head(CharactersAheadConfig(), bigram) is None
+
+
+def test_no_character_is_beyond_every_window() -> None:
+    network = build_network(
+        5, NetworkConfig(num_layers=1, num_heads=1, d_model=4, context_length=3)
+    )
+    with pytest.raises(
+        UserError, match="characters_ahead is 4: expected at most the context_length"
+    ):
+        build_further_head(CharactersAheadConfig(characters_ahead=4), network)
+    assert build_further_head(CharactersAheadConfig(characters_ahead=3), network) is not None
 
 
 @pytest.mark.parametrize(
