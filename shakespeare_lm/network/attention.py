@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shakespeare_lm.network.dropout import apply_dropout
 from shakespeare_lm.network.positions import rotate
 from shakespeare_lm.network.residual import ResidualProjection
 
@@ -20,8 +21,8 @@ from shakespeare_lm.network.residual import ResidualProjection
 # keys and values to attend to. Completion stores them in a cache; training does without.
 CacheUpdate = Callable[[Tensor], Tensor]
 
-# Longer attention in bfloat16 on a CPU goes through torch's fused kernel: it keeps no
-# `[time, time]` weights, which would be slow to read and large here.
+# Longer attention on a CPU goes through torch's fused kernel, in bfloat16, too: without dropout it
+# keeps no `[time, time]` weights, which would be slow to read and large here.
 _LONGEST_PRODUCTS = 1024
 # Fewer make small products, more compute scores that the causal triangle hides.
 _QUERIES_AT_ONCE = 128
@@ -76,7 +77,7 @@ class CausalSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         time = q.shape[-2]
         causal = mask is None and time > 1
-        if time > 1 and v.dtype == torch.bfloat16 and v.device.type == "cpu":
+        if time > 1 and v.device.type == "cpu" and (dropout or v.dtype == torch.bfloat16):
             attend = _attend_by_products if time <= _LONGEST_PRODUCTS else _attend_in_float32
             with torch.autocast("cpu", enabled=False):
                 return attend(q, k, v, mask, dropout)
@@ -92,6 +93,7 @@ def _attend_by_products(
 
     The backward pass of torch's fused attention is six times as slow in bfloat16 as in float32
     on a CPU (torch 2.13), and in float32 about twice as slow as these products (time 128 to 512).
+    With dropout torch computes the products, too, and all keys for each query.
     """
     time = q.shape[-2]
     if mask is not None:
@@ -112,7 +114,7 @@ def _weighted_values(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, dropout: 
     bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     scores = torch.baddbmm(bias, q, k.mT, alpha=1 / math.sqrt(head_dim))
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    weights = apply_dropout(scores.softmax(dim=-1), dropout, training=True)
     return (weights @ v).unflatten(0, (batch, heads))
 
 
@@ -122,7 +124,7 @@ def _attend_in_float32(
     mixed = F.scaled_dot_product_attention(
         q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout, is_causal=mask is None
     )
-    return mixed.bfloat16()
+    return mixed.to(q.dtype)
 
 
 def causal_padding_mask(attention_mask: Tensor) -> Tensor:

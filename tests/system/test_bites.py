@@ -290,9 +290,15 @@ MISTAKES = {
     ),
     "dropout_active_in_validation": Mistake(
         "network/transformer.py",
-        "x = self.dropout(x)",
-        "x = F.dropout(x, self.dropout.p)",
+        "x = apply_dropout(x, self.config.dropout, self.training)",
+        "x = apply_dropout(x, self.config.dropout, training=True)",
         f"{MODULE}test_dropout_is_off_in_validation",
+    ),
+    "dropout_without_its_scale": Mistake(
+        "network/dropout.py",
+        ".div_(1 - fraction)",
+        "",
+        "tests/network/test_dropout.py::test_the_asked_fraction_is_zero_and_the_mean_stays",
     ),
     "dropout_active_in_completion": Mistake(
         "network/inference.py",
