@@ -26,6 +26,16 @@ class Resumable(NamedTuple):
         """The number of steps taken."""
         return int(self.checkpoint.content.get("global_step", 0))
 
+    @property
+    def config_file(self) -> Path | None:
+        """The `config.yaml` of the run that it is from, if it lies in the folder of a run."""
+        folder = self.path.parent
+        run = folder.parent if folder.name == "checkpoints" else folder
+        config = run / CONFIG_FILE
+        # A file of another name beside a config.yaml need not belong to it.
+        is_ours = run != folder or self.path.stem in ("last", "best")
+        return config if is_ours and config.is_file() else None
+
 
 class NotResumableError(UserError):
     """A checkpoint that can be read, but has no state of the training."""
@@ -62,19 +72,6 @@ def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> 
     if not runs:
         raise _no_checkpoint("best", folder)
     return _in_run(runs[0], "best")
-
-
-def find_run_config(given: str, root: str | Path = LOG_FOLDER) -> Path | None:
-    """Return the `config.yaml` of the run to be resumed, if its folder has one."""
-    path = Path(given)
-    if given == "last":
-        runs = find_runs(root, "last", "best")
-        if not runs:
-            return None
-        path = runs[0]
-    run = path if path.is_dir() else path.parent.parent
-    config = run / CONFIG_FILE
-    return config if config.is_file() else None
 
 
 def resolve_checkpoint(given: str, root: str | Path = LOG_FOLDER) -> Resumable:

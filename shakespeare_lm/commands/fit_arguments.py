@@ -2,24 +2,27 @@
 the model that is fine-tuned, the default recipe.
 
 Enters: words typed. Leaves: the same words, after those that they imply, so that what is typed
-wins.
+wins; and the checkpoint to resume from.
 """
 
 import argparse
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import (
     LOG_FOLDER,
+    Resumable,
     find_checkpoint,
-    find_run_config,
+    resolve_checkpoint,
 )
 from shakespeare_lm.commands.recipes import FOLDER, config_path
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import fastest_precision
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.network.config import NETWORK_OPTIONS
 from shakespeare_lm.training.config import TrainingConfig
 from shakespeare_lm.training.initial_weights import fixed_options
 
@@ -28,7 +31,14 @@ DEFAULT = FOLDER / "default.yaml"
 QUICK = FOLDER / "quick.yaml"
 
 
-def with_implied(arguments: list[str], default_config: str | None) -> list[str]:
+class Implied(NamedTuple):
+    """What the typed words mean: all words, and the checkpoint of a run that is resumed."""
+
+    words: list[str]
+    resumed: Resumable | None = None
+
+
+def with_implied(arguments: list[str], default_config: str | None) -> Implied:
     """Return the arguments with all that they imply.
 
     Args:
@@ -43,22 +53,23 @@ def with_implied(arguments: list[str], default_config: str | None) -> list[str]:
     configs = [config_path(config) for config in typed.config]
     root = Path(typed.root or ".") / LOG_FOLDER
     implied: list[str] = []
+    resumed: Resumable | None = None
     if typed.more_steps is not None and typed.ckpt_path is None:
         typed.ckpt_path = "last"
     if typed.ckpt_path == "last" and configs and (configs[-1].parent / "checkpoints").is_dir():
         typed.ckpt_path = str(configs[-1].parent)
     if typed.ckpt_path is not None:
         others.append(f"--ckpt_path={typed.ckpt_path}")
-        run_config = find_run_config(typed.ckpt_path, root)
-        if run_config is not None and not configs:
-            configs = [run_config]
-        elif not configs and Path(typed.ckpt_path).is_file():
-            implied = _options(read_checkpoint(typed.ckpt_path), optimizer=True)
+        resumed = resolve_checkpoint(typed.ckpt_path, root)
+        if resumed.config_file is not None and not configs:
+            configs = [resumed.config_file]
+        elif not configs:
+            implied = _options_to_resume(resumed.checkpoint)
     elif typed.init_from is not None:
-        implied = _options(read_checkpoint(find_checkpoint(typed.init_from, root)))
+        implied = _options_to_start(read_checkpoint(find_checkpoint(typed.init_from, root)))
     if not configs and default_config is not None:
         configs = [config_path(default_config)]
-    return [*(f"--config={path}" for path in configs), *implied, *others]
+    return Implied([*(f"--config={path}" for path in configs), *implied, *others], resumed)
 
 
 def default_recipe(arguments: list[str]) -> Path:
@@ -102,22 +113,34 @@ def _scan(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)[0], others
 
 
-def _options(checkpoint: Checkpoint, optimizer: bool = False) -> list[str]:
-    """Return the options of a checkpoint's network, and of its optimizer, as one would type them.
-
-    Without the optimizer's options, still its name: not every optimizer fits every network.
+def _options_to_start(checkpoint: Checkpoint) -> list[str]:
+    """Return the options that a checkpoint's weights depend on, and its optimizer's name: not every
+    optimizer fits every network.
     """
+    options = fixed_options(checkpoint.config)
     stored = checkpoint.content["hyper_parameters"]
-    words = {f"model.{name}": value for name, value in fixed_options(checkpoint.config).items()}
-    for field in fields(TrainingConfig):
-        if field.name in stored and (optimizer or field.name == "optimizer"):
-            words[f"model.{field.name}"] = stored[field.name]
+    if "optimizer" in stored:
+        options["optimizer"] = stored["optimizer"]
     if checkpoint.config.network == "bigram":
-        words["model.characters_ahead"] = 1  # more in the default recipe, for transformers only
-    if optimizer:
-        words["seed_everything"] = stored.get("seed", 1337)
+        options["characters_ahead"] = 1  # more in the default recipe, for transformers only
+    return _typed(options, checkpoint.config.context_length)
+
+
+def _options_to_resume(checkpoint: Checkpoint) -> list[str]:
+    """Return all options of the model in a checkpoint that lies outside the folder of its run."""
+    stored = checkpoint.content["hyper_parameters"]
+    options = {name: getattr(checkpoint.config, name) for name in NETWORK_OPTIONS}
+    names = [field.name for field in fields(TrainingConfig)]
+    options |= {name: stored[name] for name in names if name in stored}
+    seed = f"--seed_everything={stored.get('seed', 1337)}"
+    return [seed, *_typed(options, checkpoint.config.context_length)]
+
+
+def _typed(options: dict[str, object], context_length: int) -> list[str]:
+    """Return options of the model as one would type them."""
+    words = {f"model.{name}": value for name, value in options.items()}
     words.pop("model.context_length", None)  # which is linked to the data's
-    words["data.context_length"] = checkpoint.config.context_length
+    words["data.context_length"] = context_length
     return [
         f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in words.items()

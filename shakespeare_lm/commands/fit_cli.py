@@ -174,7 +174,8 @@ class ShakespeareCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         arguments = expand_short_names(self._arguments, _TRAINER_OPTIONS)
-        self.config = parser.parse_args(with_implied(arguments, self._default_config))
+        words, self.resumed = with_implied(arguments, self._default_config)
+        self.config = parser.parse_args(words)
         if "sampling" in self.config["data"]:
             parser.error("data.sampling was renamed: use data.window_order")
         seed = self.config["seed_everything"]
@@ -192,7 +193,8 @@ class ShakespeareCLI(LightningCLI):
         ckpt_path, config["ckpt_path"] = config["ckpt_path"], None
         more_steps, config["more_steps"] = config["more_steps"], None
         if ckpt_path is not None:
-            self.resumed = resolve_checkpoint(ckpt_path, logs)
+            # A ckpt_path in a YAML file was not among the words.
+            self.resumed = self.resumed or resolve_checkpoint(ckpt_path, logs)
             found = self.resumed.path
             self.last_is_older = found.name == "best.ckpt" and found != Path(ckpt_path)
         elif config["init_from"] is not None:

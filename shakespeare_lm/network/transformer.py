@@ -132,7 +132,7 @@ class CausalTransformer(nn.Module):
             ids: with padding on the right or none. The causal mask alone then keeps padding from
                 influencing real positions, on the fastest attention path.
             attention_mask: `[batch, time]`, True for a real character; only needed for padding
-                anywhere else. Logits at masked positions are meaningless.
+                on the left. Logits at masked positions are meaningless.
             added: to the embeddings, `[batch, time, d_model]`.
 
         Raises:
@@ -144,13 +144,16 @@ class CausalTransformer(nn.Module):
             raise UserError(
                 f"{time} characters are more than the context_length, {self.config.context_length}"
             )
+        at: slice | Tensor = slice(time)
         mask = None
         if attention_mask is not None:
             check_axes("attention_mask", attention_mask.shape, "batch", "time")
             ids = ids.masked_fill(~attention_mask, self.padding_id)
             mask = causal_padding_mask(attention_mask)
+            # A text has the same positions wherever its padding is.
+            at = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         x = self.embed(self.pad_left(ids))
-        x, rotation, mask = self.locate(x if added is None else x + added, slice(time), mask)
+        x, rotation, mask = self.locate(x if added is None else x + added, at, mask)
         x = apply_dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
             x = block(x, AttentionInputs(rotation, mask))

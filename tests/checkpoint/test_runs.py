@@ -10,7 +10,6 @@ import torch
 from shakespeare_lm.checkpoint import reading
 from shakespeare_lm.checkpoint.runs import (
     find_checkpoint,
-    find_run_config,
     find_runs,
     resolve_checkpoint,
 )
@@ -59,12 +58,20 @@ def test_a_folder_means_the_best_checkpoint_of_that_run_or_of_the_newest_in_it(
 
 def test_the_options_of_a_run_are_in_its_folder(tmp_path: Path, module: ShakespeareLM) -> None:
     folder = a_run(tmp_path, 1, module, "last")
-    assert find_run_config("last", tmp_path) is None
+    assert resolve_checkpoint("last", tmp_path).config_file is None
     config = tmp_path / "version_1" / "config.yaml"
     config.touch()
-    for given in ("last", str(folder / "last.ckpt"), str(folder.parent)):
-        assert find_run_config(given, tmp_path) == config
-    assert find_run_config("last", tmp_path / "nothing") is None
+    for given in ("last", str(folder / "last.ckpt"), str(folder), str(folder.parent)):
+        assert resolve_checkpoint(given, tmp_path).config_file == config
+
+
+def test_a_config_beside_a_checkpoint_belongs_to_it_if_it_is_named_as_those_of_runs(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    for name, expected in (("best", tmp_path / "config.yaml"), ("a", None)):
+        path = save(tmp_path / f"{name}.ckpt", module)
+        assert resolve_checkpoint(str(path)).config_file == expected
 
 
 def a_run(root: Path, number: int, module: ShakespeareLM, *names: str) -> Path:

@@ -21,19 +21,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (RUN / "checkpoints").mkdir(parents=True)
     (RUN / "config.yaml").touch()
-    module = ShakespeareLM("\nabc", context_length=8, num_layers=1, num_heads=2, d_model=8)
+    sizes = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
+    module = ShakespeareLM("\nabc", seed=5, dropout=0.2, weight_decay=0.3, **sizes)
     save(RUN / "checkpoints/last.ckpt", module)
     return RUN
 
 
+def words(typed: list[str], default_config: str | None = "default") -> list[str]:
+    return with_implied(typed, default_config).words
+
+
 def test_a_new_run_has_the_default_recipe_unless_it_has_another() -> None:
-    assert with_implied(["--model.bias=true"], "default") == [DEFAULT, "--model.bias=true"]
-    assert with_implied(["--config", "little"], "default") == [f"--config={FOLDER / 'little.yaml'}"]
-    assert with_implied(["-x", "-c", "little"], None) == [
-        f"--config={FOLDER / 'little.yaml'}",
-        "-x",
-    ]
-    assert with_implied([], None) == []
+    little = f"--config={FOLDER / 'little.yaml'}"
+    assert words(["--model.bias=true"]) == [DEFAULT, "--model.bias=true"]
+    assert words(["--config", "little"]) == [little]
+    assert words(["-x", "-c", "little"], None) == [little, "-x"]
+    assert words([], None) == []
 
 
 @pytest.mark.parametrize(
@@ -57,37 +60,62 @@ def test_the_recipe_of_a_new_run_fits_the_speed_of_its_number_format(
     assert default_recipe(typed) == FOLDER / f"{recipe}.yaml"
 
 
-@pytest.mark.parametrize("given", ["last", str(RUN), str(RUN / "checkpoints/last.ckpt")])
+@pytest.mark.parametrize(
+    "given", ["last", str(RUN), str(RUN / "checkpoints"), str(RUN / "checkpoints/last.ckpt")]
+)
 def test_a_resumed_run_has_the_options_of_its_first_part(run: Path, given: str) -> None:
     expected = [f"--config={run / 'config.yaml'}", "--max_steps=9", f"--ckpt_path={given}"]
-    assert with_implied(["--ckpt_path", given, "--max_steps=9"], "default") == expected
+    implied = with_implied(["--ckpt_path", given, "--max_steps=9"], "default")
+    assert implied.words == expected
+    assert implied.resumed
+    assert implied.resumed.path == run / "checkpoints/last.ckpt"
     typed = ["--config=little", f"--ckpt_path={given}"]
-    assert with_implied(typed, "default")[0] == f"--config={FOLDER / 'little.yaml'}"
+    assert words(typed)[0] == f"--config={FOLDER / 'little.yaml'}"
 
 
 def test_more_steps_are_those_of_the_last_run(run: Path) -> None:
-    assert with_implied(["--more_steps=5"], "default") == [
+    assert words(["--more_steps=5"]) == [
         f"--config={run / 'config.yaml'}", "--more_steps=5", "--ckpt_path=last"
     ]  # fmt: skip
 
 
 def test_last_with_the_config_of_a_run_means_the_last_of_that_run(run: Path) -> None:
     typed = ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
-    assert with_implied(typed, "default")[-1] == f"--ckpt_path={run}"
+    assert words(typed)[-1] == f"--ckpt_path={run}"
 
 
-def test_a_checkpoint_without_the_folder_of_a_run_implies_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_without_the_folder_of_a_run_implies_all_options_of_its_model(
+    run: Path,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert with_implied(["--ckpt_path=a.ckpt"], "default") == [DEFAULT, "--ckpt_path=a.ckpt"]
+    (run / "checkpoints/last.ckpt").rename("a.ckpt")
+    Path("config.yaml").touch()  # of whatever else is in this folder
+    implied = words(["--ckpt_path=a.ckpt"])
+    assert implied[0] == DEFAULT
+    options = {"--model.dropout=0.2", "--model.weight_decay=0.3", "--data.context_length=8"}
+    assert options | {"--seed_everything=5"} <= set(implied)
+    assert implied[-1] == "--ckpt_path=a.ckpt"
+
+
+def test_a_run_that_replaces_a_damaged_one_brings_its_own_options(run: Path) -> None:
+    newer = run.parent / "version_1"
+    (newer / "checkpoints").mkdir(parents=True)
+    (newer / "config.yaml").touch()
+    (newer / "checkpoints/last.ckpt").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"is damaged .*; resuming from .*version_0"):
+        assert words(["--ckpt_path=last"])[0] == f"--config={run / 'config.yaml'}"
+
+
+def test_without_a_checkpoint_to_resume_nothing_is_implied(run: Path) -> None:
+    for given in ("a.ckpt", str(run / "nothing")):
+        with pytest.raises(UserError, match="there is no checkpoint"):
+            with_implied([f"--ckpt_path={given}"], "default")
 
 
 def test_a_run_that_starts_from_a_model_has_its_network_before_what_is_typed(run: Path) -> None:
-    words = with_implied([f"--init_from={run / 'checkpoints/last.ckpt'}", "--x"], "default")
-    assert words[0] == DEFAULT
-    assert {"--model.d_model=8", "--data.context_length=8", "--model.bias=false"} <= set(words)
-    assert not any(word.startswith("--model.dropout") for word in words)
-    assert words[-2:] == [f"--init_from={run / 'checkpoints/last.ckpt'}", "--x"]
+    implied = words([f"--init_from={run / 'checkpoints/last.ckpt'}", "--x"])
+    assert implied[0] == DEFAULT
+    assert {"--model.d_model=8", "--data.context_length=8", "--model.bias=false"} <= set(implied)
+    assert not any(word.startswith("--model.dropout") for word in implied)
+    assert implied[-2:] == [f"--init_from={run / 'checkpoints/last.ckpt'}", "--x"]
     with pytest.raises(UserError, match=r"no best\.ckpt|there is no checkpoint"):
         with_implied([f"--init_from={run}"], "default")  # which has no best.ckpt
