@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 # Points of a curve; more would not be seen.
 _MOST_POINTS = 200
-_MOST_SAMPLES = 50
+_MOST_SAMPLES, _FIRST_SAMPLES = 50, 10
 # TensorBoard's files are text from anybody.
 _LONGEST_SAMPLE = 2000
 
@@ -65,7 +65,16 @@ def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
     if tag not in events.Tags()["tensors"]:
         return []
     texts = {event.step + 1: _text(event) for event in events.Tensors(tag)}
-    return sorted(texts.items())[-_MOST_SAMPLES:]
+    return _spread(sorted(texts.items()))
+
+
+def _spread(samples: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return the first ones, in which most changes, and of the others evenly many, if there are too
+    many.
+    """
+    first, others = samples[:_FIRST_SAMPLES], samples[_FIRST_SAMPLES:]
+    every = -(-len(others) // (_MOST_SAMPLES - _FIRST_SAMPLES)) or 1
+    return first + others[::-every][::-1]  # with the last one
 
 
 def _text(event: Any) -> str:

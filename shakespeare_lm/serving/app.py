@@ -108,6 +108,9 @@ class _Server:
         self._check_model(asked.model)
         config = self.config
         completion = Completion(self.completer, asked, config.name, config.unknown, self._scoring)
+        texts, most = len(completion.streams), self.engine.max_waiting
+        if texts > most:  # trying again later would not help
+            raise RequestError(f"prompt and n ask for {texts} texts: expected at most {most}")
         try:
             if asked.max_tokens:
                 self.engine.submit(completion.streams)

@@ -90,7 +90,8 @@ class ShakespeareLM(LightningModule):
         """Load a checkpoint that can come from anybody; nothing in it is executed.
 
         Args:
-            checkpoint_path: of the checkpoint.
+            checkpoint_path: of the checkpoint, or of a safetensors file that was exported from one;
+                that has the options of the network alone.
             map_location: the device to move the module to.
             weights_only: as in Lightning; only True is accepted.
 
@@ -101,7 +102,7 @@ class ShakespeareLM(LightningModule):
             raise UserError("weights_only is False: checkpoints are only loaded without their code")
         content = read_checkpoint(checkpoint_path).content
         module = cls(**content["hyper_parameters"])
-        module.on_load_checkpoint(content)
+        module._trained_on = content.get(ShakespeareDataModule.__qualname__)
         try:
             module.load_state_dict(content["state_dict"])
         except RuntimeError as error:

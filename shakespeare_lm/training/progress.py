@@ -133,13 +133,18 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.characters = torch.tensor(0)
-        self.started = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restart()
+        self.started: float | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restart()
+        # Pictures, samples and checkpoints follow, and are no training: the clock starts at the
+        # next batch.
+        self.characters, self.started = torch.tensor(0), None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if self.started is None:
+            self.started = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -152,13 +157,11 @@ class Throughput(Callback):
         self.characters = self.characters + batch.target_mask.sum()
         assert isinstance(pl_module, ShakespeareLM)
         if pl_module.is_logged(trainer.global_step - 1):
+            assert self.started is not None
             characters = float(self.characters)  # waits for the device, so before the clock
-            elapsed = time.perf_counter() - self.started
-            pl_module.log("tokens_per_second", characters / elapsed, batch_size=1)
-            self._restart()
-
-    def _restart(self) -> None:
-        self.characters, self.started = torch.tensor(0), time.perf_counter()
+            now = time.perf_counter()
+            pl_module.log("tokens_per_second", characters / (now - self.started), batch_size=1)
+            self.characters, self.started = torch.tensor(0), now
 
 
 class ProgressBar(RichProgressBar):

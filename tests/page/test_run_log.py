@@ -30,6 +30,19 @@ def test_a_long_curve_is_shown_by_means(tmp_path: Path) -> None:
     assert curve[-1] == (1000, 997.0)
 
 
+@pytest.mark.parametrize("number", [3, 12, 52, 200])
+def test_of_many_samples_the_first_and_the_last_stay(tmp_path: Path, number: int) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(number):
+            writer.add_text("sample", f"    {step}", step)
+    samples = read_run_log(tmp_path).samples
+    assert len(samples) <= 50
+    assert samples[:10] == [(step + 1, str(step)) for step in range(min(10, number))]
+    assert samples[-1] == (number, str(number - 1))
+    assert samples == sorted(samples)
+    assert len(samples) >= min(number, 30)
+
+
 def test_a_folder_without_a_log_has_none(tmp_path: Path) -> None:
     assert read_run_log(tmp_path) == RunLog([], [], [])
     assert read_run_log(tmp_path / "missing") == RunLog([], [], [])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from shakespeare_lm.serving.engine import Engine
+from shakespeare_lm.serving.engine import Engine, TooManyStreamsError
 from tests.serving.conftest import Running
 
 
@@ -28,14 +28,12 @@ def test_models_health_and_page(server: Running) -> None:
         ({"model": "gpt-9"}, 404, "the model 'gpt-9' does not exist; there is 'm'"),
         ({"nonsense": 1}, 400, "there is no field 'nonsense'"),
         ({"prompt": "a" * (1 << 20)}, 413, "the body is longer"),
-        ({"n": 101}, 429, "too many requests wait"),
+        ({"n": 101}, 400, "prompt and n ask for 101 texts: expected at most 100"),
     ],
 )
 def test_errors_have_openais_form_and_the_server_stays_up(
     server: Running, fields: dict[str, Any], status: int, message: str
 ) -> None:
-    if status == 429:  # more than wait at once
-        fields = {**fields, "max_tokens": 5}
     response = server.post(**fields)
     assert response.status_code == status
     error = response.json()["error"]
@@ -44,10 +42,22 @@ def test_errors_have_openais_form_and_the_server_stays_up(
     assert server.post().status_code == 200
 
 
+def test_a_full_queue_asks_to_try_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "submit", full)
+    response = server.post()
+    assert response.status_code == 429
+    assert "too many requests wait" in response.json()["error"]["message"]
+
+
+def full(*_: object) -> None:
+    raise TooManyStreamsError
+
+
 def test_a_server_that_stops_says_so(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "submit", full)
     monkeypatch.setattr(Engine, "is_running", False)
     assert requests.get(f"{server.address}/health", timeout=5).status_code == 503
-    response = server.post(n=101, max_tokens=5)  # which the engine does not take
+    response = server.post()
     assert response.status_code == 503
     assert response.json()["error"]["message"] == "the server is stopping"
 

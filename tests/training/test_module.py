@@ -10,6 +10,8 @@ import torch
 from pytorch_lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from shakespeare_lm.checkpoint.reading import FORMAT, read_checkpoint
+from shakespeare_lm.checkpoint.safetensors_file import safetensors_bytes
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.documents import Documents, encode_documents
@@ -17,6 +19,7 @@ from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.network.config import NETWORK_OPTIONS
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import (
@@ -236,6 +239,16 @@ def test_a_checkpoint_with_an_unknown_hyperparameter_is_refused_in_one_line(tmp_
     path = save(tmp_path / "later.ckpt", module, hyper_parameters=hyperparameters)
     with pytest.raises(UserError, match="option is 'of_a_later_version': choose from"):
         ShakespeareLM.load_from_checkpoint(path)
+
+
+def test_a_safetensors_file_is_loaded_as_its_checkpoint_is(tmp_path: Path) -> None:
+    module = small_module(optimizer="adamw")
+    checkpoint = read_checkpoint(save(tmp_path / "a.ckpt", module))
+    options = {name: module.hparams[name] for name in ("vocabulary", *NETWORK_OPTIONS)}
+    exported = safetensors_bytes(checkpoint.distinct_weights, options, FORMAT)
+    (tmp_path / "a.safetensors").write_bytes(exported)
+    loaded = ShakespeareLM.load_from_checkpoint(tmp_path / "a.safetensors")
+    assert all(map(torch.equal, module.parameters(), loaded.parameters()))
 
 
 def test_a_checkpoint_is_loaded_without_its_code_or_not_at_all(tmp_path: Path) -> None:

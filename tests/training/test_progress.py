@@ -14,6 +14,7 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import progress
+from shakespeare_lm.training.hparams_tab import HparamsTab
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.progress import ProgressBar, SampleText
 from shakespeare_lm.training.validation_text import long_lines
@@ -115,6 +116,23 @@ def test_throughput_is_the_number_of_real_characters_per_second_of_training(
         2: sum(characters[:3]),
         5: sum(characters[first_counted:6]),
     }
+
+
+def test_what_other_callbacks_do_after_a_validation_is_no_time_of_training(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+
+    def wait(*_: object) -> None:
+        for _ in range(1000):
+            next(now)
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(HparamsTab, "on_validation_end", wait)  # after that of Throughput
+    tiny_fit("--max_steps=4", "--log_every_n_steps=1", "--val_check_interval=2")
+    rates = logged(RUN, "tokens_per_second")
+    assert len(rates) == 4
+    assert min(rates.values()) > 100  # per tick of the clock
 
 
 def test_the_progress_bar_is_updated_four_times_a_second_and_at_the_end(
