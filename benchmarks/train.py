@@ -24,7 +24,8 @@ from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 from shakespeare_lm.training.loss import masked_cross_entropy
-from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
+from shakespeare_lm.training.optimizer import build_optimizer
+from shakespeare_lm.training.schedule import learning_rate_factor
 
 TRAINER, PLAIN, NANOGPT = "Trainer", "plain loop", "nanoGPT"
 _MATRIX_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
@@ -91,7 +92,7 @@ class PlainLoop:
             if self.further_head is None:
                 logits = self.network(batch.inputs, **memory)
             else:
-                logits, further_loss = self.further_head.read(self.network, batch)
+                logits, further_loss = self.further_head.logits_and_loss(self.network, batch)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count.clamp(min=1)
             for teacher in self.model.teachers:

@@ -20,7 +20,8 @@ from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.network.inference import evaluating
 from shakespeare_lm.network.transformer import CausalTransformer
 from shakespeare_lm.training.loss import masked_cross_entropy
-from shakespeare_lm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate_factor
+from shakespeare_lm.training.optimizer import OptimizerConfig, build_optimizer
+from shakespeare_lm.training.schedule import learning_rate_factor
 
 SEED, STEPS, BATCH_SIZE = 1337, 300, 16
 NETWORK = NetworkConfig(context_length=64, num_layers=2, num_heads=4, d_model=96)

@@ -14,7 +14,7 @@ from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.network.build import build_network
+from shakespeare_lm.network.build import Network, build_network
 from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
 
@@ -45,6 +45,12 @@ class Checkpoint(NamedTuple):
     config: NetworkConfig
     weights: dict[str, Tensor]
     content: dict[str, Any]
+
+    def network(self) -> Network:
+        """Return the network with its weights, in float32 or what they were saved in."""
+        network = build_network(self.tokenizer.vocab_size, self.config, initialise=False)
+        network.load_state_dict(self.weights)
+        return network
 
     @property
     def distinct_weights(self) -> dict[str, Tensor]:

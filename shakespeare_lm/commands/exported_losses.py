@@ -21,7 +21,6 @@ from shakespeare_lm.evaluation.baselines import PUBLISHED, counted
 from shakespeare_lm.evaluation.evaluation import encode
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
-from shakespeare_lm.network.build import build_network
 from shakespeare_lm.page.card import corpus_name
 
 _ORDER = 7  # of the n-gram model that losses are compared with
@@ -63,10 +62,8 @@ def measure_exported(
         return None
     if split.difference is not None:
         print(f"warning: {split.difference}", file=sys.stderr)
-    network = build_network(checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False)
-    network.load_state_dict(checkpoint.weights)
     context_length = checkpoint.config.context_length
-    model = _val_loss(network, text, context_length)
+    model = _val_loss(checkpoint.network(), text, context_length)
     theirs = model if exported is None else _val_loss(exported, text, context_length)
     published = split.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256)
     others = {PUBLISHED[0].name: PUBLISHED[0].nats} if published else {}

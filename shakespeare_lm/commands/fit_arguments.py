@@ -24,7 +24,7 @@ from shakespeare_lm.hardware import fastest_precision
 from shakespeare_lm.invocation import command_line
 from shakespeare_lm.network.config import NETWORK_OPTIONS
 from shakespeare_lm.training.config import TrainingConfig
-from shakespeare_lm.training.initial_weights import fixed_options
+from shakespeare_lm.training.starting_model import fixed_options
 
 # The recipes of runs without `--config`: where 16 bits are fast, and where only float32 is.
 DEFAULT = FOLDER / "default.yaml"

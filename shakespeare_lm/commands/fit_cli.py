@@ -41,23 +41,22 @@ from shakespeare_lm.training.checkpointing import (
 )
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.hparams_tab import HparamsTab
-from shakespeare_lm.training.initial_weights import start_from
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.pictures import Pictures
 from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
 from shakespeare_lm.training.run_folder import RunConfig, check_run_name, logger_of_run
+from shakespeare_lm.training.starting_model import start_from
 from shakespeare_lm.training.step_metrics import StepMetrics
 from shakespeare_lm.training.stopping import (
     FinalValidation,
     RunTimer,
-    StepAxis,
     StopOnDivergence,
     StopOnSignal,
     StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
 from shakespeare_lm.training.teachers import teacher_paths
-from shakespeare_lm.training.tensorboard_layout import TensorBoardLayout
+from shakespeare_lm.training.tensorboard_layout import StepAxis, TensorBoardLayout
 
 _DESCRIPTION = (
     "Train a character-level transformer. Trainer options have short names too: --max_steps 500 is "

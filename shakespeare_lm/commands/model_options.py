@@ -5,10 +5,13 @@ Enters: options of the command line. Leaves: a `Completer`.
 
 import argparse
 import sys
+from typing import get_args
 
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.text_files import check_output
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.decoder import Window
+from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.hardware import DEVICES, DTYPES
 
 
@@ -37,14 +40,14 @@ def add_model_options(parser: argparse._ActionsContainer, dtype: str) -> None:
     )
     add(
         "--window",
-        choices=("stride", "exact"),
+        choices=get_args(Window),
         default="stride",
         help="a full context window restarts with its newer half (stride, the default), or moves "
         "on by one character and is read again each time (exact)",
     )
     add(
         "--unknown",
-        choices=("error", "skip", "replace"),
+        choices=get_args(Unknown),
         default="error",
         help="characters never seen in training: refuse, drop, or replace with their plain form or "
         "a space (default: error)",

@@ -6,12 +6,14 @@ Enters: the options of `scripts/serve.py`. Leaves: a server that runs until it i
 import argparse
 import socket
 import sys
+from typing import get_args
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.exit_code import run
 from shakespeare_lm.commands.page import unmeasured_page
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.errors import UserError, check_at_least, check_at_most, import_extra
 from shakespeare_lm.hardware import DEVICES, DTYPES
 from shakespeare_lm.invocation import command_line
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (float32)")
     add(
         "--unknown",
-        choices=("error", "skip", "replace"),
+        choices=get_args(Unknown),
         default="error",
         help="characters never seen in training: refuse, drop, or replace (error)",
     )

@@ -3,7 +3,6 @@
 Enters: the path of a checkpoint. Leaves: a `Completer`.
 """
 
-import random
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -15,10 +14,10 @@ from torch import nn
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
-from shakespeare_lm.completion.graphed import generate_graphed
-from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions
+from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions, random_numbers
 from shakespeare_lm.completion.scoring import Progress, Score, score_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer, Unknown
@@ -31,13 +30,11 @@ from shakespeare_lm.errors import (
     check_type,
 )
 from shakespeare_lm.hardware import choose_device, choose_dtype
-from shakespeare_lm.network.build import build_network
 from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.int8 import Int8Linear, quantise
 from shakespeare_lm.network.transformer import CausalTransformer
 
 # An empty prompt starts as a new line does.
-_EMPTY_PROMPT = "\n"
 # More prompts than these are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
 _PROMPTS_TOGETHER_ON_GPU = 1024
@@ -128,10 +125,7 @@ class Completer:
         where = choose_device(device)
         choose_dtype(dtype, where, 0)  # a wrong name is refused before anything is read
         checkpoint = read_checkpoint(find_checkpoint(path))
-        transformer = build_network(
-            checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False
-        )
-        transformer.load_state_dict(checkpoint.weights)
+        transformer = checkpoint.network()
         num_weights = sum(parameter.numel() for parameter in transformer.parameters())
         chosen = choose_dtype(dtype, where, num_weights)
         transformer.to(where, torch.bfloat16 if chosen == torch.int8 else chosen).eval()
@@ -284,8 +278,9 @@ class Completer:
         stops = [] if stop is None else as_list("stop", stop, str)
         endings = [StopStrings(stops, options.get("max_lines")) for _ in prompts]
         decoder = self._decoder(len(prompts), window, cache)
-        prompt_ids = [self._prompt_ids(one, options.get("unknown", "error")) for one in prompts]
-        randoms, choices = [_generator(seed) for seed in seeds], len(self.tokenizer.vocabulary)
+        unknown = options.get("unknown", "error")
+        prompt_ids = [self.tokenizer.encode_prompt(one, unknown) for one in prompts]
+        randoms, choices = [random_numbers(seed) for seed in seeds], len(self.tokenizer.vocabulary)
         if isinstance(decoder, CachedDecoder) and decoder.cache.positions.is_cuda:
             ids = generate_graphed(decoder, prompt_ids, sampling, randoms, choices)
         else:
@@ -301,11 +296,6 @@ class Completer:
             if all(ending.reached for ending in endings):
                 return
         yield [ending.rest() for ending in endings]
-
-    def _prompt_ids(self, prompt: str, unknown: Unknown) -> list[int]:
-        ids = self.tokenizer.encode(prompt, unknown)
-        # A vocabulary without a newline starts from its first character.
-        return ids or self.tokenizer.encode(_EMPTY_PROMPT, "skip") or [0]
 
     def _decoder(self, batch: int, window: Window, cache: bool) -> Decoder:
         if not cache or self._cached_forward is None:
@@ -354,8 +344,3 @@ def _check_numbers(max_new_tokens: int, num_samples: int | None, seed: int | Non
 
 def _seeds(seed: int | None, count: int) -> list[int | None]:
     return [None if seed is None else seed + i for i in range(count)]
-
-
-def _generator(seed: int | None) -> random.Random:
-    # The text around the number keeps neighbouring seeds far apart, and -1 apart from 1.
-    return random.Random() if seed is None else random.Random(f"completion {seed}")

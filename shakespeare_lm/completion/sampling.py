@@ -5,6 +5,7 @@ Leaves: their ids. Randomness is passed in, and the logits are never modified. O
 temperature, top-k, top-p, min-p; each works on what the ones before it have kept.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TypedDict
@@ -13,6 +14,12 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import check_at_least, check_probability, check_type
+
+
+def random_numbers(seed: int | None) -> random.Random:
+    """Return where the random numbers of one completion come from; None is another each time."""
+    # The text around the number keeps neighbouring seeds far apart, and -1 apart from 1.
+    return random.Random() if seed is None else random.Random(f"completion {seed}")
 
 
 class SamplingKeywords(TypedDict, total=False):

@@ -6,12 +6,13 @@ state is one string, the vocabulary, which a checkpoint can hold.
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from shakespeare_lm.errors import UserError, check_choice, check_type
 
 Unknown = Literal["error", "skip", "replace"]
-_UNKNOWN = ("error", "skip", "replace")
+# The beginning of a text that has none yet: in a play, somebody begins to speak.
+_EMPTY_PROMPT = "\n"
 
 
 class CharTokenizer:
@@ -71,7 +72,7 @@ class CharTokenizer:
         """
         if not isinstance(text, str):
             raise UserError(f"the text is of type {type(text).__name__}: expected str")
-        check_choice("unknown", unknown, _UNKNOWN)
+        check_choice("unknown", unknown, get_args(Unknown))
         if unknown == "replace":
             text = "".join(c if c in self._id_of else self._replacement(c) for c in text)
         ids = [self._id_of.get(character, -1) for character in text]
@@ -89,6 +90,12 @@ class CharTokenizer:
         plain = unicodedata.normalize("NFKD", character)
         known = "".join(part for part in plain if part in self._id_of)
         return known or (" " if " " in self._id_of else "")
+
+    def encode_prompt(self, prompt: str, unknown: Unknown = "error") -> list[int]:
+        """Return the ids of a prompt, as `encode` does, and at least one: without characters, that
+        of a newline, or of the first character where the vocabulary has none.
+        """
+        return self.encode(prompt, unknown) or self.encode(_EMPTY_PROMPT, "skip") or [0]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids; padding is dropped.

@@ -23,9 +23,8 @@ from shakespeare_lm.evaluation.copying import Copying, SampleConfig, measure_cop
 from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
-from shakespeare_lm.network.build import build_network
-from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.network.ngram_memory import NGramMemory
 
 # The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
 _WINDOWS_PER_CONTEXT = 8
@@ -147,9 +146,7 @@ def _is_text_of(ngrams: NGramMemory, encoded: Documents) -> bool:
 
 
 def _network(checkpoint: Checkpoint, device: str) -> nn.Module:
-    network = build_network(checkpoint.tokenizer.vocab_size, checkpoint.config, initialise=False)
-    network.load_state_dict(checkpoint.weights)
-    return network.to(choose_device(device)).eval()
+    return checkpoint.network().to(choose_device(device)).eval()
 
 
 def encode(documents: list[str], tokenizer: CharTokenizer) -> Documents:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.errors import import_extra
-from shakespeare_lm.network.build import build_network
 
 OnnxFormat = Literal["float32", "int8"]
 _OPSET = 20
@@ -58,8 +57,6 @@ def write_onnx(checkpoint: Checkpoint, path: Path, dtype: OnnxFormat = "float32"
 
 def _export(checkpoint: Checkpoint, path: Path) -> None:
     config = checkpoint.config
-    network = build_network(checkpoint.tokenizer.vocab_size, config, initialise=False)
-    network.load_state_dict(checkpoint.weights)
     # A batch or a time of 1 would become a constant.
     time = min(config.context_length, 8)
     ids = torch.zeros((2, time), dtype=torch.long)
@@ -69,7 +66,7 @@ def _export(checkpoint: Checkpoint, path: Path) -> None:
         axes[1] = torch.export.Dim("time", min=2, max=config.context_length)
     with _quiet():
         torch.onnx.export(
-            _Logits(network).eval(), (ids,), path, dynamo=True, external_data=False,
+            _Logits(checkpoint.network()).eval(), (ids,), path, dynamo=True, external_data=False,
             input_names=["ids"], output_names=["logits"], dynamic_shapes={"ids": axes},
             opset_version=_OPSET, verbose=False,
         )  # fmt: skip

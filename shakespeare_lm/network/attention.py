@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shakespeare_lm.network.dropout import apply_dropout
+from shakespeare_lm.network.initialisation import ResidualProjection
 from shakespeare_lm.network.positions import rotate
-from shakespeare_lm.network.residual import ResidualProjection
 
 # Takes the new keys and values, stacked as `[2, batch, heads, time, head_dim]`, and returns all
 # keys and values to attend to. Completion stores them in a cache; training does without.
 CacheUpdate = Callable[[Tensor], Tensor]
 
-# Longer attention on a CPU goes through torch's fused kernel, in bfloat16, too: without dropout it
-# keeps no `[time, time]` weights, which would be slow to read and large here.
+# Longer attention on a CPU goes through torch's fused kernel, in float32: without dropout it keeps
+# no `[time, time]` weights, which would be slow to read and large here.
 _LONGEST_PRODUCTS = 1024
 # Fewer make small products, more compute scores that the causal triangle hides.
 _QUERIES_AT_ONCE = 128

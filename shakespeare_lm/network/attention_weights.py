@@ -1,7 +1,7 @@
 """A network and ids -> how much each position attends to each other one.
 
-Enters: ids `[batch, time]`. Leaves: weights that can be shown. Training and completion never
-compute them: their attention is fused, and does without the `[time, time]` matrix.
+Enters: ids `[batch, time]`. Leaves: weights that can be shown. Training and completion keep no such
+`[time, time]` matrix.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The baseline: a table of next-character logits.
 
 Enters: ids. Leaves: logits. It sees one character of context, so whatever a transformer gains over
-it comes from attention.
+it comes from the characters before that one.
 """
 
 from torch import Tensor, nn

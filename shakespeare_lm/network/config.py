@@ -56,8 +56,7 @@ class NetworkConfig:
         zero_init: whether residual projections, and a head that is not tied, start at zero, so that
             each block starts as the identity.
         dropout: fraction of embeddings and sub-layer outputs zeroed in training.
-        attention_dropout: fraction of attention weights zeroed in training; several times slower on
-            a CPU, where it leaves the fast attention kernel.
+        attention_dropout: fraction of attention weights zeroed in training.
 
     Raises:
         UserError: if a value has the wrong type, is out of range, or does not fit the others.

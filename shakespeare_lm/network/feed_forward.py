@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from shakespeare_lm.network.residual import ResidualProjection
+from shakespeare_lm.network.initialisation import ResidualProjection
 
 Activation = Literal["gelu", "relu"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.memory import NGramMemory
+from shakespeare_lm.network.ngram_memory import NGramMemory
 from shakespeare_lm.network.transformer import CausalTransformer
 
 
@@ -86,5 +86,5 @@ class MemoryTransformer(CausalTransformer):
         share = self.config.memory_share
         if not share:
             return self.trust * log_probabilities.to(logits.dtype) + logits
-        own = logits.float().log_softmax(-1) + math.log1p(-share)
-        return torch.logaddexp(own, log_probabilities + math.log(share))
+        alone = logits.float().log_softmax(-1) + math.log1p(-share)
+        return torch.logaddexp(alone, log_probabilities + math.log(share))

@@ -19,8 +19,8 @@ from shakespeare_lm.network.attention import (
 from shakespeare_lm.network.config import NetworkConfig, Norm
 from shakespeare_lm.network.dropout import apply_dropout
 from shakespeare_lm.network.feed_forward import FeedForward
+from shakespeare_lm.network.initialisation import initialise_weights
 from shakespeare_lm.network.positions import Positioned, apply_positions, position_table
-from shakespeare_lm.network.residual import initialise_weights
 
 
 class Block(nn.Module):
@@ -150,8 +150,7 @@ class CausalTransformer(nn.Module):
             check_axes("attention_mask", attention_mask.shape, "batch", "time")
             ids = ids.masked_fill(~attention_mask, self.padding_id)
             mask = causal_padding_mask(attention_mask)
-            # A text has the same positions wherever its padding is.
-            at = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            at = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # as without the padding
         x = self.embed(self.pad_left(ids))
         x, rotation, mask = self.locate(x if added is None else x + added, at, mask)
         x = apply_dropout(x, self.config.dropout, self.training)

@@ -19,7 +19,7 @@ from shakespeare_lm.network.config import NetworkConfig
 from shakespeare_lm.page.packing import Packed
 
 # Both parts of the page: what runs the model, beside the page, and what shows it.
-_WORKER = ("tensor", "weights", "transformer", "sampling", "random", "reader", "worker")
+_WORKER = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window", "worker")
 _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "main",
          "events")  # fmt: skip
 # Plain loops take a tenth of a second per character with as many weights.

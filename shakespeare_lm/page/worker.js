@@ -9,7 +9,7 @@ const MILLISECONDS_TOGETHER = 16;
 let reader = null;
 let newestTask = 0;
 
-const TASKS = { load, score, complete, explain, stop: () => {} };
+const TASKS = { load, score, complete, explain };
 
 onmessage = async ({ data }) => {
   newestTask = data.task;
@@ -67,7 +67,7 @@ function explain({ ids, position, window }, post) {
   if (!reader.network.blocks) return;
   const { start, layers } = reader.explain(ids, position, window);
   const shown = layers.map(({ attention, logits }) => ({ attention, likeliest: likelihood(logits, 0).likeliest }));
-  post({ explained: { start, position, layers: shown } });
+  post({ explained: { start, layers: shown } });
 }
 
 // The probability and rank of an id, and the likeliest ids with their probabilities.

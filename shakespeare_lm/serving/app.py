@@ -22,9 +22,9 @@ from starlette.routing import Route
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.serving.answers import error_body
-from shakespeare_lm.serving.completion import Completion
 from shakespeare_lm.serving.engine import Engine, TooManyStreamsError
 from shakespeare_lm.serving.request import RequestError, parse_request
+from shakespeare_lm.serving.running_request import Completion
 
 _MAX_BODY_BYTES = 1 << 20
 _SECONDS_FOR_A_BODY = 30.0

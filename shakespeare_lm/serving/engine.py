@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.continuous import ContinuousDecoder
+from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
 from shakespeare_lm.completion.decoder import Window
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
 from shakespeare_lm.completion.stop_strings import StopStrings

@@ -59,7 +59,7 @@ class FurtherHead(nn.Linear):
         self.characters_ahead = characters_ahead
         nn.init.zeros_(self.weight)
 
-    def read(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+    def logits_and_loss(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the network's logits of a training batch, and this head's loss on it."""
         assert isinstance(network, CausalTransformer)  # see `build_further_head`
         if isinstance(network, MemoryTransformer):

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
@@ -32,8 +31,6 @@ _FIXED_ON_RESUME = (
     "seed",
     "characters_ahead",
 )
-# More than rounding or one step of a schedule, as a share of the highest learning rate.
-_JUMP = 0.05
 
 
 def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -73,23 +70,6 @@ def check_processes(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> N
     if largest != -smallest:
         raise UserError(
             "the processes found different checkpoints to resume from: give the path of one"
-        )
-
-
-def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:
-    """Set the learning rates of the next step of a resumed run, and warn if they jump, because this
-    run's schedule ends at another step than the checkpoint's.
-    """
-    before = scheduler.get_last_lr()
-    for base, group, factor in zip(
-        scheduler.base_lrs, scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True
-    ):
-        group["lr"] = base * factor(step)
-    after = scheduler.optimizer.param_groups[0]["lr"]
-    if step != restart_step and abs(after - before[0]) > _JUMP * scheduler.base_lrs[0]:
-        rank_zero_warn(
-            f"the learning rate jumps from {before[0]:.2g} to {after:.2g} at step {step:,}, "
-            "because the schedule ends at another step than before; to train more, use --more_steps"
         )
 
 

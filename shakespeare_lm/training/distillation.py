@@ -6,6 +6,7 @@ could have, so a network that reads the text many times memorises less of it. On
 the teacher.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_fraction, check_types
-from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.network.ngram_memory import NGramMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class DistillationConfig:
             )
 
 
-class Teacher:
+class Teacher(ABC):
     """Knows what to expect after each position; it is not part of any checkpoint.
 
     Args:
@@ -60,11 +61,11 @@ class Teacher:
     def __init__(self, share: float) -> None:
         self.share = share
 
+    @abstractmethod
     def probabilities(self, batch: Batch) -> Tensor:
         """Return the distributions of the targets of a training batch, `[batch, time, vocab]`,
         without gradients.
         """
-        raise NotImplementedError
 
     def mixed_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss with the teacher's share in it.

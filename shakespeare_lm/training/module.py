@@ -30,7 +30,6 @@ from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_processes,
     check_vocabulary,
-    continue_schedule,
     warn_about_other_data,
 )
 from shakespeare_lm.training.config import ModelConfig
@@ -39,8 +38,9 @@ from shakespeare_lm.training.dropout_seed import seed_dropout
 from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
-from shakespeare_lm.training.optimizer import build_optimizer, learning_rate_factor
+from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.run_length import planned_steps
+from shakespeare_lm.training.schedule import continue_schedule, learning_rate_factor
 from shakespeare_lm.training.teachers import teachers_of
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
@@ -90,8 +90,7 @@ class ShakespeareLM(LightningModule):
         """Load a checkpoint that can come from anybody; nothing in it is executed.
 
         Args:
-            checkpoint_path: of the checkpoint, or of a safetensors file that was exported from one;
-                that has the options of the network alone.
+            checkpoint_path: of the checkpoint, or of a safetensors file exported from one.
             map_location: the device to move the module to.
             weights_only: as in Lightning; only True is accepted.
 
@@ -126,7 +125,7 @@ class ShakespeareLM(LightningModule):
         if self.further_head is None:
             logits, further_loss = self(batch.inputs, own=batch.targets), None
         else:
-            logits, further_loss = self.further_head.read(self.transformer, batch)
+            logits, further_loss = self.further_head.logits_and_loss(self.transformer, batch)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         if self.is_logged(self.global_step):

@@ -1,8 +1,6 @@
-"""gradients -> weights: the options of the optimizer, parameter groups, Muon, and the
-learning-rate schedule.
+"""gradients -> weights: the options of the optimizer, parameter groups, and Muon.
 
-Enters: a network. Leaves: an optimizer that has every parameter in exactly one group, and a factor
-of the learning rate for each step.
+Enters: a network. Leaves: an optimizer that has every parameter in exactly one group.
 """
 
 import math
@@ -31,9 +29,6 @@ Schedule = Literal["cosine", "linear", "constant"]
 # Jordan 2024, "Muon": coefficients of the quintic with the steepest slope at zero.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
-# Where a schedule that begins anew starts, as a factor of the highest learning rate (measured: see
-# the CHANGELOG).
-_RESTART_FACTOR = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,27 +218,3 @@ def build_optimizer(
         AdamW(others, lr=config.learning_rate, betas=betas, weight_decay=0.0, fused=True),
         Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay),
     )
-
-
-def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
-    """Return the factor of the learning rate at `step` (0 is the first).
-
-    It rises linearly to 1 over the first `warmup_steps`; then "cosine" and "linear" fall to 0 at
-    `total_steps`, and "constant" stays at 1. With a `restart_step` they fall to 0 there, and once
-    more from half of the highest rate to 0 at `total_steps`.
-    """
-    if config.restart_step is not None and config.schedule != "constant":
-        if step >= config.restart_step:
-            return _RESTART_FACTOR * _decay(step, config.restart_step, total_steps, config.schedule)
-        total_steps = config.restart_step
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    return _decay(step, config.warmup_steps, total_steps, config.schedule)
-
-
-def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
-    """Return 1 at step `first`, and 0 from step `last` on unless the schedule is constant."""
-    if schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - first) / max(1, last - first))
-    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

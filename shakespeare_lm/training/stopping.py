@@ -8,7 +8,7 @@ import math
 import signal
 from contextlib import suppress
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -36,36 +36,6 @@ class FinalValidation(Callback):
         last_step = trainer.global_step >= trainer.max_steps > 0
         if last_step or (last_epoch and trainer.is_last_batch):
             trainer.should_stop = True  # Lightning validates before it stops
-
-
-class StepAxis(Callback):
-    """Keeps the x axis of the curves equal to the number of steps taken.
-
-    Lightning 2.6.6 counts it separately, and is off by one after resuming from the checkpoint of an
-    unscheduled validation, such as the one after Ctrl-C. It also writes old values again at the
-    step at which a run stops, where nothing new has been logged.
-    """
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Within an accumulated step too: a resumed run repeats everything from its own step on.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(pl_module, ShakespeareLM)
-        if trainer.should_stop and not pl_module.is_logged(trainer.global_step - 1):
-            cast(Any, trainer)._results.reset()
 
 
 class Terminated(Exception):  # noqa: N818

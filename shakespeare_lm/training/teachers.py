@@ -14,9 +14,9 @@ from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.network.memory import NGramMemory
+from shakespeare_lm.network.build import Network
 from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.network.ngram_memory import NGramMemory
 from shakespeare_lm.training.config import ModelConfig
 from shakespeare_lm.training.distillation import NetworkTeacher, NGramTeacher, Teacher
 from shakespeare_lm.training.filled_memory import remember_training_part
@@ -85,9 +85,7 @@ def _load(path: str, config: ModelConfig, tokenizer: CharTokenizer) -> nn.Module
             f"the teacher {path} has a context_length of {theirs}: expected at least {ours}, as "
             "this run has"
         )
-    network = build_network(tokenizer.vocab_size, checkpoint.config, initialise=False)
-    network.load_state_dict(checkpoint.weights)
-    return network
+    return checkpoint.network()
 
 
 def _named(path: str, find: Callable[[str], T]) -> T:

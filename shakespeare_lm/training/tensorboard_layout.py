@@ -1,13 +1,16 @@
-"""How TensorBoard arranges the curves of a run: one page of charts.
+"""How TensorBoard arranges the curves of a run: one page of charts, over the steps taken.
 
 Enters: the Trainer's loggers. Leaves: the layout of the tab "Custom Scalars", and the writers that
 everything else for TensorBoard goes to.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+
+from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.training.module import ShakespeareLM
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,3 +43,33 @@ class TensorBoardLayout(Callback):
         charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
         for writer in tensorboard_writers(trainer):
             writer.add_custom_scalars({"training": charts})
+
+
+class StepAxis(Callback):
+    """Keeps the x axis of the curves equal to the number of steps taken.
+
+    Lightning 2.6.6 counts it separately, and is off by one after resuming from the checkpoint of an
+    unscheduled validation, such as the one after Ctrl-C. It also writes old values again at the
+    step at which a run stops, where nothing new has been logged.
+    """
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Within an accumulated step too: a resumed run repeats everything from its own step on.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, ShakespeareLM)
+        if trainer.should_stop and not pl_module.is_logged(trainer.global_step - 1):
+            cast(Any, trainer)._results.reset()

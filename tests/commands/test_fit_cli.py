@@ -50,6 +50,8 @@ def test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves(
     tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_fit("--max_steps=4", "--model.warmup_steps=0")
+    with pytest.raises(UserError, match="more_steps is 0: expected a value >= 1"):
+        fit([*QUIET, "--more_steps=0"])
     more = fit([*QUIET, "--more_steps=4", "--val_check_interval=2"])
     assert more.trainer.global_step == 8
     rates = [rate / 8e-3 for rate in logged(RUN, "learning_rate").values()]

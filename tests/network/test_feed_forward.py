@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from shakespeare_lm.network.feed_forward import Activation, FeedForward
-from shakespeare_lm.network.residual import ResidualProjection
+from shakespeare_lm.network.initialisation import ResidualProjection
 
 
 @pytest.mark.parametrize("bias", [True, False])

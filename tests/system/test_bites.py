@@ -45,7 +45,7 @@ DOWNLOAD = "tests/data/test_download.py::"
 FIT = "tests/commands/test_fit.py::"
 HOSTILE = "tests/system/test_hostile_checkpoint.py::"
 COMMAND_LINE = "tests/commands/test_fit_cli.py::"
-INITIAL = "tests/training/test_initial_weights.py::"
+INITIAL = "tests/training/test_starting_model.py::"
 READING = "tests/checkpoint/test_reading.py::"
 KILL = "tests/system/test_kill.py::"
 PAGE = "tests/system/test_page_parity.py::"
@@ -216,10 +216,10 @@ MISTAKES = {
         "test_mixed_probabilities_are_its_share_of_the_ngram_model_and_the_rest_of_the_network",
     ),
     "graphed_steps_that_all_draw_the_first_number": Mistake(
-        "completion/graphed.py",
+        "completion/cuda_graph.py",
         "self.column += 1",
         "pass",
-        "tests/completion/test_graphed.py::test_the_ids_are_those_of_generate",
+        "tests/completion/test_cuda_graph.py::test_the_ids_are_those_of_generate",
     ),
     "further_characters_are_the_ones_before": Mistake(
         "training/characters_ahead.py",
@@ -240,10 +240,10 @@ MISTAKES = {
         AHEAD + "test_its_weight_falls_with_the_learning_rate",
     ),
     "memory_keeps_the_own_character_before": Mistake(
-        "network/memory.py",
+        "network/ngram_memory.py",
         "torch.where(longer >= 0, above.once[longer], order.apart[ngram])",
         "torch.zeros(ngram.shape)",
-        "tests/network/test_memory.py::"
+        "tests/network/test_ngram_memory.py::"
         "test_leaving_out_the_own_occurrence_is_counting_anew_without_it",
     ),
     "val_loss_a_mean_of_batch_means": Mistake(
@@ -483,8 +483,8 @@ MISTAKES = {
     ),
     "prompts_share_one_random_generator": Mistake(
         "completion/completer.py",
-        "[_generator(seed) for seed in seeds]",
-        "[_generator(seeds[0])] * len(seeds)",
+        "[random_numbers(seed) for seed in seeds]",
+        "[random_numbers(seeds[0])] * len(seeds)",
         f"{COMPLETION}test_several_prompts_together_equal_each_alone",
     ),
     "min_p_not_relative_to_the_likeliest": Mistake(
@@ -569,13 +569,13 @@ MISTAKES = {
         f"{WINDOWS}test_halves_share_one_id_and_stay_next_to_each_other",
     ),
     "new_symbols_take_the_row_of_the_padding": Mistake(
-        "training/initial_weights.py",
+        "training/starting_model.py",
         "torch.where(ids == old - 1, new - 1, ids)",
         "ids",
         f"{INITIAL}test_known_characters_keep_their_logits_and_new_ones_get_fresh_rows",
     ),
     "more_steps_begin_at_a_rate_of_zero": Mistake(
-        "training/compatibility.py",
+        "training/schedule.py",
         'group["lr"] = base * factor(step)',
         "pass",
         f"{COMMAND_LINE}test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves",
@@ -611,7 +611,7 @@ MISTAKES = {
         f"{KILL}test_sigterm_between_the_batches_of_one_step_loses_no_gradient",
     ),
     "validation_logged_at_another_step_within_an_accumulated_one": Mistake(
-        "training/stopping.py",
+        "training/tensorboard_layout.py",
         "max(0, trainer.global_step - 1)",
         "trainer.global_step",
         f"{RESUME}[11---accumulate_grad_batches=4]",
@@ -653,10 +653,10 @@ MISTAKES = {
         "tests/data/test_datamodule.py::test_another_split_cannot_be_resumed",
     ),
     "residual_projections_drawn_like_other_layers": Mistake(
-        "network/residual.py",
+        "network/initialisation.py",
         "if isinstance(layer, ResidualProjection)",
         "if isinstance(layer, str)",
-        "tests/network/test_residual.py::"
+        "tests/network/test_initialisation.py::"
         "test_layers_that_write_to_the_residual_stream_are_drawn_smaller",
     ),
     "resumed_checkpoint_read_again": Mistake(
@@ -672,7 +672,7 @@ MISTAKES = {
         f"{STOPPING}test_a_signal_that_arrives_while_the_processes_agree_is_not_lost",
     ),
     "full_window_of_the_page_restarts_elsewhere": Mistake(
-        "page/reader.js",
+        "page/sliding_window.js",
         "start = ids.length - this.kept(window);",
         "start = ids.length - this.kept(window) + 1;",
         f"{PAGE}test_a_thousand_characters_are_those_of_python",
@@ -684,7 +684,7 @@ MISTAKES = {
         f"{PAGE}test_the_logits_of_a_thousand_positions_are_pytorchs",
     ),
     "changed_text_read_from_the_old_cache": Mistake(
-        "page/reader.js",
+        "page/sliding_window.js",
         " && cache.ids[known] === ids[start + known]",
         "",
         f"{PAGE}test_the_cache_gives_the_same_when_a_text_is_changed_anywhere",
@@ -699,7 +699,7 @@ MISTAKES = {
         "network/cache.py",
         "theirs[:, : len(kept)] = ours[:, rows]",
         "theirs[:, : len(kept)] = ours[:, : len(kept)]",
-        "tests/completion/test_continuous.py::test_texts_that_come_and_go_do_not_change_each_other",
+        "tests/completion/test_continuous_batching.py::test_texts_that_come_and_go_do_not_change_each_other",
     ),
     "options_of_one_request_for_all": Mistake(
         "serving/engine.py",

@@ -9,7 +9,7 @@ import torch
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.continuous import ContinuousDecoder
+from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
 from shakespeare_lm.completion.decoder import Window
 from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus

@@ -36,7 +36,7 @@ CONFIGS = {
     "bigram": {"network": "bigram"},
 }
 # In the worker's order; `worker.js` itself is tested on a page.
-SCRIPTS = ("tensor", "weights", "transformer", "sampling", "random", "reader")
+SCRIPTS = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window")
 
 Evaluate = Callable[..., Any]
 

@@ -202,5 +202,5 @@ def test_the_logits_are_those_of_the_network(memory: dict) -> None:
         network.ngrams.remember(torch.tensor([0, 1, 2, 3, 0, 2, 1]), torch.tensor([7]))
     batch = batch_of([[0, 1, 2, 3], [3, 0, 2, 1]], [3, 3])
     own = {"own": batch.targets} if memory else {}
-    logits, _ = FurtherHead(4, 5, characters_ahead=2).read(network, batch)
+    logits, _ = FurtherHead(4, 5, characters_ahead=2).logits_and_loss(network, batch)
     torch.testing.assert_close(logits, network(batch.inputs, **own), rtol=0, atol=0)

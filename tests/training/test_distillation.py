@@ -7,7 +7,7 @@ from torch import Tensor
 
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.memory import NGramMemory
+from shakespeare_lm.network.ngram_memory import NGramMemory
 from shakespeare_lm.training.distillation import (
     DistillationConfig,
     NetworkTeacher,

@@ -26,8 +26,8 @@ from shakespeare_lm.training.optimizer import (
     OptimizerConfig,
     OptimizerName,
     build_optimizer,
-    learning_rate_factor,
 )
+from shakespeare_lm.training.schedule import learning_rate_factor
 from tests.conftest import Fit, logged, save
 
 RUN = Path("lightning_logs/version_0")

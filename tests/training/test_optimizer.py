@@ -17,9 +17,7 @@ from shakespeare_lm.training.optimizer import (
     MuonAndAdamW,
     OptimizerConfig,
     OptimizerName,
-    Schedule,
     build_optimizer,
-    learning_rate_factor,
     orthogonalise,
     parameter_groups,
 )
@@ -196,33 +194,6 @@ def test_sgd_is_plain_gradient_descent() -> None:
         network.weight.grad = torch.ones_like(network.weight)
         optimizer.step()
     torch.testing.assert_close(network.weight.detach(), before - 1.0)
-
-
-def test_each_schedule_has_these_factors() -> None:
-    def factors(schedule: Schedule) -> list[float]:
-        config = OptimizerConfig(schedule=schedule, warmup_steps=2)
-        return [learning_rate_factor(step, config, 6) for step in range(8)]
-
-    half = math.sqrt(0.5)
-    assert factors("constant") == [0.5, 1, 1, 1, 1, 1, 1, 1]
-    assert factors("linear") == [0.5, 1, 1, 0.75, 0.5, 0.25, 0, 0]
-    assert factors("cosine") == pytest.approx(
-        [0.5, 1, 1, (1 + half) / 2, 0.5, (1 - half) / 2, 0, 0]
-    )
-
-
-def test_without_warm_up_the_first_step_has_the_full_learning_rate() -> None:
-    assert learning_rate_factor(0, OptimizerConfig(schedule="cosine"), 10) == 1.0
-
-
-def test_a_restarted_schedule_falls_to_zero_twice_the_second_time_from_half() -> None:
-    def factors(schedule: Schedule) -> list[float]:
-        config = OptimizerConfig(schedule=schedule, warmup_steps=2, restart_step=4)
-        return [learning_rate_factor(step, config, 6) for step in range(8)]
-
-    assert factors("linear") == [0.5, 1, 1, 0.5, 0.5, 0.25, 0, 0]
-    assert factors("cosine") == pytest.approx([0.5, 1, 1, 0.5, 0.5, 0.25, 0, 0])
-    assert factors("constant") == [0.5, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_schedule_without_an_end_is_refused_and_a_constant_one_needs_none() -> None:

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 import torch
 
-from shakespeare_lm.completion.continuous import ContinuousDecoder
+from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
 from shakespeare_lm.completion.decoder import UncachedDecoder, Window
 from shakespeare_lm.network.bigram import BigramTable
 from shakespeare_lm.network.transformer import CausalTransformer

@@ -12,8 +12,8 @@ from torch import Tensor
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.ngram import NGramModel
 from shakespeare_lm.network import memory as module
-from shakespeare_lm.network.memory import NGramMemory
 from shakespeare_lm.network.ngram_counts import discounts
+from shakespeare_lm.network.ngram_memory import NGramMemory
 
 VOCABULARY, ORDER = 5, 4  # the last id is the padding symbol
 LENGTHS = [150, 90, 60]

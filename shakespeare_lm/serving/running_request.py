@@ -6,7 +6,6 @@ to. Prompts that are echoed with their likelihoods are scored beside the engine,
 
 import asyncio
 import json
-import random
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.sampling import random_numbers
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.errors import UserError
@@ -28,8 +28,6 @@ from shakespeare_lm.serving.answers import (
 )
 from shakespeare_lm.serving.engine import Piece, Stream
 from shakespeare_lm.serving.request import CompletionRequest, RequestError
-
-_EMPTY_PROMPT = "\n"
 
 
 class Completion:
@@ -60,22 +58,20 @@ class Completion:
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         try:
-            self._ids = [completer.tokenizer.encode(p, unknown) for p in asked.prompts]
+            self._ids = [completer.tokenizer.encode_prompt(p, unknown) for p in asked.prompts]
         except UserError as error:
             raise RequestError(str(error), param="prompt") from None
         count = len(asked.prompts) * asked.n
         self.streams = [self._stream(index) for index in range(count)]
 
     def _stream(self, index: int) -> Stream:
-        asked, tokenizer = self.asked, self.completer.tokenizer
+        asked = self.asked
         prompt, sample = divmod(index, asked.n)
-        ids = self._ids[prompt] or tokenizer.encode(_EMPTY_PROMPT, "skip") or [0]
         seed = None if asked.seed is None else asked.seed + sample
         return Stream(
-            ids=deque(ids, maxlen=self.completer.context_length),
+            ids=deque(self._ids[prompt], maxlen=self.completer.context_length),
             sampling=asked.sampling,
-            # The same numbers as `Completer` draws.
-            random=random.Random() if seed is None else random.Random(f"completion {seed}"),
+            random=random_numbers(seed),  # as `Completer` draws
             ending=StopStrings(asked.stop),
             max_tokens=asked.max_tokens,
             top=asked.logprobs,

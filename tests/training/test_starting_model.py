@@ -7,8 +7,8 @@ import torch
 
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.training.initial_weights import start_from
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.starting_model import start_from
 from tests.conftest import save
 
 SIZES = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}

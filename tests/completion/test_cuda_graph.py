@@ -6,9 +6,9 @@ from itertools import islice
 import pytest
 import torch
 
+from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
-from shakespeare_lm.completion.graphed import generate_graphed
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.transformer import CausalTransformer

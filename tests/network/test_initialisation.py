@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.residual import ResidualProjection, initialise_weights
+from shakespeare_lm.network.initialisation import ResidualProjection, initialise_weights
 from shakespeare_lm.network.transformer import CausalTransformer
 
 WRITES_TO_THE_STREAM = ("attention.output.weight", "feed_forward.2.weight")

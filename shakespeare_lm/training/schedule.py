@@ -1,0 +1,58 @@
+"""step -> learning rate: warm-up, decay, and the decay of a run that is continued.
+
+Enters: a step, and the options of the optimizer. Leaves: the factor of the learning rate.
+"""
+
+import math
+
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim.lr_scheduler import LambdaLR
+
+from shakespeare_lm.training.optimizer import OptimizerConfig, Schedule
+
+# Where a schedule that begins anew starts, as a factor of the highest learning rate (measured: see
+# the CHANGELOG).
+_RESTART_FACTOR = 0.5
+# More than rounding or one step of a schedule, as a share of the highest learning rate.
+_JUMP = 0.05
+
+
+def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
+    """Return the factor of the learning rate at `step` (0 is the first).
+
+    It rises linearly to 1 over the first `warmup_steps`; then "cosine" and "linear" fall to 0 at
+    `total_steps`, and "constant" stays at 1. With a `restart_step` they fall to 0 there, and once
+    more from half of the highest rate to 0 at `total_steps`.
+    """
+    if config.restart_step is not None and config.schedule != "constant":
+        if step >= config.restart_step:
+            return _RESTART_FACTOR * _decay(step, config.restart_step, total_steps, config.schedule)
+        total_steps = config.restart_step
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    return _decay(step, config.warmup_steps, total_steps, config.schedule)
+
+
+def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
+    """Return 1 at step `first`, and 0 from step `last` on unless the schedule is constant."""
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - first) / max(1, last - first))
+    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:
+    """Set the learning rates of the next step of a resumed run, and warn if they jump, because this
+    run's schedule ends at another step than the checkpoint's.
+    """
+    before = scheduler.get_last_lr()
+    for base, group, factor in zip(
+        scheduler.base_lrs, scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(step)
+    after = scheduler.optimizer.param_groups[0]["lr"]
+    if step != restart_step and abs(after - before[0]) > _JUMP * scheduler.base_lrs[0]:
+        rank_zero_warn(
+            f"the learning rate jumps from {before[0]:.2g} to {after:.2g} at step {step:,}, "
+            "because the schedule ends at another step than before; to train more, use --more_steps"
+        )
