@@ -35,7 +35,7 @@ class Baseline:
 
 # On the validation part of tiny Shakespeare (the last tenth), in nats per character.
 PUBLISHED = (
-    Baseline("nanoGPT, 10.65 M, 3 min of an A100", 1.4697, "its README; 20 random samples"),
+    Baseline("nanoGPT, 10.65 M, 3 min of an A100", 1.4697, "its README; 200 random batches"),
     Baseline("nanoGPT, 10.65 M, five seeds", 1.4655, "AI-Scientist's logs; +- 0.0027"),
     Baseline("nanoGPT's laptop recipe, 0.8 M", 1.8857, "its train.py, measured on the whole part"),
 )

@@ -65,7 +65,7 @@ def test_its_command_to_train_more_continues_the_newest_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (command,) = [shlex.split(c) for c in FITS if "--more_steps" in c]
-    assert command[2:] == ["--more_steps", "475"]
+    assert command[2:] == ["--more_steps", "625"]
     fit([*TINY, "--max_steps=2"])
     assert fit(["--more_steps", "4", "--enable_progress_bar=false"]).trainer.global_step == 6
 
@@ -118,5 +118,15 @@ def test_the_transformer_is_what_a_lecture_shows() -> None:
 
 
 def test_every_recipe_is_in_the_table() -> None:
+    recipes = (ROOT / "docs" / "RECIPES.md").read_text()
     for path in (ROOT / "configs").glob("*.yaml"):
-        assert f"| `{path.stem}` |" in README, path.stem
+        assert f"| `{path.stem}` |" in recipes, path.stem
+        assert f"`{path.stem}`" in README, path.stem
+
+
+def test_its_table_of_recipes_has_the_losses_of_the_full_one() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (\d\.\d+ ± \d\.\d+) ", README, flags=re.MULTILINE)
+    assert len(rows) == 6
+    recipes = (ROOT / "docs" / "RECIPES.md").read_text()
+    for name, loss in rows:
+        assert re.search(rf"^\| `{name}` \|.*\| {loss} ", recipes, flags=re.MULTILINE), name
