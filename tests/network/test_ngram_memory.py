@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.ngram import NGramModel
-from shakespeare_lm.network import memory as module
+from shakespeare_lm.network import ngram_memory as module
 from shakespeare_lm.network.ngram_counts import discounts
 from shakespeare_lm.network.ngram_memory import NGramMemory
 
