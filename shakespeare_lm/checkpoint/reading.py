@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
     content: dict[str, Any]
 
     def network(self) -> Network:
-        """Return the network with its weights, in float32 or what they were saved in."""
+        """Return the network with its weights, in float32."""
         network = build_network(self.tokenizer.vocab_size, self.config, initialise=False)
         network.load_state_dict(self.weights)
         return network

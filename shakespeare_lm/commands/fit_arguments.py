@@ -32,7 +32,9 @@ QUICK = FOLDER / "quick.yaml"
 
 
 class Implied(NamedTuple):
-    """What the typed words mean: all words, and the checkpoint of a run that is resumed."""
+    """What the typed words mean: all words, and the checkpoint of a run that is resumed with the
+    options that it had.
+    """
 
     words: list[str]
     resumed: Resumable | None = None
@@ -60,10 +62,12 @@ def with_implied(arguments: list[str], default_config: str | None) -> Implied:
         typed.ckpt_path = str(configs[-1].parent)
     if typed.ckpt_path is not None:
         others.append(f"--ckpt_path={typed.ckpt_path}")
+    resumes = typed.ckpt_path not in (None, "null")
+    if resumes and not configs and "--help" not in arguments:
         resumed = resolve_checkpoint(typed.ckpt_path, root)
-        if resumed.config_file is not None and not configs:
+        if resumed.config_file is not None:
             configs = [resumed.config_file]
-        elif not configs:
+        else:
             implied = _options_to_resume(resumed.checkpoint)
     elif typed.init_from is not None:
         implied = _options_to_start(read_checkpoint(find_checkpoint(typed.init_from, root)))

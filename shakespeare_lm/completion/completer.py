@@ -34,7 +34,6 @@ from shakespeare_lm.network.cached_forward import CachedForward
 from shakespeare_lm.network.int8 import Int8Linear, quantise
 from shakespeare_lm.network.transformer import CausalTransformer
 
-# An empty prompt starts as a new line does.
 # More prompts than these are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
 _PROMPTS_TOGETHER_ON_GPU = 1024

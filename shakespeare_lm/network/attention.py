@@ -121,8 +121,9 @@ def _weighted_values(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, dropout: 
 def _attend_in_float32(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
+    q32, k32, v32 = (x if x.dtype == torch.float64 else x.float() for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(
-        q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+        q32, k32, v32, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
     )
     return mixed.to(q.dtype)
 

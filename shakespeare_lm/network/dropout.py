@@ -1,5 +1,5 @@
-"""Inside the transformer: dropout, which trains with random gaps so that no position leans on a few
-values.
+"""Inside the transformer: dropout, which zeroes random values in training so that the network does
+not rely on a few.
 
 Enters: any tensor. Leaves: the same shape, some values zero and the others scaled up, so that the
 mean stays (Srivastava et al. 2014, "Dropout"); in evaluation the tensor itself.

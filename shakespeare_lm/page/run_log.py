@@ -69,9 +69,7 @@ def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
 
 
 def _spread(samples: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Return the first ones, in which most changes, and of the others evenly many, if there are too
-    many.
-    """
+    """Keep the first samples, where most changes, and an even selection of the others."""
     first, others = samples[:_FIRST_SAMPLES], samples[_FIRST_SAMPLES:]
     every = -(-len(others) // (_MOST_SAMPLES - _FIRST_SAMPLES)) or 1
     return first + others[::-every][::-1]  # with the last one

@@ -103,16 +103,20 @@ class _Server:
             message = f"the model {name[:80]!r} does not exist; there is {self.config.name!r}"
             raise RequestError(message, 404, "model", "model_not_found")
 
+    def _check_number(self, texts: int) -> None:
+        most = self.engine.max_waiting
+        if texts > most:  # trying again later would not help
+            message = f"prompt and n ask for {texts} texts: expected at most {most}"
+            raise RequestError(message, param="prompt")
+
     async def complete(self, request: Request) -> Response:
         asked = parse_request(await _body(request), self.config.max_tokens)
         self._check_model(asked.model)
         config = self.config
         completion = Completion(self.completer, asked, config.name, config.unknown, self._scoring)
-        texts, most = len(completion.streams), self.engine.max_waiting
-        if texts > most:  # trying again later would not help
-            raise RequestError(f"prompt and n ask for {texts} texts: expected at most {most}")
         try:
             if asked.max_tokens:
+                self._check_number(len(completion.streams))
                 self.engine.submit(completion.streams)
         except TooManyStreamsError:
             if not self.engine.is_running:

@@ -136,7 +136,7 @@ class Throughput(Callback):
         self.started: float | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Pictures, samples and checkpoints follow, and are no training: the clock starts at the
+        # Pictures, samples and checkpoints follow, and are not training: the clock starts at the
         # next batch.
         self.characters, self.started = torch.tensor(0), None
 

@@ -65,6 +65,24 @@ def test_the_options_of_a_run_are_in_its_folder(tmp_path: Path, module: Shakespe
         assert resolve_checkpoint(given, tmp_path).config_file == config
 
 
+@pytest.mark.parametrize(
+    ("folder", "given"),
+    [("version_1/checkpoints", "last.ckpt"), ("version_1/checkpoints", "."),
+     ("version_1", "checkpoints/last.ckpt"), ("version_1", "."), ("other", "../version_1")],
+)  # fmt: skip
+def test_the_options_of_a_run_are_found_from_any_folder(
+    tmp_path: Path, module: ShakespeareLM, monkeypatch: pytest.MonkeyPatch, folder: str, given: str
+) -> None:
+    a_run(tmp_path, 1, module, "last")
+    (tmp_path / "other").mkdir()
+    config = tmp_path / "version_1" / "config.yaml"
+    config.touch()
+    monkeypatch.chdir(tmp_path / folder)
+    found = resolve_checkpoint(given).config_file
+    assert found
+    assert found.resolve() == config.resolve()
+
+
 def test_a_config_beside_a_checkpoint_belongs_to_it_if_it_is_named_as_those_of_runs(
     tmp_path: Path, module: ShakespeareLM
 ) -> None:

@@ -105,6 +105,13 @@ def test_a_run_that_replaces_a_damaged_one_brings_its_own_options(run: Path) -> 
         assert words(["--ckpt_path=last"])[0] == f"--config={run / 'config.yaml'}"
 
 
+def test_a_yaml_file_may_say_where_the_runs_are_or_that_none_is_resumed(run: Path) -> None:
+    assert run.exists()
+    assert with_implied(["--config=little", "--ckpt_path=last"], "default").resumed is None
+    assert with_implied(["--ckpt_path=null"], "default").resumed is None
+    assert with_implied(["--ckpt_path=missing", "--help"], "default").resumed is None
+
+
 def test_without_a_checkpoint_to_resume_nothing_is_implied(run: Path) -> None:
     for given in ("a.ckpt", str(run / "nothing")):
         with pytest.raises(UserError, match="there is no checkpoint"):

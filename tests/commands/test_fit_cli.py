@@ -14,7 +14,7 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.run_folder import RunLogger
 from shakespeare_lm.training.stopping import StopWithoutImprovement
-from tests.conftest import Fit, Main, logged
+from tests.conftest import TINY, Fit, Main, logged
 
 RUN = Path("lightning_logs/version_0")
 QUIET = ["--enable_progress_bar=false", "--sample.max_new_tokens=0", "--accelerator=cpu"]
@@ -44,6 +44,24 @@ def test_a_run_is_resumed_with_its_own_options_and_in_its_own_folder(tiny_fit: F
     assert Path(str(resumed.trainer.log_dir)) == Path("lightning_logs/cut/version_0").resolve()
     assert same_weights(whole.model, resumed.model)
     assert set(logged(Path("lightning_logs/cut/version_0"), "train_loss")) == set(range(6))
+
+
+def test_the_newest_run_is_looked_for_where_the_yaml_file_says(tiny_fit: Fit) -> None:
+    tiny_fit("--max_steps=2", "--default_root_dir=elsewhere")
+    tiny_fit("--max_steps=3")  # newer, but here
+    shutil.copy("elsewhere/lightning_logs/version_0/config.yaml", "my.yaml")
+    resumed = fit([*QUIET, "--config=my.yaml", "--ckpt_path=last", "--max_steps=4"])
+    assert resumed.resumed_step == 2
+
+
+def test_a_checkpoint_alone_is_resumed_with_the_options_of_its_model(tiny_fit: Fit) -> None:
+    options = ("--max_steps=4", "--model.dropout=0.2", "--model.decay_steps=4")
+    whole = tiny_fit(*options, "--val_check_interval=2")
+    cut = tiny_fit(*options, "--max_steps=2", "--name=cut")
+    shutil.copy(cut.last.path, "a.ckpt")
+    others = [option for option in TINY if not option.startswith(("--model", "--seed"))]
+    resumed = fit([*others, "--ckpt_path=a.ckpt", "--max_steps=4", "--val_check_interval=2"])
+    assert same_weights(whole.model, resumed.model)
 
 
 def test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves(

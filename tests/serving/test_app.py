@@ -42,6 +42,10 @@ def test_errors_have_openais_form_and_the_server_stays_up(
     assert server.post().status_code == 200
 
 
+def test_texts_that_need_not_wait_may_be_more_than_may_wait(server: Running) -> None:
+    assert len(server.post(n=101, max_tokens=0, echo=True).json()["choices"]) == 101
+
+
 def test_a_full_queue_asks_to_try_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "submit", full)
     response = server.post()
