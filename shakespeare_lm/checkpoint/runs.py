@@ -28,9 +28,8 @@ class Resumable(NamedTuple):
 
     @property
     def config_file(self) -> Path | None:
-        """The `config.yaml` of the run that it is from, if it lies in the folder of a run."""
-        path = self.path if self.path.parent.name.strip(".") else self.path.resolve()
-        folder = path.parent
+        """The absolute path of its run's `config.yaml`, if it lies in the folder of a run."""
+        folder = self.path.resolve().parent
         run = folder.parent if folder.name == "checkpoints" else folder
         config = run / CONFIG_FILE
         # A file of another name beside a config.yaml need not belong to it.

@@ -2,7 +2,7 @@
 the model that is fine-tuned, the default recipe.
 
 Enters: words typed. Leaves: the same words, after those that they imply, so that what is typed
-wins; and the checkpoint to resume from.
+wins; and the checkpoint that a run resumes from.
 """
 
 import argparse
@@ -32,8 +32,8 @@ QUICK = FOLDER / "quick.yaml"
 
 
 class Implied(NamedTuple):
-    """What the typed words mean: all words, and the checkpoint of a run that is resumed with the
-    options that it had.
+    """The arguments with all that they imply, and the checkpoint to resume from, if it was needed
+    to find its options.
     """
 
     words: list[str]
@@ -127,7 +127,7 @@ def _options_to_start(checkpoint: Checkpoint) -> list[str]:
         options["optimizer"] = stored["optimizer"]
     if checkpoint.config.network == "bigram":
         options["characters_ahead"] = 1  # more in the default recipe, for transformers only
-    return _typed(options, checkpoint.config.context_length)
+    return _as_arguments(options, checkpoint.config.context_length)
 
 
 def _options_to_resume(checkpoint: Checkpoint) -> list[str]:
@@ -137,11 +137,11 @@ def _options_to_resume(checkpoint: Checkpoint) -> list[str]:
     names = [field.name for field in fields(TrainingConfig)]
     options |= {name: stored[name] for name in names if name in stored}
     seed = f"--seed_everything={stored.get('seed', 1337)}"
-    return [seed, *_typed(options, checkpoint.config.context_length)]
+    return [seed, *_as_arguments(options, checkpoint.config.context_length)]
 
 
-def _typed(options: dict[str, object], context_length: int) -> list[str]:
-    """Return options of the model as one would type them."""
+def _as_arguments(options: dict[str, object], context_length: int) -> list[str]:
+    """Return options of the model as command-line arguments."""
     words = {f"model.{name}": value for name, value in options.items()}
     words.pop("model.context_length", None)  # which is linked to the data's
     words["data.context_length"] = context_length

@@ -192,7 +192,7 @@ class ShakespeareCLI(LightningCLI):
         ckpt_path, config["ckpt_path"] = config["ckpt_path"], None
         more_steps, config["more_steps"] = config["more_steps"], None
         if ckpt_path is not None:
-            # With a YAML file, which can say where the runs are, it was not yet looked for.
+            # A --config file can set default_root_dir, so it is resolved only now.
             self.resumed = self.resumed or resolve_checkpoint(ckpt_path, logs)
             found = self.resumed.path
             self.last_is_older = found.name == "best.ckpt" and found != Path(ckpt_path)

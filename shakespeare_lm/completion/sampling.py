@@ -17,7 +17,7 @@ from shakespeare_lm.errors import check_at_least, check_probability, check_type
 
 
 def random_numbers(seed: int | None) -> random.Random:
-    """Return the random numbers of one completion; without a seed they differ each time."""
+    """Return the random number generator of one completion; without a seed, an unseeded one."""
     # The text around the number keeps neighbouring seeds far apart, and -1 apart from 1.
     return random.Random() if seed is None else random.Random(f"completion {seed}")
 

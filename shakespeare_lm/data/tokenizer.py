@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from shakespeare_lm.errors import UserError, check_choice, check_type
 
 Unknown = Literal["error", "skip", "replace"]
-# The beginning of a text that has none yet: in a play, somebody begins to speak.
+# What an empty prompt starts with: each speech in a play begins on a new line.
 _EMPTY_PROMPT = "\n"
 
 
@@ -92,8 +92,8 @@ class CharTokenizer:
         return known or (" " if " " in self._id_of else "")
 
     def encode_prompt(self, prompt: str, unknown: Unknown = "error") -> list[int]:
-        """Return the ids of a prompt, as `encode` does, and at least one: without characters, that
-        of a newline, or of the first character where the vocabulary has none.
+        """Return the ids of a prompt, as `encode` does, but at least one: an empty prompt becomes a
+        newline, or the first character of a vocabulary without a newline.
         """
         return self.encode(prompt, unknown) or self.encode(_EMPTY_PROMPT, "skip") or [0]
 

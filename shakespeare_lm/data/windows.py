@@ -16,9 +16,9 @@ from torch import Tensor
 class Batch(NamedTuple):
     """What one training or validation step sees; all four are `[batch, time]`.
 
-    In both masks True means a real character. The last one of a window that is not full is an input
-    without a target. Because padding is on the right, the causal mask hides it, and our networks do
-    not need `attention_mask`.
+    In both masks True means a real character. The last character of a window that is not full has
+    no target. Because padding is on the right, the causal mask hides it, and our networks do not
+    need `attention_mask`.
     """
 
     inputs: Tensor

@@ -21,8 +21,8 @@ from shakespeare_lm.network.positions import rotate
 # keys and values to attend to. Completion stores them in a cache; training does without.
 CacheUpdate = Callable[[Tensor], Tensor]
 
-# Longer attention on a CPU goes through torch's fused kernel, in float32: without dropout it keeps
-# no `[time, time]` weights, which would be slow to read and large here.
+# Longer attention on a CPU goes through torch's fused kernel, in float32: it keeps no
+# `[time, time]` weights (unless there is dropout), which would be slow to read and large here.
 _LONGEST_PRODUCTS = 1024
 # Fewer make small products, more compute scores that the causal triangle hides.
 _QUERIES_AT_ONCE = 128
@@ -93,7 +93,7 @@ def _attend_by_products(
 
     The backward pass of torch's fused attention is six times as slow in bfloat16 as in float32
     on a CPU (torch 2.13), and in float32 about twice as slow as these products (time 128 to 512).
-    With dropout torch computes the products, too, and all keys for each query.
+    With dropout torch has no fused attention on a CPU, and computes these products for all keys.
     """
     time = q.shape[-2]
     if mask is not None:
@@ -121,10 +121,11 @@ def _weighted_values(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, dropout: 
 def _attend_in_float32(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
-    q32, k32, v32 = (x if x.dtype == torch.float64 else x.float() for x in (q, k, v))
+    dtype = torch.promote_types(q.dtype, torch.float32)  # float64 stays
     mixed = F.scaled_dot_product_attention(
-        q32, k32, v32, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
-    )
+        q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=mask, dropout_p=dropout,
+        is_causal=mask is None,
+    )  # fmt: skip
     return mixed.to(q.dtype)
 
 

@@ -72,7 +72,7 @@ def _spread(samples: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Keep the first samples, where most changes, and an even selection of the others."""
     first, others = samples[:_FIRST_SAMPLES], samples[_FIRST_SAMPLES:]
     every = -(-len(others) // (_MOST_SAMPLES - _FIRST_SAMPLES)) or 1
-    return first + others[::-every][::-1]  # with the last one
+    return first + others[::-every][::-1]  # from the end, to keep the last one
 
 
 def _text(event: Any) -> str:

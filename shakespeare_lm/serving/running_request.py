@@ -58,18 +58,19 @@ class Completion:
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         try:
-            self._ids = [completer.tokenizer.encode_prompt(p, unknown) for p in asked.prompts]
+            self._ids = [completer.tokenizer.encode(p, unknown) for p in asked.prompts]
         except UserError as error:
             raise RequestError(str(error), param="prompt") from None
         count = len(asked.prompts) * asked.n
         self.streams = [self._stream(index) for index in range(count)]
 
     def _stream(self, index: int) -> Stream:
-        asked = self.asked
+        asked, tokenizer = self.asked, self.completer.tokenizer
         prompt, sample = divmod(index, asked.n)
+        ids = self._ids[prompt] or tokenizer.encode_prompt("")
         seed = None if asked.seed is None else asked.seed + sample
         return Stream(
-            ids=deque(self._ids[prompt], maxlen=self.completer.context_length),
+            ids=deque(ids, maxlen=self.completer.context_length),
             sampling=asked.sampling,
             random=random_numbers(seed),  # as `Completer` draws
             ending=StopStrings(asked.stop),

@@ -64,7 +64,11 @@ def test_the_recipe_of_a_new_run_fits_the_speed_of_its_number_format(
     "given", ["last", str(RUN), str(RUN / "checkpoints"), str(RUN / "checkpoints/last.ckpt")]
 )
 def test_a_resumed_run_has_the_options_of_its_first_part(run: Path, given: str) -> None:
-    expected = [f"--config={run / 'config.yaml'}", "--max_steps=9", f"--ckpt_path={given}"]
+    expected = [
+        f"--config={(run / 'config.yaml').resolve()}",
+        "--max_steps=9",
+        f"--ckpt_path={given}",
+    ]
     implied = with_implied(["--ckpt_path", given, "--max_steps=9"], "default")
     assert implied.words == expected
     assert implied.resumed
@@ -75,7 +79,7 @@ def test_a_resumed_run_has_the_options_of_its_first_part(run: Path, given: str) 
 
 def test_more_steps_are_those_of_the_last_run(run: Path) -> None:
     assert words(["--more_steps=5"]) == [
-        f"--config={run / 'config.yaml'}", "--more_steps=5", "--ckpt_path=last"
+        f"--config={(run / 'config.yaml').resolve()}", "--more_steps=5", "--ckpt_path=last"
     ]  # fmt: skip
 
 
@@ -102,7 +106,7 @@ def test_a_run_that_replaces_a_damaged_one_brings_its_own_options(run: Path) -> 
     (newer / "config.yaml").touch()
     (newer / "checkpoints/last.ckpt").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"is damaged .*; resuming from .*version_0"):
-        assert words(["--ckpt_path=last"])[0] == f"--config={run / 'config.yaml'}"
+        assert words(["--ckpt_path=last"])[0] == f"--config={(run / 'config.yaml').resolve()}"
 
 
 def test_a_yaml_file_may_say_where_the_runs_are_or_that_none_is_resumed(run: Path) -> None:

@@ -42,6 +42,12 @@ def test_errors_have_openais_form_and_the_server_stays_up(
     assert server.post().status_code == 200
 
 
+def test_an_empty_prompt_is_echoed_and_counted_as_it_is(server: Running) -> None:
+    answer = server.post(prompt="", echo=True, max_tokens=3).json()
+    assert answer["usage"]["prompt_tokens"] == 0
+    assert len(answer["choices"][0]["text"]) == 3
+
+
 def test_texts_that_need_not_wait_may_be_more_than_may_wait(server: Running) -> None:
     assert len(server.post(n=101, max_tokens=0, echo=True).json()["choices"]) == 101
 
