@@ -25,7 +25,7 @@ from benchmarks.timing import Spread, ratio_of, repeated, seconds_per_call, spre
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import DTYPES, choose_device
-from shakespeare_lm.network.int8 import Int8Linear
+from shakespeare_lm.kernels.int8 import Int8Linear
 from shakespeare_lm.training.module import ShakespeareLM
 
 _VOCABULARY = "\n" + "".join(map(chr, range(32, 96)))  # 65 characters, as in tiny Shakespeare

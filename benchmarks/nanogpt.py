@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 
 LEARNING_RATE, LOWEST_LEARNING_RATE, WARMUP_STEPS = 1e-3, 1e-4, 100
 WEIGHT_DECAY, BETAS, CLIP = 0.1, (0.9, 0.99), 1.0

@@ -22,8 +22,8 @@ from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
-from shakespeare_lm.training.loss import masked_cross_entropy
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.schedule import learning_rate_factor
 

@@ -11,15 +11,15 @@ from itertools import chain, islice, repeat
 import torch
 
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.data.documents import encode_documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.splits import split_contiguous
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.inference import evaluating
-from shakespeare_lm.network.transformer import CausalTransformer
-from shakespeare_lm.training.loss import masked_cross_entropy
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.loss import masked_cross_entropy
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.optimizer import OptimizerConfig, build_optimizer
 from shakespeare_lm.training.schedule import learning_rate_factor
 

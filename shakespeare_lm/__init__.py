@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from shakespeare_lm.data.datamodule import ShakespeareDataModule
     from shakespeare_lm.data.tokenizer import CharTokenizer
     from shakespeare_lm.errors import UserError
-    from shakespeare_lm.network.attention_weights import attention_weights
-    from shakespeare_lm.network.bigram import BigramTable
-    from shakespeare_lm.network.config import NetworkConfig
-    from shakespeare_lm.network.transformer import CausalTransformer
+    from shakespeare_lm.evaluation.attention_weights import attention_weights
+    from shakespeare_lm.model.bigram import BigramTable
+    from shakespeare_lm.model.config import NetworkConfig
+    from shakespeare_lm.model.transformer import CausalTransformer
     from shakespeare_lm.training.module import ShakespeareLM
 
 _MODULE_OF = {
-    "BigramTable": "network.bigram",
-    "CausalTransformer": "network.transformer",
+    "BigramTable": "model.bigram",
+    "CausalTransformer": "model.transformer",
     "CharTokenizer": "data.tokenizer",
     "Completer": "completion.completer",
-    "NetworkConfig": "network.config",
+    "NetworkConfig": "model.config",
     "ShakespeareDataModule": "data.datamodule",
     "ShakespeareLM": "training.module",
     "UserError": "errors",
-    "attention_weights": "network.attention_weights",
+    "attention_weights": "evaluation.attention_weights",
 }
 
 __all__ = [

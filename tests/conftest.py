@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from shakespeare_lm.commands import fit as fit_command
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
 
 TINY = [

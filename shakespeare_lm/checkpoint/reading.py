@@ -14,9 +14,9 @@ from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.networks import Network, build_network
+from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
 
 # Raised when older programs would misread what newer ones write. Checkpoints without a number are
 # those before 0.1.0, which are read as 1.

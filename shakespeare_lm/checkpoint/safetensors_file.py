@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.network.config import NETWORK_OPTIONS
+from shakespeare_lm.model.config import NETWORK_OPTIONS
 
 SUFFIX = ".safetensors"
 # Names of the header's texts.

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import get_args
 
+from shakespeare_lm.checkpoint.card import card
 from shakespeare_lm.checkpoint.reading import FORMAT, Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, safetensors_bytes
@@ -30,7 +31,6 @@ from shakespeare_lm.export.huggingface import check_fits, huggingface_files, is_
 from shakespeare_lm.export.model_card import model_card
 from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, write_onnx
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.page.card import card
 
 _PROMPT = "ROMEO:"
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
+from shakespeare_lm.checkpoint.card import corpus_name
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.commands.progress_bar import progress_bar
 from shakespeare_lm.data.corpus import NAMED_CORPORA
@@ -21,7 +22,6 @@ from shakespeare_lm.evaluation.baselines import PUBLISHED, counted
 from shakespeare_lm.evaluation.evaluation import encode
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
-from shakespeare_lm.page.card import corpus_name
 
 _ORDER = 7  # of the n-gram model that losses are compared with
 

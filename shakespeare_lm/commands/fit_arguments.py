@@ -22,7 +22,7 @@ from shakespeare_lm.commands.recipes import FOLDER, config_path
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import fastest_precision
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.network.config import NETWORK_OPTIONS
+from shakespeare_lm.model.config import NETWORK_OPTIONS
 from shakespeare_lm.training.config import TrainingConfig
 from shakespeare_lm.training.starting_model import fixed_options
 

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from shakespeare_lm.checkpoint.card import card, num_weights
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.exit_code import run
@@ -22,8 +23,7 @@ from shakespeare_lm.commands.exported_losses import (
 from shakespeare_lm.commands.text_files import check_output, write_text
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.page.card import card, num_weights
+from shakespeare_lm.methods.networks import Network, build_network
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import Curve, RunLog, read_run_log

@@ -14,6 +14,7 @@ from torch import nn
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
@@ -30,9 +31,8 @@ from shakespeare_lm.errors import (
     check_type,
 )
 from shakespeare_lm.hardware import choose_device, choose_dtype
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.int8 import Int8Linear, quantise
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.kernels.int8 import Int8Linear, quantise
+from shakespeare_lm.model.transformer import CausalTransformer
 
 # More prompts than these are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.decoder import Window, characters_kept
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.inference import evaluating
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.completion.inference import evaluating
+from shakespeare_lm.model.transformer import CausalTransformer
 
 
 class ContinuousDecoder:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from shakespeare_lm.completion.decoder import CachedDecoder
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
-from shakespeare_lm.network.inference import evaluating
 
 # As many ids are chosen before the CPU reads them.
 _STEPS_TOGETHER = 16

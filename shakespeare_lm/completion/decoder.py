@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.inference import evaluating
+from shakespeare_lm.completion.cached_forward import CachedForward
+from shakespeare_lm.completion.inference import evaluating
 
 Window = Literal["stride", "exact"]
 

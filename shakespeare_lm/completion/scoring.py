@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from shakespeare_lm.completion.decoder import Window, characters_kept
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.inference import evaluating
 
 # Windows scored at once hold about this many characters.
 _CHARACTERS_TOGETHER = 8192

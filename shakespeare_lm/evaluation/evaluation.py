@@ -23,8 +23,8 @@ from shakespeare_lm.evaluation.copying import Copying, SampleConfig, measure_cop
 from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
-from shakespeare_lm.network.ngram_memory import NGramMemory
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.ngram_memory import NGramMemory
 
 # The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
 _WINDOWS_PER_CONTEXT = 8

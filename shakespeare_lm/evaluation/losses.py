@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.errors import check_at_least
-from shakespeare_lm.network.inference import evaluating
 
 Nats = NDArray[np.float64]
 

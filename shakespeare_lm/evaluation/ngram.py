@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shakespeare_lm.errors import check_at_least
 from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.network.ngram_counts import (
+from shakespeare_lm.methods.ngrams import (
     Ids,
     NGrams,
     count_ngrams,

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
-from shakespeare_lm.network.positions import sinusoidal_table
+from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.model.positions import sinusoidal_table
 
 PADDING = "<|padding|>"
 _MODELLING = "modeling_shakespeare_lm"

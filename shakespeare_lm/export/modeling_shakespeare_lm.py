@@ -1,7 +1,7 @@
 """A character-level causal transformer of shakespeare_lm, for transformers' AutoModelForCausalLM.
 
 This file is copied into exported folders, and stands alone: it needs torch and transformers only.
-The network is that of `shakespeare_lm/network/transformer.py`, without a cache: a long text is read
+The network is that of `shakespeare_lm/model/transformer.py`, without a cache: a long text is read
 through its last `context_length` characters, again for each new one.
 """
 

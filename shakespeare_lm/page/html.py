@@ -15,7 +15,7 @@ from string import Template
 
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.page.packing import Packed
 
 # Both parts of the page: what runs the model, beside the page, and what shows it.

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-from shakespeare_lm.network.int8 import LARGEST, row_scales
+from shakespeare_lm.kernels.int8 import LARGEST, row_scales
 
 
 class PackedTensor(TypedDict):

@@ -1,5 +1,5 @@
 "use strict";
-// ids -> next-character logits: what shakespeare_lm/network/transformer.py computes, with a
+// ids -> next-character logits: what shakespeare_lm/model/transformer.py computes, with a
 // key-value cache, in plain loops. The names of the weights are those of PyTorch.
 
 class Transformer {

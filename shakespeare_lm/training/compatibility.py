@@ -18,7 +18,7 @@ from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.splits import describe_difference
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS
+from shakespeare_lm.model.config import NETWORK_OPTIONS
 
 # Saved with the optimizer's state, so other values would silently have no effect on resume; or
 # with a weight of its own.

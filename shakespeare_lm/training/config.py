@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
-from shakespeare_lm.training.distillation import DistillationConfig
+from shakespeare_lm.methods.distillation import DistillationConfig
+from shakespeare_lm.methods.multi_token import CharactersAheadConfig
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig
 
 

@@ -7,9 +7,9 @@ from pytorch_lightning import Trainer
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.build import Network
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
-from shakespeare_lm.network.ngram_memory import NGramMemory
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.networks import Network
+from shakespeare_lm.methods.ngram_memory import NGramMemory
 
 
 def fill_memory(network: Network, trainer: Trainer) -> None:

@@ -24,8 +24,10 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_option_names, one_line
 from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.network.build import build_network
-from shakespeare_lm.training.characters_ahead import build_further_head
+from shakespeare_lm.methods.distillation import Teacher
+from shakespeare_lm.methods.multi_token import build_further_head
+from shakespeare_lm.methods.networks import build_network
+from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_processes,
@@ -33,10 +35,8 @@ from shakespeare_lm.training.compatibility import (
     warn_about_other_data,
 )
 from shakespeare_lm.training.config import ModelConfig
-from shakespeare_lm.training.distillation import Teacher
 from shakespeare_lm.training.dropout_seed import seed_dropout
 from shakespeare_lm.training.filled_memory import fill_memory
-from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.run_length import planned_steps

@@ -13,15 +13,15 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.evaluation.attention_weights import attention_weights
 from shakespeare_lm.evaluation.breakdown import by_position
 from shakespeare_lm.evaluation.losses import character_losses
-from shakespeare_lm.network.attention_weights import attention_weights
-from shakespeare_lm.network.build import Network
-from shakespeare_lm.network.inference import evaluating
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.methods.networks import Network
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.drawing import bars, heatmap, tiled, visible
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.projector import write_projector

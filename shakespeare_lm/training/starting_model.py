@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 
 # They can change: no weight depends on them, but learned positions on the context's length.

@@ -14,11 +14,11 @@ from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.build import Network
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
-from shakespeare_lm.network.ngram_memory import NGramMemory
+from shakespeare_lm.methods.distillation import NetworkTeacher, NGramTeacher, Teacher
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.networks import Network
+from shakespeare_lm.methods.ngram_memory import NGramMemory
 from shakespeare_lm.training.config import ModelConfig
-from shakespeare_lm.training.distillation import NetworkTeacher, NGramTeacher, Teacher
 from shakespeare_lm.training.filled_memory import remember_training_part
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks.growth import last_power
 from benchmarks.nanogpt import SHAPES, mean_loss, nanogpt_config
 from benchmarks.timing import ratio_of, spread_of
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.transformer import CausalTransformer
 
 TINY = [
     "--model.d_model=16",

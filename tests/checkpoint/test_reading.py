@@ -10,7 +10,7 @@ from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_archive, 
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.checkpoint.test_archive import Harmful
 from tests.conftest import Fit, save

@@ -24,9 +24,9 @@ from shakespeare_lm.data import datamodule
 from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation import ngram
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
-from shakespeare_lm.training.distillation import DistillationConfig
+from shakespeare_lm.methods.distillation import DistillationConfig
+from shakespeare_lm.methods.multi_token import CharactersAheadConfig
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import OptimizerConfig
 from tests.conftest import TINY, Fit, Main, logged

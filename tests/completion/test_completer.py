@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.completer import COMPLETION_OPTIONS, Completer
 from shakespeare_lm.completion.decoder import Window
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.bigram import BigramTable
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
 

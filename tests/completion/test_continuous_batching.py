@@ -8,8 +8,8 @@ import torch
 
 from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
 from shakespeare_lm.completion.decoder import UncachedDecoder, Window
-from shakespeare_lm.network.bigram import BigramTable
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.transformer import CausalTransformer
 
 
 @pytest.mark.parametrize("window", ["stride", "exact"])

@@ -6,12 +6,12 @@ from itertools import islice
 import pytest
 import torch
 
+from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Window
 from shakespeare_lm.completion.generation import generate
 from shakespeare_lm.completion.sampling import SamplingOptions
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.transformer import CausalTransformer
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6]]
 

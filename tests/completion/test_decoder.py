@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.decoder import (
     CachedDecoder,
     Decoder,
@@ -13,10 +14,9 @@ from shakespeare_lm.completion.decoder import (
     Window,
     characters_kept,
 )
-from shakespeare_lm.network.bigram import BigramTable
-from shakespeare_lm.network.cached_forward import CachedForward
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 
 CONTEXT_LENGTH = 8
 

@@ -9,8 +9,8 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.bigram import BigramTable
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.transformer import CausalTransformer
 
 VOCABULARY = "\nihgfedcba"
 

@@ -7,7 +7,7 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.copying import SampleConfig, measure_copying
 from shakespeare_lm.evaluation.novelty import novelty
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.transformer import CausalTransformer
 
 TRAIN = ["abcdefghij" * 20]
 HELD_OUT = ["jihgfedcba" * 20, "aabb"]

@@ -9,8 +9,8 @@ from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.losses import character_losses
-from shakespeare_lm.network.transformer import CausalTransformer
-from shakespeare_lm.training.loss import masked_cross_entropy
+from shakespeare_lm.model.loss import masked_cross_entropy
+from shakespeare_lm.model.transformer import CausalTransformer
 
 
 @pytest.fixture

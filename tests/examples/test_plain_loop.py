@@ -10,7 +10,7 @@ import torch
 
 from examples import plain_loop
 from shakespeare_lm.commands.fit import fit
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.transformer import CausalTransformer
 from tests.conftest import logged
 
 EXAMPLE = Path(plain_loop.__file__)

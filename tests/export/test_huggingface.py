@@ -11,7 +11,7 @@ import torch
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.export.huggingface import check_fits, huggingface_files, is_gpt2
-from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.model.config import NetworkConfig
 from tests.export.models import VOCABULARY, network_of, random_checkpoint
 
 # Warnings of transformers are about its own future.

@@ -4,7 +4,7 @@ import ast
 from dataclasses import fields
 from pathlib import Path
 
-from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.model.config import NetworkConfig
 
 SOURCE = Path(__file__).parents[2] / "shakespeare_lm/export/modeling_shakespeare_lm.py"
 

@@ -10,8 +10,8 @@ import torch
 
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.build import build_network
-from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.methods.networks import build_network
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
 from shakespeare_lm.page.packing import pack
 

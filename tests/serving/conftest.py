@@ -11,8 +11,8 @@ import torch
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.serving.engine import Engine
 
 VOCABULARY = "\n abcdefghijé"

@@ -14,7 +14,7 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.serving.engine import (
     STREAMS_TOGETHER,
     Engine,

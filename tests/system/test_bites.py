@@ -31,11 +31,11 @@ assert Path(shakespeare_lm.__file__).parents[1] == Path(__file__).parent
 
 WINDOWS = "tests/data/test_windows.py::"
 LOADER = "tests/data/test_loader.py::"
-ATTENTION = "tests/network/test_attention.py::"
+ATTENTION = "tests/model/test_attention.py::"
 ARCHIVE = "tests/checkpoint/test_archive.py::"
 RUNS = "tests/checkpoint/test_runs.py::"
-DISTILLATION = "tests/training/test_distillation.py::"
-AHEAD = "tests/training/test_characters_ahead.py::"
+DISTILLATION = "tests/methods/test_distillation.py::"
+AHEAD = "tests/methods/test_multi_token.py::"
 STOPPING = "tests/training/test_stopping.py::"
 COMPLETION = "tests/completion/test_completer.py::"
 READER = "tests/completion/test_decoder.py::"
@@ -51,17 +51,17 @@ KILL = "tests/system/test_kill.py::"
 PAGE = "tests/system/test_page_parity.py::"
 PROPERTIES = "tests/system/test_properties.py::"
 SAVING = "tests/training/test_checkpointing.py::"
-LOSS = "tests/training/test_loss.py::"
+LOSS = "tests/model/test_loss.py::"
 MODULE = "tests/training/test_module.py::"
 OPTIM = "tests/training/test_optimizer.py::"
-POSITIONS = "tests/network/test_positions.py::"
+POSITIONS = "tests/model/test_positions.py::"
 RESUME = (
     "tests/system/test_resume.py::"
     "test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit"
 )
 SAMPLING = "tests/completion/test_sampling.py::"
 TOKENIZER = "tests/data/test_tokenizer.py::"
-TRANSFORMER = "tests/network/test_transformer.py::"
+TRANSFORMER = "tests/model/test_transformer.py::"
 
 
 class Mistake(NamedTuple):
@@ -76,19 +76,19 @@ class Mistake(NamedTuple):
 
 MISTAKES = {
     "one_position_row_for_all": Mistake(
-        "network/positions.py",
+        "model/positions.py",
         "return torch.arange(length, dtype=torch.float64)[:, None] * frequencies",
         "return torch.ones(length, dtype=torch.float64)[:, None] * frequencies",
         f"{POSITIONS}test_all_rows_of_the_sinusoidal_table_differ",
     ),
     "one_position_row_added_everywhere": Mistake(
-        "network/positions.py",
+        "model/positions.py",
         "return Positioned(x + table[at], None, mask)",
         "return Positioned(x + table[0], None, mask)",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
     ),
     "rotary_positions_not_applied": Mistake(
-        "network/positions.py",
+        "model/positions.py",
         "return Positioned(x, table[:, at].unsqueeze(-3), mask)",
         "return Positioned(x, None, mask)",
         f"{TRANSFORMER}test_the_order_of_the_past_matters",
@@ -100,28 +100,28 @@ MISTAKES = {
         f"{COMPLETION}test_a_checkpoint_yields_the_network_that_was_saved",
     ),
     "causal_mask_not_passed": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "is_causal=causal",
         "is_causal=False",
         f"{TRANSFORMER}test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not",
     ),
     "one_scale_for_all_rows_of_a_weight": Mistake(
-        "network/int8.py",
+        "kernels/int8.py",
         "weight.abs().amax(dim=1)",
         "weight.abs().amax().expand(len(weight))",
-        "tests/network/test_int8.py::test_a_weight_is_at_most_half_a_step_of_its_own_row_off",
+        "tests/kernels/test_int8.py::test_a_weight_is_at_most_half_a_step_of_its_own_row_off",
     ),
     "causal_mask_not_built_in_bfloat16": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "torch.ones(time, time, dtype=torch.bool).tril()",
         "torch.ones(time, time, dtype=torch.bool)",
         f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
     ),
     "n_grams_of_what_stands_at_padding": Mistake(
-        "network/memory_transformer.py",
+        "methods/memory_transformer.py",
         "ids = ids.masked_fill(~attention_mask, self.padding_id)",
         "pass",
-        "tests/network/test_memory_transformer.py::test_padding_on_the_left_changes_nothing",
+        "tests/methods/test_memory_transformer.py::test_padding_on_the_left_changes_nothing",
     ),
     "own_occurrence_left_out_in_another_text": Mistake(
         "evaluation/evaluation.py",
@@ -131,25 +131,25 @@ MISTAKES = {
         "test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone",
     ),
     "a_part_of_the_queries_without_the_keys_before_it": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "visible = triangle[start:end, :end]",
         "visible = triangle[start:end, :end].tril(0)",
         f"{ATTENTION}test_attention_in_bfloat16_on_a_cpu_is_exact_up_to_rounding",
     ),
     "padding_mask_built_but_not_passed": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "attn_mask=mask, dropout_p=dropout, is_causal=causal",
         "attn_mask=None, dropout_p=dropout, is_causal=True",
         f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side",
     ),
     "padding_mask_without_causal_triangle": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "((triangle & attention_mask[:, None, :]) | itself)",
         "(attention_mask[:, None, :] | itself)",
         f"{TRANSFORMER}test_an_attention_mask_hides_padding_on_either_side",
     ),
     "attention_scaled_by_the_root_of_d_model": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "is_causal=causal",
         "is_causal=causal, scale=self.output.in_features**-0.5",
         f"{ATTENTION}test_attention_equals_a_loop_over_its_definition",
@@ -161,7 +161,7 @@ MISTAKES = {
         f"{WINDOWS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "targets_shifted_again_in_the_loss": Mistake(
-        "training/loss.py",
+        "model/loss.py",
         '"""\n    nats =',
         '"""\n    logits, targets = logits[:, :-1], targets[:, 1:]\n'
         "    target_mask = target_mask[:, 1:]\n    nats =",
@@ -191,7 +191,7 @@ MISTAKES = {
         "test_the_own_occurrence_is_left_out_in_training_and_in_train_eval_loss",
     ),
     "teacher_that_has_seen_the_answer": Mistake(
-        "training/distillation.py",
+        "methods/distillation.py",
         "probabilities(batch.inputs, own=batch.targets)",
         "probabilities(batch.inputs)",
         DISTILLATION + "test_the_teacher_has_not_seen_the_answer",
@@ -203,16 +203,16 @@ MISTAKES = {
         DISTILLATION + "test_it_changes_what_is_learned_but_not_what_is_logged_and_saved",
     ),
     "one_teacher_instead_of_their_mean": Mistake(
-        "training/distillation.py",
+        "methods/distillation.py",
         "torch.stack(predictions).mean(0)",
         "predictions[0]",
         DISTILLATION + "test_networks_teach_what_they_expect_on_average",
     ),
     "mixed_memory_in_training": Mistake(
-        "network/memory_transformer.py",
+        "methods/memory_transformer.py",
         "alone = self.training",
         "alone = False",
-        "tests/network/test_memory_transformer.py::"
+        "tests/methods/test_memory_transformer.py::"
         "test_mixed_probabilities_are_its_share_of_the_ngram_model_and_the_rest_of_the_network",
     ),
     "graphed_steps_that_all_draw_the_first_number": Mistake(
@@ -222,7 +222,7 @@ MISTAKES = {
         "tests/completion/test_cuda_graph.py::test_the_ids_are_those_of_generate",
     ),
     "further_characters_are_the_ones_before": Mistake(
-        "training/characters_ahead.py",
+        "methods/multi_token.py",
         "batch.targets[:, 1 + character :]",
         "batch.targets[:, character:][:, : hidden.shape[1] - 1 - character]",
         AHEAD + "test_each_position_predicts_the_character_after_the_next",
@@ -240,10 +240,10 @@ MISTAKES = {
         AHEAD + "test_its_weight_falls_with_the_learning_rate",
     ),
     "memory_keeps_the_own_character_before": Mistake(
-        "network/ngram_memory.py",
+        "methods/ngram_memory.py",
         "torch.where(longer >= 0, above.once[longer], order.apart[ngram])",
         "torch.zeros(ngram.shape)",
-        "tests/network/test_ngram_memory.py::"
+        "tests/methods/test_ngram_memory.py::"
         "test_leaving_out_the_own_occurrence_is_counting_anew_without_it",
     ),
     "val_loss_a_mean_of_batch_means": Mistake(
@@ -253,13 +253,13 @@ MISTAKES = {
         f"{MODULE}test_val_loss_is_the_mean_over_real_characters_whatever_the_batches",
     ),
     "padding_scored_in_the_loss": Mistake(
-        "training/loss.py",
+        "model/loss.py",
         "targets.masked_fill(~target_mask, -100).flatten()",
         "targets.flatten()",
         f"{LOSS}test_masked_positions_change_neither_loss_nor_gradient",
     ),
     "padding_counted_in_the_loss": Mistake(
-        "training/loss.py",
+        "model/loss.py",
         "return nats, target_mask.sum()",
         "return nats, target_mask.sum() * 0 + target_mask.numel()",
         f"{LOSS}test_the_sum_and_the_count_equal_a_loop_in_double_precision",
@@ -283,31 +283,31 @@ MISTAKES = {
         f"{WINDOWS}test_a_batch_is_shifted_once_and_padded_on_the_right",
     ),
     "attention_dropout_active_in_evaluation": Mistake(
-        "network/attention.py",
+        "model/attention.py",
         "dropout = self.dropout if self.training else 0.0",
         "dropout = self.dropout",
         f"{TRANSFORMER}test_dropout_acts_in_training_and_never_in_evaluation",
     ),
     "dropout_active_in_validation": Mistake(
-        "network/transformer.py",
+        "model/transformer.py",
         "x = apply_dropout(x, self.config.dropout, self.training)",
         "x = apply_dropout(x, self.config.dropout, training=True)",
         f"{MODULE}test_dropout_is_off_in_validation",
     ),
     "dropout_without_its_scale": Mistake(
-        "network/dropout.py",
+        "kernels/dropout.py",
         ".div_(1 - fraction)",
         "",
-        "tests/network/test_dropout.py::test_the_asked_fraction_is_zero_and_the_mean_stays",
+        "tests/kernels/test_dropout.py::test_the_asked_fraction_is_zero_and_the_mean_stays",
     ),
     "dropout_active_in_completion": Mistake(
-        "network/inference.py",
+        "completion/inference.py",
         "network.eval()",
         "pass",
         f"{COMPLETION}test_completing_is_the_same_in_either_mode",
     ),
     "evaluation_mode_left_on_after_completion": Mistake(
-        "network/inference.py",
+        "completion/inference.py",
         "network.train()",
         "pass",
         f"{COMPLETION}test_completing_leaves_mode_and_global_randomness_as_they_were",
@@ -458,25 +458,25 @@ MISTAKES = {
         f"{OPTIM}test_muon_is_for_the_matrices_inside_blocks",
     ),
     "every_table_embeds_the_same_preceding_character": Mistake(
-        "network/transformer.py",
+        "model/transformer.py",
         "ids[:, count - distance :]",
         "ids[:, count - 1 :]",
         f"{TRANSFORMER}test_the_embeddings_of_the_preceding_characters_are_added_at_each_position",
     ),
     "cached_positions_one_behind": Mistake(
-        "network/cache.py",
+        "completion/cache.py",
         "self.at, self.mask = self.positions[:, None],",
         "self.at, self.mask = self.positions[:, None] - 1,",
         f"{READER}test_cached_equals_uncached",
     ),
     "padding_of_shorter_windows_attended_to": Mistake(
-        "network/cache.py",
+        "completion/cache.py",
         "<= self.positions[:, None]",
         "<= self.positions.max().expand_as(self.positions)[:, None]",
         f"{READER}test_cached_equals_uncached",
     ),
     "equal_prompts_mixed_up": Mistake(
-        "network/cache.py",
+        "completion/cache.py",
         "new[:, source]",
         "new[:, source.flip(0)]",
         f"{READER}test_cached_equals_uncached",
@@ -653,10 +653,10 @@ MISTAKES = {
         "tests/data/test_datamodule.py::test_another_split_cannot_be_resumed",
     ),
     "residual_projections_drawn_like_other_layers": Mistake(
-        "network/initialisation.py",
+        "model/initialisation.py",
         "if isinstance(layer, ResidualProjection)",
         "if isinstance(layer, str)",
-        "tests/network/test_initialisation.py::"
+        "tests/model/test_initialisation.py::"
         "test_layers_that_write_to_the_residual_stream_are_drawn_smaller",
     ),
     "resumed_checkpoint_read_again": Mistake(
@@ -696,7 +696,7 @@ MISTAKES = {
         f"{PAGE}test_damage_is_found",
     ),
     "caches_of_texts_mixed_up": Mistake(
-        "network/cache.py",
+        "completion/cache.py",
         "theirs[:, : len(kept)] = ours[:, rows]",
         "theirs[:, : len(kept)] = ours[:, : len(kept)]",
         "tests/completion/test_continuous_batching.py::test_texts_that_come_and_go_do_not_change_each_other",

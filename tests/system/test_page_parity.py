@@ -14,8 +14,8 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions, next_probabilities
 from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.build import Network, build_network
-from shakespeare_lm.network.config import NetworkConfig
+from shakespeare_lm.methods.networks import Network, build_network
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.page.packing import pack
 from tests.system.browser import needs_browser, started_browser
 

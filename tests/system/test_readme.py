@@ -112,7 +112,7 @@ def test_the_example_is_as_short_as_it_says() -> None:
 
 
 def test_the_transformer_is_what_a_lecture_shows() -> None:
-    text = (ROOT / "shakespeare_lm" / "network" / "transformer.py").read_text()
+    text = (ROOT / "shakespeare_lm" / "model" / "transformer.py").read_text()
     assert len(text.splitlines()) < 200
     assert not re.search("cache|complet|prefill|step", text.replace("generating", ""))
 

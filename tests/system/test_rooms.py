@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parents[2] / "shakespeare_lm"
 ROOMS = [
     "errors invocation",
     "hardware",
-    "data network",
+    "kernels",
+    "data model",
+    "methods",
     "checkpoint",
     "completion",
     "evaluation page export serving",

@@ -5,10 +5,10 @@ from dataclasses import fields
 import pytest
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS
-from shakespeare_lm.training.characters_ahead import CharactersAheadConfig
+from shakespeare_lm.methods.distillation import DistillationConfig
+from shakespeare_lm.methods.multi_token import CharactersAheadConfig
+from shakespeare_lm.model.config import NETWORK_OPTIONS
 from shakespeare_lm.training.config import ModelConfig, TrainingConfig
-from shakespeare_lm.training.distillation import DistillationConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig
 
 

@@ -12,9 +12,9 @@ from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.filled_memory import fill_memory
-from shakespeare_lm.training.loss import masked_cross_entropy
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import Fit
 

@@ -19,8 +19,8 @@ from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NETWORK_OPTIONS
-from shakespeare_lm.training.loss import masked_cross_entropy
+from shakespeare_lm.model.config import NETWORK_OPTIONS
+from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import (
     OptimizerConfig,

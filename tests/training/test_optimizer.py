@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.config import NetworkConfig
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training import optimizer as optim
 from shakespeare_lm.training.optimizer import (
     MuonAndAdamW,

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.network.attention_weights import attention_weights
-from shakespeare_lm.network.transformer import CausalTransformer
+from shakespeare_lm.evaluation.attention_weights import attention_weights
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training import pictures
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import Fit, Main

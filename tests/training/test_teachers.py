@@ -7,9 +7,9 @@ import torch
 from pytorch_lightning import Trainer
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.network.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.distillation import NGramTeacher
+from shakespeare_lm.methods.memory_transformer import MemoryTransformer
 from shakespeare_lm.training.config import ModelConfig
-from shakespeare_lm.training.distillation import NGramTeacher
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.teachers import teachers_of
 from tests.conftest import Fit

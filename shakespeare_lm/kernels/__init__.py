@@ -1,0 +1,1 @@
+"""Tensors -> tensors: parts of the model in a form that some hardware computes faster."""

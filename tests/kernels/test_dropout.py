@@ -1,0 +1,68 @@
+"""Dropout: how many values it zeroes, which, and what it does to the others."""
+
+import pytest
+import torch
+
+from shakespeare_lm.kernels.dropout import _random_bits, apply_dropout
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_the_asked_fraction_is_zero_and_the_mean_stays(fraction: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dropped = apply_dropout(torch.ones(1000, 1003, dtype=dtype), fraction, training=True)
+    assert dropped.dtype == dtype
+    # The standard deviation of the fraction is at most 0.0005.
+    assert (dropped == 0).double().mean().item() == pytest.approx(fraction, abs=0.0025)
+    kept = dropped[dropped != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - fraction)))
+
+
+def test_each_value_is_dropped_by_itself() -> None:
+    # Four values share a random number of 64 bits, and none of them may follow another.
+    torch.manual_seed(0)
+    zero = (apply_dropout(torch.ones(200_000, 8), 0.5, training=True) == 0).double()
+    centred = zero - 0.5
+    covariance = centred.T @ centred / len(zero)
+    torch.testing.assert_close(covariance, torch.eye(8).double() / 4, rtol=0, atol=0.003)
+
+
+def test_all_16_bits_are_random() -> None:
+    torch.manual_seed(0)
+    bits = _random_bits(torch.empty(100_003)).int() + 2**15
+    set_bits = torch.stack([(bits >> place) & 1 for place in range(16)]).double().mean(dim=1)
+    torch.testing.assert_close(set_bits, torch.full((16,), 0.5).double(), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 7), (0, 4)])
+def test_any_shape(shape: tuple[int, ...]) -> None:
+    assert apply_dropout(torch.ones(shape), 0.5, training=True).shape == shape
+
+
+def test_a_fraction_next_to_1_drops_nearly_everything() -> None:
+    torch.manual_seed(0)
+    assert apply_dropout(torch.ones(1000), 1 - 1e-9, training=True).count_nonzero() <= 1
+
+
+def test_the_seed_determines_it() -> None:
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        made.append(apply_dropout(torch.ones(100), 0.5, training=True))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_the_gradient_passes_where_the_value_did() -> None:
+    x = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    dropped = apply_dropout(x, 0.5, training=True)
+    dropped.sum().backward()
+    torch.testing.assert_close(x.grad, (dropped != 0).double() * 2)
+
+
+@pytest.mark.parametrize(("fraction", "training"), [(0.0, True), (0.5, False)])
+def test_nothing_happens_in_evaluation_or_without_a_fraction(
+    fraction: float, training: bool
+) -> None:
+    x = torch.randn(10)
+    assert apply_dropout(x, fraction, training) is x

@@ -1,0 +1,110 @@
+"""Position tables against scalar formulas, and where each scheme acts."""
+
+import math
+
+import pytest
+import torch
+
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.model.positions import (
+    PositionKind,
+    apply_positions,
+    position_table,
+    rotary_table,
+    rotate,
+    sinusoidal_table,
+)
+
+
+def test_the_sinusoidal_table_is_the_formula_of_the_paper() -> None:
+    table = sinusoidal_table(50, 12)
+    for position in range(50):
+        for pair in range(6):
+            angle = position / 10_000 ** (2 * pair / 12)
+            # float32 holds values up to 1 to within 6e-8.
+            assert table[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-7)
+            assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-7)
+
+
+def test_all_rows_of_the_sinusoidal_table_differ() -> None:
+    assert len(torch.unique(sinusoidal_table(1024, 64), dim=0)) == 1024
+
+
+def test_a_long_table_starts_with_the_short_one() -> None:
+    assert torch.equal(sinusoidal_table(300, 16)[:20], sinusoidal_table(20, 16))
+    assert torch.equal(rotary_table(300, 16)[:, :20], rotary_table(20, 16))
+
+
+def test_an_odd_width_is_refused_by_name_and_value() -> None:
+    with pytest.raises(UserError, match="d_model is 7"):
+        sinusoidal_table(10, 7)
+    with pytest.raises(UserError, match="d_model / num_heads is 5"):
+        rotary_table(10, 5)
+
+
+def test_rotation_turns_each_pair_by_its_angle() -> None:
+    x = torch.randn(1, 1, 6, 4, dtype=torch.float64)
+    turned = rotate(x, rotary_table(6, 4).double())
+    for position in range(6):
+        for pair in range(2):
+            angle = position / 10_000 ** (2 * pair / 4)
+            before = complex(x[0, 0, position, pair], x[0, 0, position, pair + 2])
+            after = complex(turned[0, 0, position, pair], turned[0, 0, position, pair + 2])
+            # The table is stored in float32.
+            assert abs(after - before * complex(math.cos(angle), math.sin(angle))) < 1e-6
+
+
+def test_products_of_rotated_vectors_depend_on_distance_alone() -> None:
+    q, k = torch.randn(2, 8)
+    table = rotary_table(40, 8)
+    turned_q, turned_k = (rotate(x.expand(1, 1, 40, 8), table)[0, 0] for x in (q, k))
+    scores = turned_q @ turned_k.T
+    for distance in range(-10, 11):
+        along = scores.diagonal(distance)
+        # Rounding of sums of eight products of float32 numbers of order one.
+        torch.testing.assert_close(along, along[:1].expand_as(along), rtol=0, atol=1e-5)
+
+
+def test_each_kind_has_a_table_with_a_row_per_position() -> None:
+    assert torch.equal(position_table("sinusoidal", 9, 8, 2), sinusoidal_table(9, 8))
+    assert position_table("learned", 9, 8, 2).shape == (9, 8)
+    # All heads share one rotation: the table has the width of one head.
+    assert torch.equal(position_table("rotary", 9, 8, 2), rotary_table(9, 4))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
+def test_sinusoidal_and_learned_positions_add_the_row_of_each_position(kind: PositionKind) -> None:
+    table, x, mask = torch.randn(9, 8), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
+    positioned = apply_positions(kind, table, x, slice(2, 5), mask)
+    for number in range(3):
+        assert torch.equal(positioned.x[:, number], x[:, number] + table[2 + number])
+    assert positioned.rotation is None
+    assert positioned.mask is mask
+
+
+def test_rows_can_be_at_different_positions() -> None:
+    table, x, at = torch.randn(9, 8), torch.randn(2, 1, 8), torch.tensor([[4], [7]])
+    positioned = apply_positions("learned", table, x, at, None)
+    assert torch.equal(positioned.x[:, 0], x[:, 0] + table[[4, 7]])
+    assert positioned.mask is None
+
+
+def test_rotary_positions_leave_the_embeddings_and_return_a_rotation() -> None:
+    table, x, mask = rotary_table(9, 4), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
+    positioned = apply_positions("rotary", table, x, slice(2, 5), mask)
+    assert positioned.x is x
+    assert positioned.mask is mask
+    queries = torch.randn(2, 2, 3, 4)
+    assert positioned.rotation is not None
+    assert torch.equal(rotate(queries, positioned.rotation), rotate(queries, table[:, 2:5]))
+
+
+def test_rotary_rows_can_be_at_different_positions() -> None:
+    table, at = rotary_table(9, 4), torch.tensor([[4], [7]])
+    rotation = apply_positions("rotary", table, torch.randn(2, 1, 8), at, None).rotation
+    queries = torch.randn(2, 2, 1, 4)
+    assert rotation is not None
+    rotated = rotate(queries, rotation)
+    for row, position in enumerate((4, 7)):
+        expected = rotate(queries[[row]], table[:, [position]])
+        assert torch.equal(rotated[[row]], expected)
