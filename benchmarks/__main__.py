@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from benchmarks import complete, growth, train
-from shakespeare_lm.commands.standard_streams import prepare_console
+from shakespeare_lm.commands.console import prepare_console
 from shakespeare_lm.errors import UserError, one_line
 
 COMMANDS = {"train": train, "complete": complete, "growth": growth}

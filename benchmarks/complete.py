@@ -106,7 +106,7 @@ def compare(
         _TOGETHER: (count * texts, lambda: completer.complete(["A"] * texts, count, seed=0)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    device = next(completer.transformer.parameters()).device
+    device = next(completer.network.parameters()).device
     for _ in range(arguments.rounds + 1):
         for name, (made, way) in ways.items():
             speeds[name].append(made / seconds_per_call(way, 1, device))
@@ -121,7 +121,7 @@ def compare(
 @torch.no_grad()
 def nanogpt_generate(completer: Completer, count: int) -> Tensor:
     """Make a text as nanoGPT does: run the whole window for every character."""
-    network = completer.transformer
+    network = completer.network
     ids = torch.zeros((1, 1), dtype=torch.long, device=next(network.parameters()).device)
     for _ in range(count):
         logits = network(ids[:, -completer.context_length :])[:, -1] / 0.8
@@ -132,7 +132,7 @@ def nanogpt_generate(completer: Completer, count: int) -> Tensor:
 
 def reads_per_second(completer: Completer) -> Spread:
     """Return how often per second the device can read as many bytes as the weights have."""
-    network = completer.transformer
+    network = completer.network
     device = next(network.parameters()).device
     layers = [layer for layer in network.modules() if isinstance(layer, Int8Linear)]
     size = sum(p.nbytes for p in network.parameters()) + sum(x.integers.nbytes for x in layers)

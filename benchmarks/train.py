@@ -22,7 +22,8 @@ from benchmarks.timing import now, ratio_of, repeated, seconds_per_call, spread_
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.methods.ngram_memory import leaving_out
+from shakespeare_lm.methods.objective import Preparation, TrainingStep
 from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.schedule import learning_rate_factor
@@ -61,16 +62,19 @@ class PlainLoop:
     def __init__(self, cli: ShakespeareCLI, compile_network: bool = False) -> None:
         self.model, self.config = cli.model, cli.model.config
         self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
-        if isinstance(self.model.transformer, MemoryTransformer):
-            part = cli.datamodule.encoded["train"]
-            self.model.transformer.ngrams.remember(part.ids, part.lengths)
-        self.network = copy.deepcopy(cli.model.transformer).to(self.device).train()
+        if self.config.memory_order:
+            cli.model.network.ngrams.remember(*cli.datamodule.encoded["train"])
+        self.network = copy.deepcopy(cli.model.network).to(self.device).train()
         if compile_network:
             compile_blocks(self.network)
-        self.further_head = copy.deepcopy(cli.model.further_head)
-        if self.further_head is not None:
-            self.further_head.to(self.device)
-        self.optimizer = build_optimizer(self.network, self.config, self.further_head)
+        self.objectives = copy.deepcopy(cli.model.objectives).to(self.device)
+        train = cli.datamodule.encoded["train"]
+        preparation = Preparation(self.network, cli.model.tokenizer, self.device, lambda: train)
+        for objective in self.objectives.values():
+            objective.prepare(preparation)
+        parameters = [*self.network.parameters(), *self.objectives.parameters()]
+        blocks = getattr(self.network, "blocks", None)
+        self.optimizer = build_optimizer(parameters, self.config, blocks)
         self.highest = [group["lr"] for group in self.optimizer.param_groups]
         # In the order of the optimizer, as in Lightning: another order rounds sums differently.
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -88,18 +92,13 @@ class PlainLoop:
         for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
             group["lr"] = highest * factor
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            memory = {"own": batch.targets} if self.config.memory_order else {}
-            if self.further_head is None:
-                logits = self.network(batch.inputs, **memory)
-            else:
-                logits, further_loss = self.further_head.logits_and_loss(self.network, batch)
+            with leaving_out(self.network, batch.targets):
+                hidden, logits = self.network(batch.inputs, with_hidden=True)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count.clamp(min=1)
-            for teacher in self.model.teachers:
-                loss = teacher.mixed_loss(loss, logits, batch)
-            if self.further_head is not None:
-                rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
-                loss = loss + rate * further_loss
+            rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
+            for objective in self.objectives.values():
+                loss = objective(loss, TrainingStep(batch, hidden, logits, rate))
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip:
@@ -148,7 +147,7 @@ def measure(cli: ShakespeareCLI, arguments: argparse.Namespace) -> dict[str, Any
     flops = {dtype: matmul_flops(plain.device, dtype) for dtype in (plain.dtype, nanogpt.dtype)}
     rounds = Rounds({PLAIN: plain.step, NANOGPT: nanogpt.step}, arguments.rounds, arguments.steps)
     if arguments.compile:
-        compile_blocks(cli.model.transformer)
+        compile_blocks(cli.model.network)
     cli.trainer.callbacks.append(rounds)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     seconds = {name: values[1:] for name, values in rounds.seconds.items()}

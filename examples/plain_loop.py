@@ -9,14 +9,15 @@ import sys
 from itertools import chain, islice, repeat
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.corpus import load_corpus
-from shakespeare_lm.data.documents import encode_documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.splits import split_contiguous
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.data.windows import encode_documents
 from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.model.transformer import CausalTransformer
@@ -33,9 +34,9 @@ def load(corpus: str) -> tuple[CharTokenizer, WindowLoader, WindowLoader]:
     documents = load_corpus(corpus)
     tokenizer = CharTokenizer.from_text(*documents)
     parts = split_contiguous(documents, val_fraction=0.1)
-    sizes = {"context_length": NETWORK.context_length, "batch_size": BATCH_SIZE}
-    sizes |= {"padding_id": tokenizer.padding_id, "seed": SEED}
     train, val = (encode_documents(part, tokenizer) for part in (parts.train, parts.val))
+    sizes = {"context_length": NETWORK.context_length, "batch_size": BATCH_SIZE, "seed": SEED}
+    sizes |= {"padding_id": tokenizer.padding_id}
     shuffled = WindowLoader(train, window_order="shifted", fill_rows=True, **sizes)
     in_order = WindowLoader(val, window_order="sequential", fill_rows=False, **sizes)
     return tokenizer, shuffled, in_order
@@ -43,20 +44,18 @@ def load(corpus: str) -> tuple[CharTokenizer, WindowLoader, WindowLoader]:
 
 def train(network: CausalTransformer, batches: WindowLoader, steps: int) -> list[float]:
     """Train the network; return the loss of every step, in nats per character."""
-    optimizer = build_optimizer(network, OPTIMIZER)
-    highest = [group["lr"] for group in optimizer.param_groups]
+    optimizer = build_optimizer(network.parameters(), OPTIMIZER, network.blocks)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, OPTIMIZER, steps))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     losses: list[float] = []
     for batch in islice(chain.from_iterable(repeat(batches)), steps):
-        for group, learning_rate in zip(optimizer.param_groups, highest, strict=True):
-            group["lr"] = learning_rate * learning_rate_factor(len(losses), OPTIMIZER, steps)
-        logits = network(batch.inputs)
-        nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
+        nats, count = masked_cross_entropy(network(batch.inputs), batch.targets, batch.target_mask)
         loss = nats / count
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        schedule.step()
         losses.append(loss.item())
         if len(losses) % 50 == 0:
             print(f"step {len(losses)}  train_loss {loss.item():.4f}")

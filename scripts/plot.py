@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.console import run
 from shakespeare_lm.errors import UserError, check_choice
 
 # Best validation losses of nanoGPT: its laptop recipe (its train.py, measured on the whole part),

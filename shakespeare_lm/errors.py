@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from inspect import signature
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
@@ -124,6 +124,8 @@ def check_types(config: object, annotated: type) -> None:
     somebody else wrote.
     """
     for name, hint in get_type_hints(annotated).items():
+        if get_origin(hint) is ClassVar:
+            continue
         value = getattr(config, name)
         if get_origin(hint) is Literal:
             check_choice(name, value, get_args(hint))

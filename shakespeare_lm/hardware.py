@@ -1,6 +1,4 @@
-"""Which device to compute on, and which number format is fast on it.
-
-Enters: names, as users type them. Leaves: torch's devices and dtypes. No Lightning: completion uses
+"""Which device to compute on, and which number format is fast on it. No Lightning: completion uses
 this too.
 """
 

@@ -1,7 +1,4 @@
-"""How this program was started, so that what it tells users to type exists where they are.
-
-Enters: the name of a command. Leaves: the words that start it.
-"""
+"""How this program was started, so that the commands that it prints can be pasted."""
 
 import shlex
 import sys

@@ -61,7 +61,9 @@ def tiny_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
 def transformer() -> CausalTransformer:
     """Return a small transformer in evaluation mode whose logits depend on every character."""
     torch.manual_seed(0)
-    config = NetworkConfig(context_length=8, num_layers=2, num_heads=2, d_model=8)
+    config = NetworkConfig(
+        context_length=8, num_layers=2, num_heads=2, d_model=8, previous_characters=4
+    )
     network = CausalTransformer(11, config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)

@@ -1,8 +1,7 @@
 """Before a checkpoint is loaded: is its file complete, and free of anything that could run?
 
-Enters: the path of a file from anywhere. Leaves: nothing, or an error that says what is wrong.
-torch.load(weights_only=True) runs no code, but it trusts sizes and does not compare checksums;
-these checks come first, so that memory and time stay in proportion to the file.
+torch.load(weights_only=True) runs no code, but trusts sizes and compares no checksums: after these
+checks, memory and time stay in proportion to the file.
 """
 
 import pickletools
@@ -27,11 +26,8 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, Runtim
 
 
 def check_archive(path: str | Path) -> None:
-    """Check that a file is an undamaged archive of tensors and plain values.
-
-    Raises:
-        UserError: if the file is missing, unreadable, damaged, compressed, not a checkpoint, or
-            names functions or classes that checkpoints of this program do not need.
+    """Raise a `UserError` unless a file is an undamaged archive of tensors and plain values, which
+    names no functions or classes that checkpoints of this program do not need.
     """
     if not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}: {EXPECTED}")
@@ -46,7 +42,7 @@ def check_archive(path: str | Path) -> None:
             damaged = archive.testzip()  # torch does not compare checksums
     except UserError:
         raise
-    except (*_DAMAGE, NotImplementedError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or not a checkpoint: {reason}; {EXPECTED}") from None
     if damaged is not None:
@@ -54,27 +50,23 @@ def check_archive(path: str | Path) -> None:
 
 
 def _check_form(archive: zipfile.ZipFile, path: str | Path) -> None:
-    """Refuse archives that torch.save does not write, and that torch and Python could read
-    differently.
-    """
+    """Refuse what torch.save does not write, and torch and Python could read differently."""
     members = archive.infolist()
     with Path(path).open("rb") as file:
         starts_with_a_member = file.read(4) == b"PK\x03\x04"
     if archive.comment or not starts_with_a_member:
         raise UserError(f"{path} is damaged or not a checkpoint: {EXPECTED}")
-    if len({_key(member) for member in members}) < len(members):
+    # torch's reader ignores case.
+    if len({member.filename.lower() for member in members}) < len(members):
         raise UserError(f"{path} holds two members of the same name: {EXPECTED}")
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if compressed or sum(member.file_size for member in members) > Path(path).stat().st_size:
         raise UserError(f"{path} is compressed or larger inside than its file: {EXPECTED}")
 
 
-def _key(member: zipfile.ZipInfo) -> str:
-    return member.filename.lower()  # torch's reader ignores case
-
-
 def _read_pickle(archive: zipfile.ZipFile, path: str | Path) -> bytes:
-    found = [member for member in archive.infolist() if _key(member).endswith("data.pkl")]
+    members = archive.infolist()
+    found = [member for member in members if member.filename.lower().endswith("data.pkl")]
     if len(found) != 1:
         raise UserError(f"{path} is damaged or not a checkpoint: it has {len(found)} data.pkl")
     if found[0].file_size > _MAX_PICKLE_BYTES:

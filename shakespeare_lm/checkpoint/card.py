@@ -1,8 +1,4 @@
-"""A checkpoint -> facts about the model, for people.
-
-Enters: a checkpoint, from anybody. Leaves: names and facts, as text; no path of the machine that it
-was trained on.
-"""
+"""A checkpoint, from anybody -> facts about the model for people, without paths of its machine."""
 
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -26,14 +22,7 @@ _TRAINING = {
 def card(
     checkpoint: Checkpoint, corpus: str, written: float, version: str
 ) -> list[tuple[str, str]]:
-    """Return the facts with their names.
-
-    Args:
-        checkpoint: of the model.
-        corpus: what it was trained on.
-        written: when, in seconds since 1970.
-        version: of this program.
-    """
+    """Return (name, fact) pairs; `written` is in seconds since 1970."""
     content = checkpoint.content
     step, seed = content.get("global_step", 0), content["hyper_parameters"].get("seed")
     lightning = content.get("pytorch-lightning_version")
@@ -74,12 +63,12 @@ def corpus_name(checkpoint: Checkpoint) -> str:
 
 
 def describe_network(config: NetworkConfig) -> str:
-    """Return its kind and sizes."""
     if config.network == "bigram":
         return "bigram table"
+    kind = "causal transformer" if config.network == "transformer" else config.network
     before = config.previous_characters
     return (
-        f"causal transformer: {config.num_layers} layers, {config.num_heads} heads, width "
+        f"{kind}: {config.num_layers} layers, {config.num_heads} heads, width "
         f"{config.d_model}, context {config.context_length}, {config.positions} positions"
         + (f", {before} preceding characters embedded" if before else "")
     )

@@ -1,7 +1,4 @@
-"""checkpoint -> hyperparameters and weights, read so that nothing in the file runs.
-
-Enters: a path. Leaves: a `Checkpoint`, whose parts fit each other.
-"""
+"""checkpoint -> hyperparameters and weights that fit each other; nothing in the file runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,37 +11,36 @@ from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.methods.networks import Network, build_network
-from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.methods.networks import (
+    NETWORK_OPTIONS,
+    NetworkOptions,
+    UntrustedNetworkError,
+    build_network,
+)
+from shakespeare_lm.methods.objectives import ObjectiveConfig
+from shakespeare_lm.model.network import Network
 
 # Raised when older programs would misread what newer ones write. Checkpoints without a number are
-# those before 0.1.0, which are read as 1.
-FORMAT = 1
+# those before 0.1.0, which are read as 1. In format 1, weights had other names.
+FORMAT = 2
 FORMAT_KEY = "shakespeare_lm_format"
 
-# What older checkpoints of this format do not name, with the value that it had.
-ADDED_OPTIONS = {"memory_order": 0, "memory_share": 0.0, "characters_ahead": 1}
-_WEIGHTS_PREFIX = "transformer."  # of the network's weights in the LightningModule's state
+# Options that older checkpoints lack, with the values that they were trained with.
+ADDED_OPTIONS = {**NetworkOptions.ADDED, **ObjectiveConfig.ADDED}
+_WEIGHTS_PREFIX = "network."  # of the network's weights in the LightningModule's state
+_OF_MEMORY = ("ngrams.", "read_ngrams.", "trust")
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = str | int | float | None  # bool is an int
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint of this program.
-
-    Args:
-        tokenizer: for the vocabulary in the hyperparameters.
-        config: of the network.
-        weights: as the network names them.
-        content: everything, as training wrote it; tensors are on the CPU.
-    """
+    """A checkpoint of this program."""
 
     tokenizer: CharTokenizer
-    config: NetworkConfig
-    weights: dict[str, Tensor]
-    content: dict[str, Any]
+    config: NetworkOptions
+    weights: dict[str, Tensor]  # as the network names them
+    content: dict[str, Any]  # everything, as training wrote it; tensors are on the CPU
 
     def network(self) -> Network:
         """Return the network with its weights, in float32."""
@@ -56,15 +52,13 @@ class Checkpoint(NamedTuple):
     def distinct_weights(self) -> dict[str, Tensor]:
         """The weights, each once: a tied head is the embedding."""
         tied = self.config.tied_head and self.config.network == "transformer"
-        return {n: w for n, w in self.weights.items() if not (tied and n == "head.weight")}
+        return {n: w for n, w in self.weights.items() if not (tied and n.endswith("head.weight"))}
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, or a `.safetensors` file that was exported from one; it can come from
-    anybody.
+    """Read a checkpoint, or a `.safetensors` file exported from one; it can come from anybody.
 
-    Nothing in the file runs, and nothing in it makes this take more memory or time than a file of
-    its size may.
+    Nothing in the file runs, and memory and time stay in proportion to its size.
 
     Raises:
         UserError: if the file is missing, damaged, or not from this program.
@@ -72,6 +66,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     is_safetensors = Path(path).suffix == SUFFIX
     content = read_safetensors(path) if is_safetensors else read_archive(path)
     _check_is_ours(content, path)
+    rename_weights(content)
     weights = {
         name.removeprefix(_WEIGHTS_PREFIX): tensor
         for name, tensor in content["state_dict"].items()
@@ -80,29 +75,50 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     hyperparameters = content["hyper_parameters"]
     for name, value in ADDED_OPTIONS.items():
         hyperparameters.setdefault(name, value)
-    _check_size(content["state_dict"], hyperparameters, path)
     try:
+        _check_size(content["state_dict"], hyperparameters, Path(path).stat().st_size)
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
-        config = NetworkConfig(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
+        config = NetworkOptions(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
         with torch.device("meta"):  # shapes without memory
             network = build_network(tokenizer.vocab_size, config, initialise=False)
             expected = network.state_dict()
-        if isinstance(network, MemoryTransformer):
+        if config.memory_order:
             for name in ("ngrams.text", "ngrams.lengths"):
                 expected[name] = weights.get(name, expected[name])
-            network.ngrams.check_state(expected["ngrams.text"], expected["ngrams.lengths"])
+            network.ngrams.check_state(expected["ngrams.text"], expected["ngrams.lengths"])  # type: ignore[operator,union-attr]
+        _check_shapes(expected, weights)
+    except UntrustedNetworkError as error:
+        raise UntrustedNetworkError(f"{path}: {error}") from None
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
-    _check_shapes(expected, weights, path)
     return Checkpoint(tokenizer, config, weights, content)
 
 
-def read_archive(path: str | Path) -> Any:
-    """Return tensors and plain values that torch.save wrote, with tensors on the CPU.
+def rename_weights(content: dict[str, Any]) -> None:
+    """Rename, in place, the weights of a checkpoint of format 1."""
+    if content.get(FORMAT_KEY, 1) != 1:
+        return
+    content[FORMAT_KEY] = FORMAT
+    has_memory = bool(content["hyper_parameters"].get("memory_order"))
+    for part in ("state_dict", "gradients"):
+        if isinstance(content.get(part), dict):
+            content[part] = {_renamed(n, has_memory): t for n, t in content[part].items()}
 
-    Raises:
-        UserError: if the file is missing, damaged, or holds anything else.
-    """
+
+def _renamed(name: Any, has_memory: bool) -> Any:
+    if not isinstance(name, str):
+        return name  # refused later
+    if name.startswith("further_head."):
+        return name.replace("further_head.", "objectives.multi_token.head.", 1)
+    own = name.removeprefix("transformer.")
+    if own == name:
+        return name
+    inside = "base." if has_memory and not own.startswith(_OF_MEMORY) else ""
+    return f"{_WEIGHTS_PREFIX}{inside}{own}"
+
+
+def read_archive(path: str | Path) -> Any:
+    """Return tensors, on the CPU, and plain values; a file with anything else is a `UserError`."""
     check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -111,26 +127,32 @@ def read_archive(path: str | Path) -> Any:
         raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from None
 
 
-def _check_is_ours(checkpoint: object, path: str | Path) -> None:
-    if isinstance(checkpoint, dict):
-        _check_format(checkpoint.get(FORMAT_KEY, FORMAT), path)
-    hyperparameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+def _check_is_ours(read: object, path: str | Path) -> None:
+    content = read if isinstance(read, dict) else {}
+    _check_format(content.get(FORMAT_KEY, FORMAT), path)
+    given = content.get("hyper_parameters")
+    hyperparameters = given if isinstance(given, dict) else {}
     complete = (
-        isinstance(hyperparameters, dict)
-        and all(name in hyperparameters for name in NETWORK_OPTIONS if name not in ADDED_OPTIONS)
-        and isinstance(hyperparameters.get("vocabulary"), str)
-        and isinstance(checkpoint.get("state_dict"), dict)  # type: ignore[attr-defined]
+        isinstance(hyperparameters.get("vocabulary"), str)
+        and isinstance(content.get("state_dict"), dict)
+        and not hyperparameters.keys().isdisjoint(NETWORK_OPTIONS)
     )
     if not complete:
         raise UserError(
             f"{path} is a checkpoint of another program: it lacks the vocabulary and sizes of a "
             "shakespeare_lm model"
         )
-    step = checkpoint.get("global_step", 0)  # type: ignore[attr-defined]
+    for name in NETWORK_OPTIONS:
+        if name not in hyperparameters and name not in ADDED_OPTIONS:
+            raise UserError(
+                f"{path} lacks the option {name}: a version that adds an option also names, in "
+                "ADDED, what checkpoints without it were trained with"
+            )
+    step = content.get("global_step", 0)
     if type(step) is not int:
         # Not the value: printing nested lists from a hostile file can take forever.
         raise UserError(f"{path}: global_step is {type(step).__name__}, not an integer; {EXPECTED}")
-    for name, value in hyperparameters.items():  # type: ignore[union-attr]
+    for name, value in hyperparameters.items():
         if not isinstance(name, str) or name.startswith("_") or not isinstance(value, _PLAIN):
             # Lightning's _instantiator and _class_path name code to run.
             raise UserError(
@@ -150,41 +172,30 @@ def _check_format(number: object, path: str | Path) -> None:
 
 
 def _check_size(
-    state: Mapping[Any, Any], hyperparameters: Mapping[str, Any], path: str | Path
+    state: Mapping[Any, Any], hyperparameters: Mapping[str, Any], file_bytes: int
 ) -> None:
     """Compare counts and bytes with the file before memory is taken for a network of such sizes."""
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(
-                f"{path} does not hold a working model: {str(name)[:40]!r} is not a tensor"
-            )
+            raise ValueError(f"{str(name)[:40]!r} is not a tensor")
     # A tied head counts twice, but is in the file once.
-    if sum(tensor.nbytes for tensor in state.values()) > 2 * Path(path).stat().st_size:
-        raise UserError(
-            f"{path} does not hold a working model: its weights are larger than the file"
-        )
-    for name in _COUNTS if hyperparameters["network"] != "bigram" else ():
+    if sum(tensor.nbytes for tensor in state.values()) > 2 * file_bytes:
+        raise ValueError("its weights are larger than the file")
+    for name in _COUNTS if hyperparameters["network"] == "transformer" else ():
         count = hyperparameters[name]
         if isinstance(count, int) and count > len(state):
-            raise UserError(
-                f"{path} does not hold a working model: {name} is {count}, but there are "
-                f"{len(state)} tensors"
-            )
+            raise ValueError(f"{name} is {count}, but there are {len(state)} tensors")
 
 
-def _check_shapes(
-    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | Path
-) -> None:
+def _check_shapes(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() ^ weights.keys()):
         which = "lacks the" if name in expected else "has unknown"
-        raise UserError(f"{path} does not hold a working model: it {which} weights {name[:80]}")
+        raise ValueError(f"it {which} weights {name[:80]}")
     for name, tensor in weights.items():
         shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
         if shape != wanted:
-            raise UserError(
-                f"{path} does not hold a working model: {name} has shape {shape}, expected {wanted}"
-            )
+            raise ValueError(f"{name} has shape {shape}, expected {wanted}")
         if name.startswith("ngrams."):
             continue  # checked before
         if tensor.dtype not in _FLOATS or not torch.isfinite(tensor).all():
-            raise UserError(f"{path} does not hold a working model: {name} has non-finite values")
+            raise ValueError(f"{name} has non-finite values")

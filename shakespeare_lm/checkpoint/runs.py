@@ -1,7 +1,4 @@
-"""Which checkpoint: of the newest run, of a run's folder, or the one at a path.
-
-Enters: what the user gave. Leaves: the path of a checkpoint, or a checkpoint to resume from.
-"""
+"""Which checkpoint: of the newest run, of a run's folder, or the one at a path."""
 
 import warnings
 from pathlib import Path
@@ -10,6 +7,7 @@ from typing import NamedTuple
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.methods.networks import UntrustedNetworkError
 
 LOG_FOLDER = "lightning_logs"
 CONFIG_FILE = "config.yaml"
@@ -42,9 +40,7 @@ class NotResumableError(UserError):
 
 
 def find_runs(root: str | Path, *names: str) -> list[Path]:
-    """Return the folders of the runs that have a checkpoint of one of these names: the run whose
-    checkpoints were written last comes first.
-    """
+    """Return the folders of the runs with a checkpoint of one of these names, the newest first."""
     times: dict[Path, tuple[float, int]] = {}
     for name in names:
         for path in Path(root).rglob(f"version_*/checkpoints/{name}.ckpt"):
@@ -77,8 +73,8 @@ def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> 
 def resolve_checkpoint(given: str, root: str | Path = LOG_FOLDER) -> Resumable:
     """Read the checkpoint to resume from: a path, the folder of a run, or "last".
 
-    Of a run's `last.ckpt` and `best.ckpt`, the one with more steps is taken: after a full disk that
-    need not be `last.ckpt`. "last" is the newest run under `root`. Damaged files are passed over,
+    "last" is the newest run under `root`. Of a run's `last.ckpt` and `best.ckpt`, the one with more
+    steps is taken: after a full disk that need not be `last.ckpt`. Damaged files are passed over,
     with a warning, and so are runs that have no other.
 
     Raises:
@@ -108,6 +104,8 @@ def _latest(run: Path, damaged: list[str]) -> Resumable | None:
             found = other if found is None or other.step > found.step else found
         except NotResumableError:
             continue  # as --small_best asks for
+        except UntrustedNetworkError:
+            raise
         except UserError as error:
             damaged.append(str(error))
     return found

@@ -1,6 +1,5 @@
-"""The command `complete`: prompts from the command line, files or stdin become text.
-
-Enters: the options of `scripts/complete.py`. Leaves: text on stdout or in a file, as it is made.
+"""The command `complete`: prompts from the command line, files or stdin become text, which is
+written as it is made.
 """
 
 import argparse
@@ -8,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.console import run
 from shakespeare_lm.commands.jsonl import complete_lines
 from shakespeare_lm.commands.model_options import add_model_options, load_completer
 from shakespeare_lm.commands.text_files import STDIN, opened, read_text, stdin
@@ -28,84 +27,50 @@ def build_parser() -> argparse.ArgumentParser:
     _add_length_options(parser.add_argument_group("length"))
     model = parser.add_argument_group("model, input and output")
     add_model_options(model, dtype="auto")
-    add = model.add_argument
-    add(
-        "--compile",
-        action="store_true",
-        help="compile the step: slow to start; on a CPU only for single samples",
-    )
-    add(
-        "--no_cache",
-        dest="cache",
-        action="store_false",
-        help="read whole windows, to compare",
-    )
+    # fmt: off
+    model.add_argument("--compile", action="store_true",
+                       help="compile the step: slow to start; on a CPU only for single samples")
+    model.add_argument("--no_cache", dest="cache", action="store_false",
+                       help="read whole windows, to compare")
+    # fmt: on
     return parser
 
 
+# fmt: off
 def _add_prompt_options(group: Any) -> None:
     add = group.add_argument
     add("--prompt", metavar="TEXT", help="the text to complete, - for stdin (default: a new line)")
     add("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt, - for stdin")
-    add(
-        "--jsonl",
-        metavar="FILE",
+    add("--jsonl", metavar="FILE",
         help='many prompts, one {"prompt": ...} per line, - for stdin; adds "completion" to each; '
         'further keys: "id", "unknown", sampling and length options by name, "stream": true for '
-        "pieces of the text as they are made",
-    )
+        "pieces of the text as they are made")
     add("--interactive", action="store_true", help="ask for prompts until Ctrl-D")
 
 
 def _add_sampling_options(group: Any) -> None:
     add = group.add_argument
     add("--greedy", action="store_true", help="always take the most likely character")
-    add(
-        "--temperature",
-        type=float,
-        default=0.8,
-        metavar="T",
-        help="below 1 safer, above 1 more varied, 0 greedy (default: 0.8)",
-    )
+    add("--temperature", type=float, default=0.8, metavar="T",
+        help="below 1 safer, above 1 more varied, 0 greedy (default: 0.8)")
     add("--top_k", type=int, metavar="K", help="keep only the K likeliest characters")
-    add(
-        "--top_p",
-        type=float,
-        metavar="P",
-        help="keep only the likeliest, with total probability P",
-    )
-    add(
-        "--min_p",
-        type=float,
-        metavar="P",
-        help="drop those less than P times as likely as the likeliest",
-    )
+    add("--top_p", type=float, metavar="P",
+        help="keep only the likeliest, with total probability P")
+    add("--min_p", type=float, metavar="P",
+        help="drop those less than P times as likely as the likeliest")
     add("--seed", type=int, help="make the result repeatable")
 
 
 def _add_length_options(group: Any) -> None:
     add = group.add_argument
-    add(
-        "--max_new_tokens",
-        type=int,
-        default=500,
-        metavar="N",
-        help="length limit in characters (default: 500)",
-    )
-    add(
-        "--max_lines",
-        type=int,
-        metavar="N",
-        help="limit of lines, counting the prompt's last one",
-    )
-    add(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end before TEXT; repeatable",
-    )
+    add("--max_new_tokens", type=int, default=500, metavar="N",
+        help="length limit in characters (default: 500)")
+    add("--max_lines", type=int, metavar="N",
+        help="limit of lines, counting the prompt's last one")
+    add("--stop", action="append", default=[], metavar="TEXT",
+        help="end before TEXT; repeatable")
     add("--num_samples", type=int, default=1, metavar="N", help="how many completions (default: 1)")
+# fmt: on
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,11 +106,8 @@ def complete(arguments: argparse.Namespace) -> int:
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    if arguments.prompt_file is not None:
-        return read_text(arguments.prompt_file)
-    if arguments.prompt == STDIN:
-        return read_text(STDIN)
-    return arguments.prompt or ""
+    path = STDIN if arguments.prompt == STDIN else arguments.prompt_file
+    return read_text(path) if path is not None else arguments.prompt or ""
 
 
 def _write_samples(output: TextIO, prompt: str, pieces: Any, count: int) -> None:

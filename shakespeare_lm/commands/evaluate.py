@@ -1,110 +1,66 @@
-"""The command `evaluate`: how good models are, beside models that only count, compressors, and what
-others have published.
-
-Enters: the options of `scripts/evaluate.py`. Leaves: tables on stdout, the best model on top; with
---json everything for programs, with --report one HTML page.
+"""The command `evaluate`: how good models are, next to models that only count, compressors, and
+what others have published. Tables on stdout, JSON for programs, or one HTML page.
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 from typing import get_args
 
 from rich.console import Console
 
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.evaluation_tables import as_json, print_evaluations
-from shakespeare_lm.commands.exit_code import run
-from shakespeare_lm.commands.progress_bar import progress_bar
+from shakespeare_lm.commands.exported import ngram_baselines
+from shakespeare_lm.commands.model_options import DEVICE
 from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
-from shakespeare_lm.data.documents import encode_documents
-from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.evaluation.baselines import (
-    PUBLISHED,
-    Baseline,
-    compressed,
-    counted,
-)
-from shakespeare_lm.evaluation.compression import COMPRESSORS
+from shakespeare_lm.evaluation.baselines import COMPRESSORS, PUBLISHED, Baseline, compressed
 from shakespeare_lm.evaluation.copying import SampleConfig
 from shakespeare_lm.evaluation.evaluation import Evaluation, evaluate
 from shakespeare_lm.evaluation.report import report
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
-from shakespeare_lm.hardware import DEVICES
-from shakespeare_lm.invocation import command_line
 
 _WIDTH_OF_A_FILE = 200  # no line of the table is folded
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all options."""
-    parser = argparse.ArgumentParser(
-        prog=command_line("evaluate"),
-        description="Say how good models are: exact losses on a whole part of their corpus, beside "
-        "models that only count, compressors, and what others have published.",
-    )
-    add = parser.add_argument
-    add(
-        "--ckpt",
-        nargs="+",
-        metavar="PATH",
-        default=[None],
-        help="checkpoints, or folders of runs (default: the newest run's best)",
-    )
+# fmt: off
+def _add_options(parser: ArgumentParser) -> None:
+    add, samples = parser.add_argument, SampleConfig()
+    add("--ckpt", nargs="+", metavar="PATH", default=[None],
+        help="checkpoints, or folders of runs (default: the newest run's best)")
     add("--corpus", help="another corpus than the checkpoint's, with the same split")
     add("--part", choices=get_args(PartName), default="val", help="of the corpus (default: val)")
-    add(
-        "--stride",
-        type=int,
-        metavar="N",
-        help="how far the sliding window moves on; 1 is exact (default: an eighth of the context)",
-    )
-    add(
-        "--where",
-        action="store_true",
+    add("--stride", type=int, metavar="N",
+        help="how far the sliding window moves on; 1 is exact (default: an eighth of the context)")
+    add("--where", action="store_true",
         help="show also where the loss is: position in the context, kind of character, place in "
-        "the word, document; and the most surprising passages",
-    )
-    add(
-        "--copying",
-        action="store_true",
+        "the word, document; and the most surprising passages")
+    add("--copying", action="store_true",
         help="show also whether the model copies: how much of the text that it makes stands in its "
-        "training part, beside the same for held-out text",
-    )
-    samples = SampleConfig()
+        "training part, beside the same for held-out text")
     add("--num_samples", type=int, default=samples.num_samples, help="texts for --copying (32)")
-    add(
-        "--max_new_tokens",
-        type=int,
-        default=samples.max_new_tokens,
-        help="characters of each text for --copying (1000)",
-    )
-    add(
-        "--temperature",
-        type=float,
-        default=samples.temperature,
-        help="for --copying; 1 is the model's own distribution, lower values copy more (1)",
-    )
+    add("--max_new_tokens", type=int, default=samples.max_new_tokens,
+        help="characters of each text for --copying (1000)")
+    add("--temperature", type=float, default=samples.temperature,
+        help="for --copying; 1 is the model's own distribution, lower values copy more (1)")
     add("--seed", type=int, default=samples.seed, help="for --copying (0)")
-    add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
+    add("--device", **DEVICE)
     add("--json", metavar="FILE", help="write everything to FILE too (- for stdout, alone)")
-    add(
-        "--report",
-        metavar="FILE.html",
-        help="also write everything to one HTML page; implies --where and --copying",
-    )
-    return parser
+    add("--report", metavar="FILE.html",
+        help="also write everything to one HTML page; implies --where and --copying")
+# fmt: on
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit code."""
-    arguments = build_parser().parse_args(argv)
-    return run(lambda: evaluate_all(arguments))
-
-
-def evaluate_all(arguments: argparse.Namespace) -> int:
+@command(
+    "evaluate",
+    "Say how good models are: exact losses on a whole part of their corpus, beside models that "
+    "only count, compressors, and what others have published.",
+    _add_options,
+)
+def main(arguments: Namespace) -> int:
     """Evaluate the checkpoints, and only then open the outputs: a mistake leaves no empty file."""
     paths = [find_checkpoint(given) for given in arguments.ckpt]
     for output in (arguments.json, arguments.report):
@@ -133,7 +89,7 @@ def evaluate_all(arguments: argparse.Namespace) -> int:
 
 
 def _evaluated(
-    path: str, checkpoint: Checkpoint, corpus: SplitCorpus, arguments: argparse.Namespace
+    path: str, checkpoint: Checkpoint, corpus: SplitCorpus, arguments: Namespace
 ) -> Evaluation:
     samples = SampleConfig(
         num_samples=arguments.num_samples, max_new_tokens=arguments.max_new_tokens,
@@ -142,31 +98,18 @@ def _evaluated(
     everything = arguments.report is not None
     with progress_bar(f"evaluating {path}") as progress:
         return evaluate(
-            checkpoint,
-            path,
-            corpus,
-            arguments.part,
-            stride=arguments.stride,
-            device=arguments.device,
-            breakdown=arguments.where or everything,
-            copying=samples if arguments.copying or everything else None,
-            progress=progress,
-        )
+            checkpoint, path, corpus, arguments.part, stride=arguments.stride,
+            device=arguments.device, breakdown=arguments.where or everything,
+            copying=samples if arguments.copying or everything else None, progress=progress,
+        )  # fmt: skip
 
 
 def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     train, texts = corpus.parts.train, corpus.documents(part)
-    tokenizer = CharTokenizer.from_text(*train, *texts)
-    known, text = (encode_documents(documents, tokenizer) for documents in (train, texts))
-    baselines: list[Baseline] = []
-    with progress_bar("counting n-grams") as progress:
-        try:
-            baselines += counted(known, text, len(tokenizer.vocabulary), progress)
-        except UserError as error:  # the memory: the rest is worth having without them
-            print(f"warning: without n-gram models: {error}", file=sys.stderr)
+    baselines = ngram_baselines(train, texts)
     with progress_bar("compressing") as progress:
-        for number, one in enumerate(compressed(train, texts), start=1):
-            baselines.append(one)
+        for number, compressor in enumerate(compressed(train, texts), start=1):
+            baselines.append(compressor)
             progress(number, len(COMPRESSORS) + 1)
     if part == "val" and corpus.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256):
         baselines += PUBLISHED

@@ -1,12 +1,10 @@
-"""The command `fit`: trains, prints what to type next, and returns an exit code.
-
-Enters: arguments. Leaves: a trained model in `lightning_logs/version_N/`.
-"""
+"""The command `fit`: trains a model in `lightning_logs/version_N/`, and says what to type next."""
 
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from traceback import print_exc, walk_tb
 
 import torch
 from pytorch_lightning import Trainer
@@ -14,36 +12,24 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
+from shakespeare_lm.commands.console import prepare_console, progress_bar
 from shakespeare_lm.commands.fit_arguments import QUICK, default_recipe
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
-from shakespeare_lm.commands.progress_bar import progress_bar
-from shakespeare_lm.commands.standard_streams import prepare_console
 from shakespeare_lm.commands.start import INTERRUPTED_EXIT_CODE
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import counted, verdict
+from shakespeare_lm.training import summary
 from shakespeare_lm.training.checkpointing import renew_last
 from shakespeare_lm.training.compatibility import check_hyperparameters
-from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.run_folder import RunLogger, lock_run
 from shakespeare_lm.training.stopping import Terminated
-from shakespeare_lm.training.summary import (
-    print_early_stopping,
-    print_quick,
-    print_resume_command,
-    print_resuming,
-    print_summary,
-    print_waiting,
-)
-from shakespeare_lm.training.teachers import load_teachers
 
 _LONG_TEXT_CHARACTERS = 10_000_000
 
 
 def fit(arguments: list[str] | None = None, default_config: str | None = None) -> ShakespeareCLI:
-    """Train; return the command line object with its trainer, model and data module.
-
-    Raises:
-        UserError: for a mistake that the user can correct.
+    """Train; return the command line object with its trainer, model and data module. Mistakes that
+    the user can correct raise a `UserError`.
     """
     cli = ShakespeareCLI(arguments, default_config)
     trainer, data = cli.trainer, cli.datamodule
@@ -51,24 +37,24 @@ def fit(arguments: list[str] | None = None, default_config: str | None = None) -
     data.setup()
     if not trainer.max_epochs or trainer.max_epochs < 0:
         cli.model.config.total_steps(trainer.max_steps)
-    build_optimizer(cli.model.transformer, cli.model.config)
-    load_teachers(cli.model.config, cli.model.tokenizer)
+    cli.model.build_optimizer()
+    cli.model.prepare_objectives()
     if cli.resumed is not None:
         stored = cli.resumed.checkpoint.content["hyper_parameters"]
         check_hyperparameters(stored, cli.model.hparams)
     if trainer.is_global_zero:
         if cli.resumed is not None:
-            print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
+            summary.print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
         elif default_config == str(QUICK) and cli.is_recipe(QUICK):
-            print_quick()
-    print_waiting(trainer)
+            summary.print_quick()
+    summary.print_waiting(trainer)
     _train(cli)
     interrupted = cli.stop_on_signal.number > 0
     if trainer.is_global_zero:
         if interrupted or cli.timer.is_over:
-            print_resume_command(cli.last.path, trainer.global_step)
-        print_early_stopping(trainer)
-        print_summary(cli.best, cli.history, data.vocabulary, _logs(trainer), _verdict(cli))
+            summary.print_resume_command(cli.last.path, trainer.global_step)
+        summary.print_early_stopping(trainer)
+        summary.print_summary(cli.best, cli.history, data.vocabulary, _logs(trainer), _verdict(cli))
     if data.split_config.test_fraction > 0 and not interrupted:
         best = cli.best.best_model_path or None
         trainer.test(cli.model, datamodule=data, ckpt_path=best, weights_only=True)
@@ -76,8 +62,8 @@ def fit(arguments: list[str] | None = None, default_config: str | None = None) -
 
 
 def _verdict(cli: ShakespeareCLI) -> str | None:
-    """Return where the best loss is among those of n-gram models, which takes 3 s on tiny
-    Shakespeare; None if that is not wanted, or the text is long.
+    """Return where the best loss lies among those of n-gram models (3 s on tiny Shakespeare); None
+    if that is not wanted, or the text is too long.
     """
     train, val = cli.datamodule.encoded["train"], cli.datamodule.encoded["val"]
     loss = cli.best.best_model_score
@@ -117,25 +103,42 @@ def _train(cli: ShakespeareCLI) -> None:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
         except Terminated:
             pass
-        except (ValueError, torch.cuda.OutOfMemoryError) as error:
-            # Options that do not fit each other, or the memory of the device.
-            raise UserError(one_line(error)) from error
         except Exception as error:
-            if path is None or cli.trainer.global_step > cli.resumed_step:
+            if _is_the_users(error):
+                raise UserError(one_line(error)) from error
+            if path is None or _is_in_a_step(error):
                 raise
-            # Before the first step it is the checkpoint's fault, which can come from anybody.
+            # While restoring, it is the fault of the checkpoint, which can come from anybody.
             raise UserError(
                 f"cannot resume from {path}: {type(error).__name__}: {one_line(error)}"
             ) from error
 
 
+def _is_the_users(error: Exception) -> bool:
+    """Say whether an error is certainly about options or memory: others keep their traceback."""
+    if isinstance(error, UserError | torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+        return True  # torch's, on a CPU
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    module = str(frame.f_globals.get("__name__"))
+    return isinstance(error, ValueError) and module.startswith(("pytorch_lightning", "lightning_"))
+
+
+def _is_in_a_step(error: Exception) -> bool:
+    names = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    return bool(names & {"training_step", "validation_step", "configure_optimizers"})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code, after one line on stderr if something went wrong."""
     prepare_console()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        words = sys.argv[1:] if arguments is None else arguments
         cli = fit(words, default_config=str(default_recipe(words)))
     except (UserError, MisconfigurationException, OSError) as error:
+        if "--traceback" in words:
+            print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,8 +1,5 @@
 """What the words typed after `fit` imply: the options of the run that is resumed, the network of
-the model that is fine-tuned, the default recipe.
-
-Enters: words typed. Leaves: the same words, after those that they imply, so that what is typed
-wins; and the checkpoint that a run resumes from.
+the model that is fine-tuned, the recipe. They come before what is typed, so that it wins.
 """
 
 import argparse
@@ -11,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+import shakespeare_lm
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import (
     LOG_FOLDER,
@@ -18,39 +16,40 @@ from shakespeare_lm.checkpoint.runs import (
     find_checkpoint,
     resolve_checkpoint,
 )
-from shakespeare_lm.commands.recipes import FOLDER, config_path
+from shakespeare_lm.data.tokenizer import decode_utf8
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import fastest_precision
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.model.config import NETWORK_OPTIONS
-from shakespeare_lm.training.config import TrainingConfig
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS, trust
+from shakespeare_lm.training.module import TrainingConfig
 from shakespeare_lm.training.starting_model import fixed_options
 
+_PACKAGE = Path(shakespeare_lm.__file__).parent
+# Of the recipes: inside the package if installed from a wheel, next to it in the repository.
+FOLDER = next(
+    folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()
+)
 # The recipes of runs without `--config`: where 16 bits are fast, and where only float32 is.
 DEFAULT = FOLDER / "default.yaml"
 QUICK = FOLDER / "quick.yaml"
 
 
 class Implied(NamedTuple):
-    """The arguments with all that they imply, and the checkpoint to resume from, if it was needed
-    to find its options.
-    """
+    """The arguments with all that they imply."""
 
     words: list[str]
-    resumed: Resumable | None = None
+    resumed: Resumable | None = None  # the checkpoint, if it was read to find its options
 
 
 def with_implied(arguments: list[str], default_config: str | None) -> Implied:
-    """Return the arguments with all that they imply.
-
-    Args:
-        arguments: as typed, with Trainer options spelled out.
-        default_config: recipe or YAML file of a new run without `--config`.
+    """Return the arguments, which have Trainer options spelled out, with all that they imply. The
+    recipe or YAML file `default_config` is for new runs without `--config`.
 
     Raises:
         UserError: if a recipe or checkpoint does not exist, or options exclude each other.
     """
     typed, others = _scan(arguments)
+    trust(typed.network)
     _check_combination(typed)
     configs = [config_path(config) for config in typed.config]
     root = Path(typed.root or ".") / LOG_FOLDER
@@ -77,9 +76,8 @@ def with_implied(arguments: list[str], default_config: str | None) -> Implied:
 
 
 def default_recipe(arguments: list[str]) -> Path:
-    """Return the YAML file of a new run without `--config`, which takes about a minute on two CPU
-    cores: `default`, or `quick` where the run multiplies in float32, which is two to three times
-    as slow.
+    """Return the YAML file of a new run without `--config`, for about a minute on two CPU cores:
+    `default`, or `quick` in float32, which is two to three times as slow.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--precision", "--trainer.precision")
@@ -90,6 +88,33 @@ def default_recipe(arguments: list[str]) -> Path:
         return DEFAULT
     precision = typed.precision or fastest_precision(typed.accelerator)
     return QUICK if precision.startswith(("32", "64")) else DEFAULT
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, the default first."""
+    names = {path.stem for path in FOLDER.glob("*.yaml")}
+    return ["default", *sorted(names - {"default"})]
+
+
+def config_path(config: str) -> Path:
+    """Return the path of a YAML file: the one given, or that of a recipe by its name.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read as UTF-8.
+    """
+    path = Path(config)
+    if not path.is_file():
+        if config not in recipe_names():
+            raise UserError(
+                f"config is {config!r}: expected a YAML file, or one of the recipes: "
+                f"{', '.join(recipe_names())}"
+            )
+        path = FOLDER / f"{config}.yaml"
+    try:
+        decode_utf8(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return path
 
 
 def _check_combination(typed: argparse.Namespace) -> None:
@@ -111,6 +136,7 @@ def _scan(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--ckpt_path")
     others = parser.parse_known_args(arguments)[1]
     parser.add_argument("--more_steps")
+    parser.add_argument("--model.network", dest="network", default="")
     parser.add_argument("--init_from")
     parser.add_argument("--trainer.default_root_dir", dest="root")
     parser.add_argument("--trainer.max_steps", dest="max_steps")
@@ -118,8 +144,8 @@ def _scan(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _options_to_start(checkpoint: Checkpoint) -> list[str]:
-    """Return the options that a checkpoint's weights depend on, and its optimizer's name: not every
-    optimizer fits every network.
+    """Return the options that a checkpoint's weights depend on, and its optimizer: not every one
+    fits every network.
     """
     options = fixed_options(checkpoint.config)
     stored = checkpoint.content["hyper_parameters"]

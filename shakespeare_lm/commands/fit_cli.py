@@ -1,13 +1,12 @@
-"""Lightning's command line with this project's classes, options and defaults.
-
-Enters: words typed. Leaves: a Trainer, a model and a data module that fit each other, and the
-checkpoint that the run resumes or starts from.
+"""Lightning's command line with this project's classes, options and defaults; it makes a Trainer, a
+model and a data module that fit each other.
 """
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,18 @@ from shakespeare_lm.checkpoint.runs import (
     resolve_checkpoint,
 )
 from shakespeare_lm.commands.fit_arguments import with_implied
-from shakespeare_lm.commands.trainer_options import (
-    TRAINER_DEFAULTS,
-    check_trainer_options,
-    expand_short_names,
-)
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.errors import UserError, check_at_least, one_line
+from shakespeare_lm.errors import UserError, check_at_least, check_positive, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.methods.distillation import named, split_paths
+from shakespeare_lm.methods.networks import trust
 from shakespeare_lm.training.checkpointing import (
     AtomicCheckpointIO,
     BestCheckpoint,
     LastCheckpoint,
 )
 from shakespeare_lm.training.history import ValidationHistory
-from shakespeare_lm.training.hparams_tab import HparamsTab
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.pictures import Pictures
 from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
@@ -55,22 +50,27 @@ from shakespeare_lm.training.stopping import (
     StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
-from shakespeare_lm.training.teachers import teacher_paths
-from shakespeare_lm.training.tensorboard_layout import StepAxis, TensorBoardLayout
+from shakespeare_lm.training.tensorboard_layout import HparamsTab, StepAxis, TensorBoardLayout
 
 _DESCRIPTION = (
     "Train a character-level transformer. Trainer options have short names too: --max_steps 500 is "
     "--trainer.max_steps 500, --accelerator gpu is --trainer.accelerator gpu."
 )
 _TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
+_TRAINER_DEFAULTS = {
+    "max_steps": 1250,
+    "val_check_interval": 625,
+    "check_val_every_n_epoch": None,  # so that val_check_interval counts steps across epochs
+    "log_every_n_steps": 10,  # fewer than the bundled scene has batches
+    "num_sanity_val_steps": 0,
+    "gradient_clip_val": 1.0,
+    "enable_model_summary": False,  # `RunDescription` prints one line
+}
 
 
 class ShakespeareCLI(LightningCLI):
-    """LightningCLI with this project's classes and defaults.
-
-    Args:
-        arguments: as typed; `sys.argv` if not given.
-        default_config: YAML file or recipe to use if no `--config` is given and no run is resumed.
+    """LightningCLI with this project's classes and defaults. The YAML file or recipe
+    `default_config` is for new runs without `--config`.
     """
 
     def __init__(
@@ -78,26 +78,18 @@ class ShakespeareCLI(LightningCLI):
     ) -> None:
         self._arguments = sys.argv[1:] if arguments is None else arguments
         self._default_config = default_config
-        self.best = BestCheckpoint()
-        self.last = LastCheckpoint()
+        self.best, self.last = BestCheckpoint(), LastCheckpoint()
         self.history = ValidationHistory()
         self.resumed: Resumable | None = None
         self._initial: Checkpoint | None = None
-        self._restarted = False
-        self.last_is_older = False
+        self._restarted = self.last_is_older = False
+        usage = f"{command_line('fit')} [--config FILE] [options]"
         super().__init__(
-            ShakespeareLM,
-            ShakespeareDataModule,
-            run=False,
-            seed_everything_default=1337,
-            save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={
-                "description": _DESCRIPTION,
-                "usage": f"{command_line('fit')} [--config FILE] [options]",
-            },
+            ShakespeareLM, ShakespeareDataModule, run=False, seed_everything_default=1337,
+            save_config_callback=RunConfig, save_config_kwargs={"overwrite": True},
+            parser_kwargs={"description": _DESCRIPTION, "usage": usage},
             auto_configure_optimizers=False,
-        )
+        )  # fmt: skip
 
     @property
     def resumed_step(self) -> int:
@@ -112,58 +104,33 @@ class ShakespeareCLI(LightningCLI):
         """Add this project's options first, so that the help starts with them."""
         parser.add_lightning_class_args(ShakespeareLM, "model")
         parser.add_lightning_class_args(ShakespeareDataModule, "data")
-        parser.add_lightning_class_args(SampleText, "sample")
+        parser.add_class_arguments(SampleText, "sample")
         parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+        parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add = parser.add_argument
+        # fmt: off
+        add("--traceback", action="store_true", help="show where an error happened")
         add("--name", type=str, default="", help="name of the run: lightning_logs/NAME/version_N")
-        add(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
+        add("--ckpt_path", type=str | None, default=None,
             help="resume, with the options of that run: a checkpoint, the folder of a run, or last "
-            "(the newest run)",
-        )
-        add(
-            "--more_steps",
-            type=int | None,
-            default=None,
+            "(the newest run)")
+        add("--more_steps", type=int | None, default=None,
             help="resume (from last if no --ckpt_path is given) for this many steps, with a new "
-            "decay of the learning rate",
-        )
-        add(
-            "--init_from",
-            type=str | None,
-            default=None,
-            help="start with the weights of this checkpoint or run, on any text",
-        )
-        add(
-            "--early_stopping",
-            type=int | None,
-            default=None,
-            help="stop after this many validations without a lower val_loss",
-        )
-        add(
-            "--small_best",
-            type=bool,
-            default=False,
-            help="leave the state of the training out of best.ckpt",
-        )
-        add(
-            "--pictures",
-            type=bool,
-            default=True,
+            "decay of the learning rate")
+        add("--init_from", type=str | None, default=None,
+            help="start with the weights of this checkpoint or run, on any text")
+        add("--early_stopping", type=int | None, default=None,
+            help="stop after this many validations without a lower val_loss")
+        add("--small_best", type=bool, default=False,
+            help="leave the state of the training out of best.ckpt")
+        add("--pictures", type=bool, default=True,
             help="show attention, next characters, loss by position and embeddings in TensorBoard "
-            "at each validation",
-        )
-        add(
-            "--compare_with_ngrams",
-            type=bool,
-            default=True,
-            help="say at the end which n-gram models are better and worse (texts up to 10 MB)",
-        )
+            "at each validation")
+        add("--compare_with_ngrams", type=bool, default=True,
+            help="say at the end which n-gram models are better and worse (texts up to 10 MB)")
+        # fmt: on
         # The old name of window_order: known, so that `parse_arguments` can name the new one.
         add("--data.sampling", type=str, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         parser.link_arguments("data.context_length", "model.context_length")
@@ -177,6 +144,7 @@ class ShakespeareCLI(LightningCLI):
         self.config = parser.parse_args(words)
         if "sampling" in self.config["data"]:
             parser.error("data.sampling was renamed: use data.window_order")
+        trust(self.config["model"]["network"])  # typed, or in a YAML file that was named
         seed = self.config["seed_everything"]
         if not 0 <= int(seed) < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")
@@ -202,8 +170,9 @@ class ShakespeareCLI(LightningCLI):
             config["data"]["known_characters"] = self._initial.tokenizer.vocabulary
         if self.resumed is None and config["model"]["teachers"]:
             # The files, because which is the best of a run, or the newest run, can change.
-            paths = teacher_paths(config["model"]["teachers"])
-            config["model"]["teachers"] = ",".join(map(str, paths))
+            paths = split_paths(config["model"]["teachers"])
+            files = [str(named(path, find_checkpoint)) for path in paths]
+            config["model"]["teachers"] = ",".join(files)
         if more_steps is not None:
             config["trainer"]["max_steps"] = self.resumed_step + more_steps
             config["trainer"]["max_epochs"] = config["model"]["decay_steps"] = None
@@ -215,7 +184,9 @@ class ShakespeareCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError) as error:
-            raise _as_user_error(error) from error
+            if (mistake := _as_user_error(error)) is None:
+                raise
+            raise mistake from error
         if self._initial is not None:
             start_from(self.model, self._initial, self.config["init_from"])
 
@@ -225,7 +196,7 @@ class ShakespeareCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init["trainer"]
-        check_trainer_options(config)
+        _check_trainer_options(config)
         if not isinstance(config["logger"], list | Logger):
             writes = config["logger"] is not False
             kwargs["logger"] = logger_of_run(self._root, self.config["name"], self.resumed, writes)
@@ -241,19 +212,22 @@ class ShakespeareCLI(LightningCLI):
             # For the config.yaml that the run leaves, so that another machine repeats the run.
             self.config["trainer"]["precision"] = kwargs["precision"]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
             raise _rejected(config, error) from error
+        # After the Trainer is made, which would put those that save checkpoints last.
+        trainer.callbacks.append(self.config_init["sample"])  # type: ignore[attr-defined]
+        if self.config["pictures"]:
+            trainer.callbacks.append(Pictures())  # type: ignore[attr-defined]
+        return trainer
 
     def _callbacks(self, config: Mapping[str, Any]) -> list[Callback]:
-        """Return all callbacks but `SampleText`, which Lightning adds because it has options."""
+        """Return all callbacks but those that only show something, which come last."""
         saves = config["enable_checkpointing"] is not False
         self.stop_on_signal = StopOnSignal(self.last if saves else None)
         self.timer = RunTimer(config["max_time"])
         callbacks: list[Callback] = [RunDescription(), Throughput(), StepMetrics()]
         callbacks += [self.history, TensorBoardLayout(), HparamsTab(self.history)]
-        if self.config["pictures"]:
-            callbacks.append(Pictures())
         callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
@@ -266,6 +240,32 @@ class ShakespeareCLI(LightningCLI):
         return callbacks
 
 
+def expand_short_names(arguments: Iterable[str], trainer_options: Iterable[str]) -> list[str]:
+    """Spell out Trainer options: `--max_steps=5` becomes `--trainer.max_steps=5`."""
+    full = {f"--{name}": f"--trainer.{name}" for name in trainer_options}
+    full["--seed"] = "--seed_everything"
+    # The name ends before a value, a nested key, or the + that appends to a list.
+    name = re.compile(r"^--\w+(?=$|[=.+])")
+    return [name.sub(lambda found: full.get(found[0], found[0]), word) for word in arguments]
+
+
+def _check_trainer_options(config: Mapping[str, Any]) -> None:
+    """Refuse what Lightning accepts, but divides by zero, trains nothing, or never ends."""
+    for name in ("max_steps", "max_epochs", "limit_train_batches"):
+        if config[name] == 0:
+            raise UserError(f"{name} is 0: nothing to train; expected a value > 0")
+    if config["limit_val_batches"] == 0:
+        reason = "because checkpoints are chosen by val_loss"
+        raise UserError(f"limit_val_batches is 0: expected a value > 0, {reason}")
+    if config["val_check_interval"] is not None:
+        check_positive(val_check_interval=config["val_check_interval"])
+    if config["gradient_clip_val"] is not None:
+        check_at_least(0, gradient_clip_val=config["gradient_clip_val"])
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if isinstance(config[name], int):
+            check_at_least(1, **{name: config[name]})
+
+
 def _rejected(config: Mapping[str, Any], error: Exception) -> UserError:
     reason = one_line(error)
     if any(word in reason for word in ("accelerator", "backend", "devices")):
@@ -275,16 +275,16 @@ def _rejected(config: Mapping[str, Any], error: Exception) -> UserError:
     return UserError(f"the Trainer rejects these options: {reason}")
 
 
-def _as_user_error(error: Exception) -> UserError:
-    """Return an error of a class that the user chose, such as a logger, in one line: if it lacks a
-    package, the line that names it, which is among the causes.
+def _as_user_error(error: Exception) -> UserError | None:
+    """Return what a user can correct among an error's causes, in one line: a wrong value, or a
+    missing package of a class that the user chose, such as a logger.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError | ModuleNotFoundError):
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, UserError):
+    if cause is None or isinstance(cause, UserError):
         return cause
-    return UserError(one_line(cause or error)[:500])
+    return UserError(one_line(cause)[:500])
 
 
 def _listed(plugins: Any) -> list[Any]:

@@ -1,25 +1,17 @@
-"""The command `score`: how likely a text is, as figures, as JSON, or in colours.
+"""The command `score`: how likely a text is, as figures, as JSON, or in colours."""
 
-Enters: the options of `scripts/score.py`. Leaves: a summary; in a terminal also the text with its
-surprising characters in colours; with --json everything for programs. If it takes long, a progress
-bar on stderr.
-"""
-
-import argparse
 import json
 import math
 import sys
+from argparse import ArgumentParser, Namespace
 
 from rich.console import Console
 from rich.text import Text
 
-from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.model_options import add_model_options, load_completer
-from shakespeare_lm.commands.progress_bar import progress_bar
 from shakespeare_lm.commands.text_files import opened, read_text
-from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import Score
-from shakespeare_lm.invocation import command_line
 
 # From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
 # 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
@@ -31,31 +23,22 @@ _COLOURS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all options."""
-    parser = argparse.ArgumentParser(
-        prog=command_line("score"),
-        description="Say how likely a model finds a text, character by character.",
-    )
+def _add_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("text", metavar="FILE", help="a UTF-8 file, - for stdin")
     add("--json", action="store_true", help="print every character's log-probability as JSON")
     add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
     add_model_options(parser, dtype="float32")
-    return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit code."""
-    arguments = build_parser().parse_args(argv)
-    return run(lambda: score(arguments))
-
-
-def score(arguments: argparse.Namespace) -> int:
+@command("score", "Say how likely a model finds a text, character by character.", _add_options)
+def main(arguments: Namespace) -> int:
     """Score the text, and only then open the output: a mistake leaves no empty file."""
     text = read_text(arguments.text)
     completer = load_completer(arguments, arguments.text)
-    result = _score_with_bar(completer, text, arguments)
+    options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
+    with progress_bar("scoring") as progress:
+        result = completer.score(text, **options, progress=progress)
     with opened(arguments.output) as output:
         if arguments.json:
             output.write(as_json(result) + "\n")
@@ -66,12 +49,6 @@ def score(arguments: argparse.Namespace) -> int:
             output.write("\n".join(alternative_lines(result)) + "\n")
         output.write(summary(result) + "\n")
     return 0
-
-
-def _score_with_bar(completer: Completer, text: str, arguments: argparse.Namespace) -> Score:
-    options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
-    with progress_bar("scoring") as draw:
-        return completer.score(text, **options, progress=draw)
 
 
 def summary(score: Score) -> str:
@@ -107,7 +84,7 @@ def in_colours(score: Score) -> str:
     if not console.is_terminal:
         return ""
     with console.capture() as capture:
-        console.print(coloured(score), "", legend(), sep="\n")
+        console.print(coloured(score), "", _legend(), sep="\n")
     return capture.get()
 
 
@@ -121,8 +98,7 @@ def coloured(score: Score) -> Text:
     return shown
 
 
-def legend() -> Text:
-    """Return the legend of the colours."""
+def _legend() -> Text:
     shown = Text("surprise in bits: below 1 ")
     for bits, style in _COLOURS.items():
         shown.append(f" {bits} and more ", style)
@@ -136,11 +112,9 @@ def _style(bits: float) -> str:
 def alternative_lines(score: Score) -> list[str]:
     """Return one line per character: position, probability, and the likeliest characters."""
     lines = []
-    for place, likelihood in enumerate(score.log_probabilities, start=1):
-        best = "  ".join(
-            f"{character!r} {math.exp(value):.3f}"
-            for character, value in score.alternatives[place - 1]
-        )
-        own = f"{score.text[place]!r} {math.exp(likelihood):.3f}"
-        lines.append(f"{place:6}  {own:12}  likeliest  {best}")
+    scored = zip(score.text[1:], score.log_probabilities, score.alternatives, strict=True)
+    for position, (character, likelihood, likeliest) in enumerate(scored, start=1):
+        own = f"{character!r} {math.exp(likelihood):.3f}"
+        best = "  ".join(f"{other!r} {math.exp(value):.3f}" for other, value in likeliest)
+        lines.append(f"{position:6}  {own:12}  likeliest  {best}")
     return lines

@@ -1,69 +1,48 @@
-"""The command `serve`: a model over HTTP, for clients of OpenAI's completions and for browsers.
+"""The command `serve`: a model over HTTP, for clients of OpenAI's completions and for browsers."""
 
-Enters: the options of `scripts/serve.py`. Leaves: a server that runs until it is told to stop.
-"""
-
-import argparse
 import socket
 import sys
-from typing import get_args
+from argparse import ArgumentParser, Namespace
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
-from shakespeare_lm.commands.exit_code import run
+from shakespeare_lm.commands.console import command
+from shakespeare_lm.commands.model_options import CKPT, DEVICE, UNKNOWN
 from shakespeare_lm.commands.page import unmeasured_page
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.errors import UserError, check_at_least, check_at_most, import_extra
-from shakespeare_lm.hardware import DEVICES, DTYPES
-from shakespeare_lm.invocation import command_line
+from shakespeare_lm.hardware import DTYPES
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Requests that are running when the server is told to stop have so long to end.
 _SECONDS_TO_FINISH = 20
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all options."""
-    parser = argparse.ArgumentParser(
-        prog=command_line("serve"),
-        description="Serve a model over HTTP: POST /v1/completions as OpenAI's clients speak it, "
-        "GET /v1/models, GET /health, and the model's page at /.",
-    )
+# fmt: off
+def _add_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--ckpt",
-        metavar="PATH",
-        help="a checkpoint, or the folder of a run (default: the newest run's best)",
-    )
+    add("--ckpt", **CKPT)
     add("--port", type=int, default=8000, help="0 takes a free one (8000)")
-    add(
-        "--host",
-        default="127.0.0.1",
+    add("--host", default="127.0.0.1",
         help="the address to listen on; anybody who can reach it can use the model (127.0.0.1: "
-        "programs on this machine)",
-    )
+        "programs on this machine)")
     add("--name", default="shakespeare-lm", help="of the model, for clients (shakespeare-lm)")
     add("--max_tokens", type=int, default=4096, help="the most characters of a completion (4096)")
     add("--max_waiting", type=int, default=256, help="texts that may wait; then 429 (256)")
-    add("--device", choices=DEVICES, default="cpu", help="auto takes a GPU if there is one (cpu)")
+    add("--device", **DEVICE)
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (float32)")
-    add(
-        "--unknown",
-        choices=get_args(Unknown),
-        default="error",
-        help="characters never seen in training: refuse, drop, or replace (error)",
-    )
-    return parser
+    add("--unknown", **UNKNOWN,
+        help="characters never seen in training: refuse, drop, or replace (error)")
+# fmt: on
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit code."""
-    arguments = build_parser().parse_args(argv)
-    return run(lambda: serve(arguments))
-
-
-def serve(arguments: argparse.Namespace) -> int:
+@command(
+    "serve",
+    "Serve a model over HTTP: POST /v1/completions as OpenAI's clients speak it, GET /v1/models, "
+    "GET /health, and the model's page at /.",
+    _add_options,
+)
+def main(arguments: Namespace) -> int:
     """Serve until a signal: requests that are running may then end."""
     uvicorn = import_extra("uvicorn", "serve", "serving")
     import_extra("starlette", "serve", "serving")
@@ -79,20 +58,15 @@ def serve(arguments: argparse.Namespace) -> int:
         page = unmeasured_page(path, read_checkpoint(path), arguments.name)
     except UserError:  # such as a memory: the rest is worth having without
         page = ""
-    config = ServingConfig(
-        name=arguments.name,
-        page=page,
-        max_tokens=arguments.max_tokens,
-        unknown=arguments.unknown,
-        **({} if arguments.host in _LOOPBACK else {"hosts": ("*",)}),
-    )
+    hosts = ServingConfig.hosts if arguments.host in _LOOPBACK else ("*",)
+    config = ServingConfig(arguments.name, page, arguments.max_tokens, arguments.unknown, hosts)
+    engine = Engine(completer, arguments.max_waiting)
     with _listening(arguments.host, arguments.port) as listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(
-            f"model: {path}\n{arguments.name}: http://{shown}:{port}", file=sys.stderr, flush=True
-        )
-        app = build_app(completer, Engine(completer, arguments.max_waiting), config)
+        started = f"model: {path}\n{arguments.name}: http://{shown}:{port}"
+        print(started, file=sys.stderr, flush=True)
+        app = build_app(completer, engine, config)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,

@@ -1,7 +1,7 @@
 """Starts a command by its name: `shakespeare-lm fit`, `python -m shakespeare_lm fit`, or a script.
 
-Enters: the words typed. Leaves: an exit code. Imports nothing slow itself, so that Ctrl-C during
-the imports, which take seconds, ends the program quietly.
+Imports nothing slow itself, so that Ctrl-C during the imports, which take seconds, ends the program
+quietly.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.invocation import COMMANDS, program
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 
-_DESCRIPTION = "A small causal transformer that learns Shakespeare character by character."
 _HELP = {
     "fit": "train a model",
     "complete": "complete a prompt with a trained model",
@@ -32,11 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command that the first word names; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog=program(),
-        description=_DESCRIPTION,
+        prog=program(), usage="%(prog)s COMMAND [options]",
+        description="A small causal transformer that learns Shakespeare character by character.",
         epilog="COMMAND --help shows the options of a command.",
-        usage="%(prog)s COMMAND [options]",
-    )
+    )  # fmt: skip
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         commands.add_parser(name, help=_HELP[name], add_help=False)
@@ -47,8 +46,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Import a command and run it; return its exit code."""
-    with _quiet_interrupts():
-        command = import_module(f"shakespeare_lm.commands.{name}")
+    try:
+        with _quiet_interrupts():
+            command = import_module(f"shakespeare_lm.commands.{name}")
+    except UserError as error:  # in an environment variable
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     exit_code: int = command.main(arguments)
     return exit_code
 

@@ -1,6 +1,5 @@
-"""The text files that commands read and write; `-` stands for stdin and stdout.
-
-Enters: paths. Leaves: texts, and open files; mistakes are named before any work is done.
+"""The files that commands read and write; `-` stands for stdin and stdout. Mistakes are named
+before any work is done.
 """
 
 import errno
@@ -11,67 +10,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from shakespeare_lm.data.text import decode_utf8
+from shakespeare_lm.data.tokenizer import decode_utf8
 from shakespeare_lm.errors import UserError
 
 STDIN = "-"
 
 
 def read_text(path: str) -> str:
-    """Return the text of a UTF-8 file, or of stdin for `-`, with line feeds as line ends.
-
-    Raises:
-        UserError: if it is not UTF-8.
-        OSError: if the file cannot be read.
+    """Return the text of a UTF-8 file, or of stdin for `-`, with line feeds as line ends; a
+    `UserError` says that it is not UTF-8, an OSError that it cannot be read.
     """
     content = stdin().buffer.read() if path == STDIN else Path(path).read_bytes()
     return decode_utf8(content, "stdin" if path == STDIN else path).replace("\r\n", "\n")
 
 
 def stdin() -> TextIO:
-    """Return the standard input.
-
-    Raises:
-        UserError: if the process was started without one.
-    """
+    """Return the standard input; a `UserError` says that the process was started without one."""
     if sys.stdin is None:
         raise UserError("stdin is closed: nothing to read")
     return sys.stdin
 
 
 def check_output(path: str | None, *inputs: str | Path | None) -> None:
-    """Refuse a file that cannot be made, is an input of the command or a checkpoint, before any
+    """Refuse a file that cannot be written, is an input of the command or a checkpoint, before any
     work is done for it; links are followed.
 
     Raises:
         UserError: if it is an input or a checkpoint.
-        OSError: if it is a folder, or there is none that it could be in.
+        OSError: if it is a folder, its folder does not exist, or it may not be written.
     """
     if path is None or path == STDIN:
         return
+    target = Path(path)
     for error, fails in (
-        (errno.ENOENT, not Path(path).parent.is_dir()),
-        (errno.EISDIR, Path(path).is_dir()),
-        (errno.EACCES, not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK)),
+        (errno.ENOENT, not target.parent.is_dir()),
+        (errno.EISDIR, target.is_dir()),
+        (errno.EACCES, not os.access(target if target.exists() else target.parent, os.W_OK)),
     ):
         if fails:
             raise OSError(error, os.strerror(error), path)
-    if not Path(path).exists():
+    if not target.exists():
         return
     for other in inputs:
-        if other and Path(other).exists() and Path(path).samefile(other):
+        if other and Path(other).exists() and target.samefile(other):
             raise UserError(f"output is {path}, which is an input: choose another file")
-    if Path(path).resolve().suffix == ".ckpt":
+    if target.resolve().suffix == ".ckpt":
         raise UserError(f"output is {path}, which is a checkpoint: choose another file")
 
 
 @contextmanager
 def opened(path: str | None) -> Iterator[TextIO]:
-    """Open a file for writing, or stdout for None and `-`; write errors name the file.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Open a file for writing, or stdout for None and `-`; an OSError names the file."""
     try:
         if path is None or path == STDIN:
             yield sys.stdout
@@ -88,21 +77,22 @@ def opened(path: str | None) -> Iterator[TextIO]:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a whole file, or leave what was there; `-` is stdout.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write a whole file, or leave what was there; `-` is stdout. An OSError names the file."""
     target = Path(path).resolve()
     if path == STDIN or (target.exists() and not target.is_file()):  # such as /dev/stdout
         with opened(path) as output:
             output.write(text)
-        return
+    else:
+        write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a whole file, or leave what was there. An OSError names the file."""
+    target = Path(path).resolve()
     part = target.with_name(f".{target.name}.part")
     try:
-        with opened(str(part)) as output:
-            output.write(text)
+        part.write_bytes(content)
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,3 +1,1 @@
-"""a checkpoint and a prompt -> text: incremental decoding, sampling, stop strings, and scoring.
-Needs torch but not Lightning, so it starts fast.
-"""
+"""a checkpoint and a prompt -> text: needs torch but not Lightning, so it starts fast."""

@@ -1,8 +1,5 @@
 """The forward pass with a key-value cache: windows are read once, then grow by one character per
-step.
-
-Enters: windows, then one id per window and step. Leaves: next-character logits, equal up to
-rounding to those that `CausalTransformer.forward` computes for the whole window.
+step. The logits equal, up to rounding, those of the network for the whole window.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,98 +8,101 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.completion.cache import KeyValueCache
+from shakespeare_lm.completion.cache import KeyValueCache, Prefill
+from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.kernels.int8 import MOST_ROWS
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.model.attention import AttentionInputs
-from shakespeare_lm.model.transformer import CausalTransformer
+from shakespeare_lm.model.network import Network
 
 
 class CachedForward:
-    """Runs a transformer, in evaluation mode, on windows that grow.
+    """Runs a network that reads a `Past`, in evaluation mode, on windows that grow.
 
-    Args:
-        transformer: the network.
-        compile_step: compile the step with torch.compile, for caches of fixed shape, when it is
-            first called.
+    `compile_step` compiles the step, for caches of fixed shape, when it is first called.
     """
 
-    def __init__(self, transformer: CausalTransformer, compile_step: bool = False) -> None:
-        self.transformer = transformer
-        self._all_int8 = not any(isinstance(x, nn.Linear) for x in transformer.modules())
-        self._compiled: Callable[[KeyValueCache, Tensor, Tensor | None], Tensor] | None = None
+    def __init__(self, network: Network, compile_step: bool = False) -> None:
+        self.network = network
+        # Says where the network is and in which format; looking for it takes a while.
+        self._weight = next(network.parameters())
+        self._all_int8 = not any(isinstance(x, nn.Linear) for x in network.modules())
+        self._kept: dict[object, list[Tensor]] = {}
+        self._compiled: Callable[[KeyValueCache, Tensor], Tensor] | None = None
         if compile_step:
             # No Python between the kernels on a CPU; on a GPU, a CUDA graph sees to that.
             self._compiled = torch.compile(
-                self._advance,
-                fullgraph=True,
-                dynamic=False,
-                options={"cpp_wrapper": not transformer.head.weight.is_cuda},
-            )
+                self._advance, fullgraph=True, dynamic=False,
+                options={"cpp_wrapper": self.device.type != "cuda"},
+            )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        return self._weight.device
 
     def new_cache(self, batch: int, fixed_shape: bool = False) -> KeyValueCache:
         """Return an empty cache for `batch` windows."""
-        network = self.transformer
+        network = self.network
         return KeyValueCache(
-            batch, network.config, network.padding_id, network.head.weight, fixed_shape
-        )
+            batch, network.config.context_length, network.lookback, network.padding_id,
+            self._keys_values(), self.device, fixed_shape,
+        )  # fmt: skip
+
+    def _keys_values(self) -> list[Tensor]:
+        """Return what each layer keeps of one character, by running the network on it."""
+        kind = (self.device, self._weight.dtype)
+        if kind not in self._kept:
+            probe = _Probe(self.network, self.device)
+            with evaluating(self.network):
+                ids = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+                self.network.hidden(self.network.embed(ids, probe), past=probe)
+            self._kept[kind] = probe.seen
+        return self._kept[kind]
 
     def prefill(self, cache: KeyValueCache, rows: Tensor, windows: Sequence[Sequence[int]]) -> None:
-        """Replace the content of these rows of the cache by these windows; equal windows are
-        computed once.
-        """
+        """Fill these rows of the cache with these windows; equal windows are computed once."""
         ids = cache.begin(rows, windows)
         if not ids.numel():
             return
         ids, source = ids.unique(dim=0, return_inverse=True)
-        network = self.transformer
-        x = network.embed(network.pad_left(ids))
-        if isinstance(network, MemoryTransformer):
-            read = network.recall(ids).added
-            x = x if read is None else x + read
-        x, rotation, mask = network.locate(x, slice(ids.shape[1]), None)
-        for layer, block in enumerate(network.blocks):
-            x = block(x, AttentionInputs(rotation, mask, cache.store(layer, rows, source)))
+        recent = nn.functional.pad(ids, (cache.lookback, 0), value=cache.padding_id)
+        past = Prefill(cache, rows, source, recent, slice(ids.shape[1]))
+        self.network.hidden(self.network.embed(ids, past), past=past)
 
     def step(self, cache: KeyValueCache, ids: Tensor) -> Tensor:
-        """Add one of the ids `[batch]` to each window of the cache.
-
-        Returns:
-            The logits `[batch, vocab]` of the next character.
-        """
+        """Add one of the ids `[batch]` to each window; return the next logits `[batch, vocab]`."""
         advance = self._compiled if cache.fixed_shape and self._compiled else self._advance
         with _without_onednn() if self._needs_no_onednn(len(ids)) else nullcontext():
-            recent = cache.append(ids)
-            newest = recent[:, -1 - self.transformer.config.previous_characters :]
-            if not isinstance(self.transformer, MemoryTransformer):
-                return advance(cache, newest, None)
-            read, expected = self.transformer.recall(recent)
-            logits = advance(cache, newest, None if read is None else read[:, -1:])
-            return self.transformer.join(logits, None if expected is None else expected[:, -1])
+            cache.append(ids)
+            return advance(cache, ids)
 
     def _needs_no_onednn(self, texts: int) -> bool:
         """Say whether no product of a step for this many texts goes through oneDNN."""
-        weight = self.transformer.head.weight
-        if weight.device.type != "cpu":
+        if self.device.type != "cpu":
             return False
-        return weight.dtype == torch.float32 or (self._all_int8 and texts <= MOST_ROWS)
+        return self._weight.dtype == torch.float32 or (self._all_int8 and texts <= MOST_ROWS)
 
-    def _advance(self, cache: KeyValueCache, newest: Tensor, added: Tensor | None) -> Tensor:
-        network = self.transformer
-        x = network.embed(newest)
-        x, rotation, mask = network.locate(x if added is None else x + added, cache.at, cache.mask)
-        for layer, block in enumerate(network.blocks):
-            x = block(x, AttentionInputs(rotation, mask, cache.extend(layer)))
-        logits: Tensor = network.head(network.final_norm(x))[:, 0]
-        return logits
+    def _advance(self, cache: KeyValueCache, ids: Tensor) -> Tensor:
+        return self.network(ids[:, None], past=cache)[:, 0]
+
+
+class _Probe:
+    """The empty `Past` of one character: it records what each layer would keep."""
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self.recent = torch.full((1, network.lookback + 1), network.padding_id, device=device)
+        self.positions: slice | Tensor = slice(1)
+        self.mask: Tensor | None = None
+        self.seen: list[Tensor] = []
+
+    def extend(self, layer: int, keys_values: Tensor) -> Tensor:
+        self.seen.append(keys_values)
+        return keys_values
 
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Keep torch from running GELU through oneDNN on a CPU.
-
-    For the one character of a step, oneDNN's set-up takes longer than the function (torch 2.13: 23
-    instead of 4 us), a tenth of the step in all. Matrix products in half precision need oneDNN.
+    """Keep torch from running GELU through oneDNN on a CPU: for one character, its set-up takes
+    longer than the function (torch 2.13: 23 instead of 4 us), a tenth of the step in all. Matrix
+    products in half precision need oneDNN.
     """
     enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
     try:

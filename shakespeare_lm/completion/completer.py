@@ -1,7 +1,4 @@
-"""checkpoint -> completion: a `.ckpt` and a prompt become text.
-
-Enters: the path of a checkpoint. Leaves: a `Completer`.
-"""
+"""checkpoint -> completion: a `.ckpt` and a prompt become text."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,7 +29,7 @@ from shakespeare_lm.errors import (
 )
 from shakespeare_lm.hardware import choose_device, choose_dtype
 from shakespeare_lm.kernels.int8 import Int8Linear, quantise
-from shakespeare_lm.model.transformer import CausalTransformer
+from shakespeare_lm.model.network import Network
 
 # More prompts than these are completed in groups: a cache for all would need too much memory.
 _PROMPTS_TOGETHER = 64
@@ -42,19 +39,13 @@ MAX_SAMPLES = 1024
 
 
 class TextKeywords(TypedDict, total=False):
-    """How the prompt is read, where a completion ends, and how the context window moves on.
+    """How the prompt is read, where a completion ends, and how the context window moves on."""
 
-    `unknown`: what to do with characters that the model never saw (see `CharTokenizer.encode`);
-    `stop`: a stop string, or several; `max_lines`: how many lines to make, including the prompt's
-    last one; `window`: "stride" or "exact" (see decoder.py); `cache`: False reads the whole window
-    for every character.
-    """
-
-    unknown: Unknown
-    stop: str | Sequence[str] | None
-    max_lines: int | None
+    unknown: Unknown  # what to do with characters that the model never saw
+    stop: str | Sequence[str] | None  # a stop string, or several
+    max_lines: int | None  # how many lines to make, including the prompt's last one
     window: Window
-    cache: bool
+    cache: bool  # False reads the whole window for every character
 
 
 class CompletionKeywords(TextKeywords, SamplingKeywords, total=False):
@@ -68,7 +59,7 @@ class Completer:
     """Completes texts with a trained model, and says how likely it finds them.
 
     Args:
-        transformer: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
+        network: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
         tokenizer: the one it was trained with.
         context_length: how many of the last characters it sees.
         compile: compile the step from one character to the next.
@@ -76,37 +67,30 @@ class Completer:
 
     def __init__(
         self,
-        transformer: nn.Module,
+        network: nn.Module,
         tokenizer: CharTokenizer,
         context_length: int,
         compile: bool = False,
     ) -> None:
         check_type(bool, compile=compile)
-        self.transformer = transformer
-        self.tokenizer = tokenizer
-        self.context_length = context_length
-        self.compiled = compile
+        self.network, self.tokenizer = network, tokenizer
+        self.context_length, self.compiled = context_length, compile
         self._cached_forward: CachedForward | None = None
-        if isinstance(transformer, CausalTransformer):
-            self._cached_forward = CachedForward(transformer, compile)
+        if isinstance(network, Network) and network.reads_past:
+            self._cached_forward = CachedForward(network, compile)
 
     @property
     def dtype(self) -> str:
         """The number format of the weights."""
-        if any(isinstance(layer, Int8Linear) for layer in self.transformer.modules()):
+        if any(isinstance(layer, Int8Linear) for layer in self.network.modules()):
             return "int8"
-        return str(next(self.transformer.parameters()).dtype).removeprefix("torch.")
+        return str(next(self.network.parameters()).dtype).removeprefix("torch.")
 
     @classmethod
     def from_checkpoint(
-        cls,
-        path: str | Path,
-        device: str = "cpu",
-        dtype: str = "float32",
-        compile: bool = False,
+        cls, path: str | Path, device: str = "cpu", dtype: str = "float32", compile: bool = False
     ) -> "Completer":
-        """Load a checkpoint that training wrote; nothing in it is executed, and no other file is
-        needed.
+        """Load a checkpoint; nothing in it is executed, and no other file is needed.
 
         Args:
             path: of the checkpoint, or the folder of a run.
@@ -124,44 +108,28 @@ class Completer:
         where = choose_device(device)
         choose_dtype(dtype, where, 0)  # a wrong name is refused before anything is read
         checkpoint = read_checkpoint(find_checkpoint(path))
-        transformer = checkpoint.network()
-        num_weights = sum(parameter.numel() for parameter in transformer.parameters())
-        chosen = choose_dtype(dtype, where, num_weights)
-        transformer.to(where, torch.bfloat16 if chosen == torch.int8 else chosen).eval()
+        network = checkpoint.network()
+        chosen = choose_dtype(dtype, where, sum(p.numel() for p in network.parameters()))
+        network.to(where, torch.bfloat16 if chosen == torch.int8 else chosen).eval()
         if chosen == torch.int8:
-            quantise(transformer)
-        context_length = checkpoint.config.context_length
-        return cls(transformer, checkpoint.tokenizer, context_length, compile)
+            quantise(network)
+        return cls(network, checkpoint.tokenizer, checkpoint.config.context_length, compile)
 
     @overload
     def complete(
-        self,
-        prompt: str,
-        max_new_tokens: int = ...,
-        *,
-        num_samples: None = ...,
-        seed: int | None = ...,
-        **options: Unpack[CompletionKeywords],
-    ) -> str: ...
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ...,
+        seed: int | None = ..., **options: Unpack[CompletionKeywords],
+    ) -> str: ...  # fmt: skip
     @overload
     def complete(
-        self,
-        prompt: str,
-        max_new_tokens: int = ...,
-        *,
-        num_samples: int,
-        seed: int | None = ...,
-        **options: Unpack[CompletionKeywords],
-    ) -> list[str]: ...
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int,
+        seed: int | None = ..., **options: Unpack[CompletionKeywords],
+    ) -> list[str]: ...  # fmt: skip
     @overload
     def complete(
-        self,
-        prompt: list[str] | tuple[str, ...],
-        max_new_tokens: int = ...,
-        *,
-        seed: int | None = ...,
-        **options: Unpack[CompletionKeywords],
-    ) -> list[str]: ...
+        self, prompt: list[str] | tuple[str, ...], max_new_tokens: int = ..., *,
+        seed: int | None = ..., **options: Unpack[CompletionKeywords],
+    ) -> list[str]: ...  # fmt: skip
     def complete(
         self,
         prompt: str | Sequence[str],
@@ -192,8 +160,7 @@ class Completer:
             if not isinstance(prompt, str):
                 raise UserError("num_samples cannot be combined with several prompts")
             prompts, seeds = prompts * num_samples, _seeds(seed, num_samples)
-        texts = []
-        together = self._prompts_together()
+        texts, together = [], self._prompts_together()
         for first in range(0, len(prompts), together):
             some = slice(first, first + together)
             pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, options)
@@ -201,33 +168,23 @@ class Completer:
         return texts[0] if isinstance(prompt, str) and num_samples is None else texts
 
     def _prompts_together(self) -> int:
-        weight = next(self.transformer.parameters())
+        weight = next(self.network.parameters())
         if not weight.is_cuda or self._cached_forward is None:
             return _PROMPTS_TOGETHER
-        cached = self._cached_forward.transformer.config
+        cached = self._cached_forward.network.config
         row = 2 * cached.num_layers * cached.context_length * cached.d_model * weight.itemsize
         return max(_PROMPTS_TOGETHER, min(_PROMPTS_TOGETHER_ON_GPU, _LARGE_CACHE_BYTES // row))
 
     @overload
     def stream(
-        self,
-        prompt: str,
-        max_new_tokens: int = ...,
-        *,
-        num_samples: None = ...,
-        seed: int | None = ...,
-        **options: Unpack[CompletionKeywords],
-    ) -> Iterator[str]: ...
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: None = ...,
+        seed: int | None = ..., **options: Unpack[CompletionKeywords],
+    ) -> Iterator[str]: ...  # fmt: skip
     @overload
     def stream(
-        self,
-        prompt: str,
-        max_new_tokens: int = ...,
-        *,
-        num_samples: int,
-        seed: int | None = ...,
-        **options: Unpack[CompletionKeywords],
-    ) -> Iterator[list[str]]: ...
+        self, prompt: str, max_new_tokens: int = ..., *, num_samples: int,
+        seed: int | None = ..., **options: Unpack[CompletionKeywords],
+    ) -> Iterator[list[str]]: ...  # fmt: skip
     def stream(
         self,
         prompt: str,
@@ -258,12 +215,9 @@ class Completer:
         return pieces if num_samples else (piece for (piece,) in pieces if piece)
 
     def _pieces(
-        self,
-        prompts: list[str],
-        seeds: Sequence[int | None],
-        max_new_tokens: int,
+        self, prompts: list[str], seeds: Sequence[int | None], max_new_tokens: int,
         options: CompletionKeywords,
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[list[str]]:  # fmt: skip
         """Check everything, and return a stream of the next piece of text of each prompt."""
         for name in options:
             check_choice("completion option", name, COMPLETION_OPTIONS)
@@ -280,7 +234,7 @@ class Completer:
         unknown = options.get("unknown", "error")
         prompt_ids = [self.tokenizer.encode_prompt(one, unknown) for one in prompts]
         randoms, choices = [random_numbers(seed) for seed in seeds], len(self.tokenizer.vocabulary)
-        if isinstance(decoder, CachedDecoder) and decoder.cache.positions.is_cuda:
+        if isinstance(decoder, CachedDecoder) and decoder.cache.newest.is_cuda:
             ids = generate_graphed(decoder, prompt_ids, sampling, randoms, choices)
         else:
             ids = generate(decoder, prompt_ids, sampling, randoms, choices)
@@ -289,37 +243,31 @@ class Completer:
     def _until_the_end(
         self, ids: Iterator[list[int]], endings: list[StopStrings]
     ) -> Iterator[list[str]]:
+        vocabulary = self.tokenizer.vocabulary
         for row in ids:
-            characters = [self.tokenizer.vocabulary[number] for number in row]
-            yield [end.add(one) for end, one in zip(endings, characters, strict=True)]
+            yield [end.add(vocabulary[i]) for end, i in zip(endings, row, strict=True)]
             if all(ending.reached for ending in endings):
                 return
         yield [ending.rest() for ending in endings]
 
     def _decoder(self, batch: int, window: Window, cache: bool) -> Decoder:
         if not cache or self._cached_forward is None:
-            return UncachedDecoder(self.transformer, self.context_length, window)
+            return UncachedDecoder(self.network, self.context_length, window)
         # Compiled for a CPU, the step of one text is faster, and that of many far slower.
-        on_gpu = self._cached_forward.transformer.head.weight.is_cuda
+        on_gpu = self._cached_forward.device.type == "cuda"
         fixed_shape = on_gpu or (self.compiled and batch == 1)
         return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
     def score(
-        self,
-        text: str,
-        *,
-        top: int = 0,
-        window: Window = "stride",
-        unknown: Unknown = "error",
+        self, text: str, *, top: int = 0, window: Window = "stride", unknown: Unknown = "error",
         progress: Progress | None = None,
-    ) -> Score:
+    ) -> Score:  # fmt: skip
         """Return how likely the model finds every character of a text but its first.
 
         Args:
             text: at least two characters.
             top: how many of the likeliest characters to name at each position.
-            window: how a full context window moves on: each character is scored as if the text
-                before it had been completed.
+            window: how a full context window moves on, as in completion.
             unknown: what to do with characters that the model never saw.
             progress: is called with the numbers of characters scored, and to score.
 
@@ -329,7 +277,7 @@ class Completer:
         check_choice("window", window, get_args(Window))
         ids = self.tokenizer.encode(text, unknown)
         return score_ids(
-            self.transformer, self.tokenizer, ids, self.context_length, window, top, progress
+            self.network, self.tokenizer, ids, self.context_length, window, top, progress
         )
 
 

@@ -1,9 +1,7 @@
-"""logits -> growing texts on a GPU: each step, with its sampling, is one CUDA graph.
+"""The loop of completion on a GPU: each step, with its sampling, is one CUDA graph.
 
-Enters: prompts as ids, a network with its cache, and how to sample. Leaves: an endless stream of
-next ids: those of `generate`, several times as fast. A step for one text is a hundred operations
-that each take longer to start than to compute. A graph starts them at once; and as it also samples,
-the next step does not wait for the CPU to hear what was chosen.
+A step for one text is a hundred operations that each take longer to start than to compute. A graph
+starts them together, and the next step does not wait for the CPU to read the chosen ids.
 """
 
 import random
@@ -16,10 +14,8 @@ from shakespeare_lm.completion.decoder import CachedDecoder
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
 
-# As many ids are chosen before the CPU reads them.
-_STEPS_TOGETHER = 16
-# A graph may be recorded when what its operations set up at their first calls is there.
-_WARM_UP_STEPS = 3
+_STEPS_TOGETHER = 16  # steps before the CPU reads the chosen ids
+_WARM_UP_STEPS = 3  # before recording: some operations set themselves up at their first calls
 
 
 def generate_graphed(
@@ -29,19 +25,14 @@ def generate_graphed(
     randoms: Sequence[random.Random],
     choices: int,
 ) -> Iterator[list[int]]:
-    """Yield the next id of every prompt, then the one after it, endlessly.
+    """Do what `generate` does, with a decoder of fixed shape for as many texts as prompts.
 
-    Args:
-        decoder: of as many texts as there are prompts, with steps of fixed shape.
-        prompts: as for `generate`, like the rest.
-        options: as there.
-        randoms: as there; of each, some more numbers are taken than ids are yielded.
-        choices: as there.
+    Of each of the `randoms`, more numbers may be taken than ids are yielded.
     """
     texts = [deque(prompt, maxlen=decoder.context_length) for prompt in prompts]
     steps: _Steps | None = None
     while True:
-        with evaluating(decoder.forward.transformer):
+        with evaluating(decoder.forward.network):
             steps = steps or _Steps(decoder, options, choices)
             decoder.begin_windows(texts)
             room = decoder.context_length - max(decoder.cache.lengths)
@@ -60,8 +51,8 @@ class _Steps:
     def __init__(self, decoder: CachedDecoder, options: SamplingOptions, choices: int) -> None:
         self.forward, self.cache = decoder.forward, decoder.cache
         self.options, self.choices = options, choices
-        batch, device = len(self.cache.lengths), self.cache.positions.device
-        # What a recorded step reads and writes stays where it is.
+        batch, device = len(self.cache.lengths), self.cache.newest.device
+        # A recorded step always reads and writes these very tensors.
         self.newest = torch.zeros(batch, dtype=torch.long, device=device)
         self.chosen = torch.zeros(batch, _STEPS_TOGETHER, dtype=torch.long, device=device)
         self.uniform = torch.zeros(batch, _STEPS_TOGETHER, dtype=torch.double, device=device)
@@ -69,11 +60,8 @@ class _Steps:
         self.run = self._record() if device.type == "cuda" else self._step
 
     def take(self, newest: Sequence[int], uniform: Sequence[Sequence[float]]) -> list[list[int]]:
-        """Return the ids of the next steps, `[steps][batch]`.
-
-        Args:
-            newest: the last id of each text, which the cache does not hold yet.
-            uniform: a random number for each text and step, `[batch][steps]`.
+        """Return the next ids, `[steps][batch]`, for random numbers `[batch][steps]`; `newest` are
+        the ids that the cache does not hold yet.
         """
         count, lengths = len(uniform[0]), self.cache.lengths
         self.newest.copy_(torch.tensor(newest))
@@ -82,8 +70,7 @@ class _Steps:
         for _ in range(count):
             self.run()
         self.cache.lengths = [length + count for length in lengths]
-        chosen: list[list[int]] = self.chosen[:, :count].T.tolist()
-        return chosen
+        return self.chosen[:, :count].T.tolist()
 
     def _step(self) -> None:
         logits = self.forward.step(self.cache, self.newest)[:, : self.choices]
@@ -102,7 +89,7 @@ class _Steps:
         torch.cuda.current_stream().wait_stream(stream)
         self._restart()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as those that watch over several processes, may use the GPU meanwhile.
+        # Other threads, such as watchdogs of several processes, may use the GPU meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         self._restart()

@@ -1,9 +1,7 @@
 """texts -> logits: incremental decoding over a sliding context window.
 
-Enters: texts as ids, which have grown by one id since the last call. Leaves: their next-character
-logits. The network sees a window of at most `context_length` characters. When it is full, it moves
-on: "stride" restarts it with its newer half, which is read again once per half window; "exact"
-drops the oldest character, and reads the whole window again for every character.
+When a window of `context_length` characters is full, "stride" restarts it with its newer half;
+"exact" drops the oldest character, and reads the whole window again for every character.
 """
 
 from collections import deque
@@ -15,6 +13,8 @@ from torch import Tensor, nn
 
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.inference import evaluating
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.model.network import Network
 
 Window = Literal["stride", "exact"]
 
@@ -30,78 +30,94 @@ class Decoder(Protocol):
     context_length: int
 
     def logits(self, texts: Sequence[deque[int]]) -> Tensor:
-        """Return the logits `[batch, vocab]` after each text, which has grown by one id since the
-        last call.
-        """
+        """Return the logits `[batch, vocab]` after each text, which grows by an id per call."""
         ...
 
 
 class CachedDecoder:
-    """Reads each character once per window.
+    """Reads each character of `batch` texts once per window.
 
-    Args:
-        forward: the network with its cache; decoding runs it in evaluation mode.
-        batch: number of texts.
-        window: how a full window moves on.
-        fixed_shape: make all steps have the same shapes, as a compiled network needs.
+    With a `fixed_shape`, all steps have the same shapes, as a compiled network needs.
     """
 
     def __init__(
         self, forward: CachedForward, batch: int, window: Window, fixed_shape: bool = False
     ) -> None:
         self.forward = forward
-        self.context_length = forward.transformer.config.context_length
+        self.context_length = forward.network.config.context_length
         self.cache = forward.new_cache(batch, fixed_shape)
         self._kept = characters_kept(window, self.context_length)
-        self._started = False
+        self._begun = 0  # number of texts, the first ones, that have a window
 
-    def logits(self, texts: Sequence[deque[int]]) -> Tensor:
-        newest = torch.tensor([text[-1] for text in texts], device=self.cache.positions.device)
-        with evaluating(self.forward.transformer):
+    def logits(
+        self, texts: Sequence[deque[int]], rows: Sequence[int | None] | None = None
+    ) -> Tensor:
+        """Return the logits `[batch, vocab]` after each text, which grows by an id per call.
+
+        `rows` has the index of each among the texts of the last call, if these are others; None for
+        new ones, which come after the old ones.
+        """
+        newest = torch.tensor([text[-1] for text in texts], device=self.cache.newest.device)
+        with evaluating(self.forward.network):
+            if rows is not None:
+                self._change_rows(rows)
             self.begin_windows(texts)
             return self.forward.step(self.cache, newest)
 
+    def _change_rows(self, rows: Sequence[int | None]) -> None:
+        old = [row for row in rows if row is not None]
+        self._begun = len(old)
+        if len(rows) > len(old) or old != list(range(len(self.cache.lengths))):
+            self.cache = self.cache.with_rows(old, len(rows) - len(old))
+
     def begin_windows(self, texts: Sequence[deque[int]]) -> None:
         """Fill windows that are full, or have not begun, with all but the newest character."""
-        full, kept = self.context_length, self._kept if self._started else self.context_length
-        rows = [
-            n for n, length in enumerate(self.cache.lengths) if not self._started or length == full
-        ]
-        self._started = True
-        if rows:
-            windows = [list(texts[row])[-kept:-1] for row in rows]
-            at = torch.tensor(rows, device=self.cache.positions.device)
-            self.forward.prefill(self.cache, at, windows)
+        windows = {}
+        for row, text in enumerate(texts):
+            if row >= self._begun:
+                windows[row] = list(text)[-self.context_length : -1]
+            elif self.cache.lengths[row] == self.context_length:
+                windows[row] = list(text)[-self._kept : -1]
+        self._begun = len(texts)
+        if windows:
+            at = torch.tensor(list(windows), device=self.cache.newest.device)
+            self.forward.prefill(self.cache, at, list(windows.values()))
+
+
+class ContinuousDecoder(CachedDecoder):
+    """Decodes texts that join and leave at any step (continuous batching).
+
+    Raises:
+        UserError: if the network has no cache.
+    """
+
+    def __init__(self, network: nn.Module, window: Window = "stride") -> None:
+        if not isinstance(network, Network) or not network.reads_past:
+            raise UserError(
+                f"the network {type(network).__name__} has no key-value cache, which completing "
+                "many texts together needs: complete with it one by one"
+            )
+        super().__init__(CachedForward(network), batch=0, window=window)
 
 
 class UncachedDecoder:
-    """Reads the whole window for every character: the same logits, slowly, of any network.
-
-    Args:
-        network: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
-        context_length: the longest window.
-        window: how a full window moves on.
+    """Reads the whole window for every character: the same logits, slowly, of any network that maps
+    ids `[batch, time]` to logits `[batch, time, vocab]`.
     """
 
     def __init__(self, network: nn.Module, context_length: int, window: Window) -> None:
-        self.network = network
-        self.context_length = context_length
+        self.network, self.context_length = network, context_length
         self._kept = characters_kept(window, context_length)
         self._lengths: list[int] = []
 
     def logits(self, texts: Sequence[deque[int]]) -> Tensor:
-        self._lengths = [self._next_length(row, text) for row, text in enumerate(texts)]
+        grown = [self._kept if n == self.context_length else n + 1 for n in self._lengths]
+        self._lengths = grown or [len(text) for text in texts]
         windows = [list(text)[-n:] for text, n in zip(texts, self._lengths, strict=True)]
         device, time = next(self.network.parameters()).device, max(self._lengths)
         # Padding on the right of a window changes nothing in it.
         padded = [window + window[-1:] * (time - len(window)) for window in windows]
         last = torch.tensor(self._lengths, device=device) - 1
         with evaluating(self.network):
-            logits: Tensor = self.network(torch.tensor(padded, device=device))
+            logits = self.network(torch.tensor(padded, device=device))
         return logits[torch.arange(len(texts), device=device), last]
-
-    def _next_length(self, row: int, text: deque[int]) -> int:
-        if not self._lengths:
-            return len(text)
-        length = self._lengths[row]
-        return self._kept if length == self.context_length else length + 1

@@ -1,7 +1,4 @@
-"""logits -> growing texts: the loop of completion.
-
-Enters: prompts as ids, a decoder, and how to sample. Leaves: an endless stream of next ids.
-"""
+"""logits -> growing texts: the loop of completion."""
 
 import random
 from collections import deque
@@ -25,8 +22,7 @@ def generate(
         prompts: at least one id each; only the last `context_length` are used.
         options: how to sample.
         randoms: a generator per prompt, so that a prompt's text does not depend on the others.
-        choices: number of ids to choose from; the padding symbol, which comes after them, is
-            excluded.
+        choices: number of ids to choose from, which excludes the padding symbol after them.
     """
     # Ids that have left the window are dropped: memory does not grow with the text.
     texts = [deque(prompt, maxlen=decoder.context_length) for prompt in prompts]

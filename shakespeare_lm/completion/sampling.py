@@ -1,8 +1,7 @@
 """logits -> next ids: greedy, or sampled.
 
-Enters: the next-character logits of several texts, `[batch, vocab]`, and a random number for each.
-Leaves: their ids. Randomness is passed in, and the logits are never modified. Order of the filters:
-temperature, top-k, top-p, min-p; each works on what the ones before it have kept.
+Randomness is passed in, and the logits are never modified. Order of the filters: temperature,
+top-k, top-p, min-p; each works on what the ones before it have kept.
 """
 
 import random
@@ -75,11 +74,8 @@ class SamplingOptions:
 def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float] | Tensor) -> Tensor:
     """Choose one id for each row of logits `[batch, vocab]`; greedy takes the lowest id on ties.
 
-    Args:
-        logits: of any dtype, on any device.
-        options: how to choose.
-        uniform: a random number per row, 0 <= u < 1, for inverse-CDF sampling: one number gives one
-            id, whatever the other rows are.
+    `uniform` has a random number per row, 0 <= u < 1, for inverse-CDF sampling: the id does not
+    depend on the other rows.
     """
     if options.greedy or options.temperature == 0.0:
         return logits.argmax(dim=-1)
@@ -93,8 +89,7 @@ def next_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     """Return the distribution that `next_ids` samples from: `[batch, vocab]`, in float64."""
     logits = logits.detach()
     logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
-    # float64 holds any logits divided by as little as this: a tiny temperature leaves one character
-    # instead of infinities.
+    # In float64, a tiny temperature leaves one character instead of infinities.
     scaled = logits.double() / max(options.temperature, 1e-200)
     if options.filters:
         scaled = scaled.masked_fill(~_kept(scaled, options), -torch.inf)

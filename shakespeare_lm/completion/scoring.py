@@ -1,8 +1,4 @@
-"""text -> how likely each of its characters is.
-
-Enters: a network and a text as ids. Leaves: a `Score`. A character is scored as if the text before
-it had been completed: it sees the same sliding window (see decoder.py).
-"""
+"""text -> how likely each of its characters is, given the same sliding window as in completion."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,27 +11,19 @@ from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods.ngram_memory import leaving_out
 
-# Windows scored at once hold about this many characters.
-_CHARACTERS_TOGETHER = 8192
-
-# Is called with the numbers of characters scored so far, and to score in all.
-Progress = Callable[[int, int], None]
+_CHARACTERS_TOGETHER = 8192  # about as many are scored at once
+Progress = Callable[[int, int], None]  # characters scored so far, and in all
 
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a model finds a text.
+    """How likely a model finds a text."""
 
-    Args:
-        text: the first character, which is not scored, and those that are.
-        log_probabilities: natural logarithms, one per character but the first.
-        alternatives: for each of these, the likeliest characters and their log-probabilities, best
-            first; empty unless asked for.
-    """
-
-    text: str
-    log_probabilities: list[float]
+    text: str  # with the first character, which is not scored
+    log_probabilities: list[float]  # natural logarithms, one per character but the first
+    # For each of these, the likeliest characters, best first; empty unless asked for.
     alternatives: list[list[tuple[str, float]]]
 
     @property
@@ -63,11 +51,7 @@ def score_ids(
     top: int = 0,
     progress: Progress | None = None,
 ) -> Score:
-    """Score a text of at least two characters; `progress` is called now and then.
-
-    Raises:
-        UserError: for a shorter text, or `top` out of range.
-    """
+    """Do what `Completer.score` does, with ids."""
     if len(ids) < 2:
         raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
     if not 0 <= top <= len(tokenizer.vocabulary):
@@ -89,13 +73,13 @@ def score_ids(
 
 
 def predictions(
-    network: nn.Module, ids: Tensor, context_length: int, stride: int, leave_out: bool = False
+    network: nn.Module, ids: Tensor, context_length: int, stride: int, is_counted: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text.
 
-    Each window after the first predicts `stride` characters: as many as the context is long are
-    separate blocks, as in training; 1 gives every character all of its context. `leave_out` is for
-    a network that remembers this very text (see `NGramMemory`).
+    Each window after the first predicts `stride` characters: stride = context_length gives disjoint
+    blocks, as in training; 1 gives every character all of its context. `is_counted`: a memory in
+    the network has counted this very text (see `leaving_out`).
     """
     device = next(network.parameters()).device
     ids = ids.to(device).long()
@@ -106,7 +90,8 @@ def predictions(
         some = torch.tensor(starts[first : first + together], device=device)
         places = some[:, None] + torch.arange(context_length, device=device)
         inputs, targets = (ids[(places + i).clamp(max=len(ids) - 1)] for i in (0, 1))
-        logits = network(inputs, own=targets) if leave_out else network(inputs)
+        with leaving_out(network, targets if is_counted else None):
+            logits = network(inputs)
         # Each window predicts the characters that no window before it has predicted.
         new = torch.arange(context_length, device=device) >= kept - 1
         counted = (new | (some == 0)[:, None]) & (places + 1 < len(ids))

@@ -1,8 +1,4 @@
-"""Where a completion ends: before a stop string, or after a number of lines.
-
-Enters: characters, one by one. Leaves: the text before the end, each piece as soon as it cannot
-become a stop string any more.
-"""
+"""Where a completion ends: before a stop string, or after a number of lines."""
 
 from collections.abc import Sequence
 
@@ -10,7 +6,7 @@ from shakespeare_lm.errors import UserError, check_at_least, check_type
 
 
 class StopStrings:
-    """Watches one text grow.
+    """Watches one text grow, and releases each piece as soon as it cannot become a stop string.
 
     Args:
         stop: stop strings, any of which ends the text; none is part of the completion.
@@ -32,7 +28,7 @@ class StopStrings:
         self._held = ""
 
     def add(self, character: str) -> str:
-        """Take the next character; return the text that cannot become a stop string any more."""
+        """Take the next character; return the text that is released."""
         if self.reached:
             return ""
         self._held += character

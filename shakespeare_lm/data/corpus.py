@@ -1,8 +1,4 @@
-"""text: where the corpus comes from.
-
-Enters: the name of a corpus, or files. Leaves: documents, one string per file, complete and
-verified.
-"""
+"""Finds a corpus, by name or as files, and reads it: one string per document."""
 
 import glob
 import hashlib
@@ -14,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shakespeare_lm.data.download import DownloadError, download
-from shakespeare_lm.data.text import decode_utf8
+from shakespeare_lm.data.tokenizer import decode_utf8
 from shakespeare_lm.errors import UserError, as_list, check_type
 from shakespeare_lm.hardware import check_memory
 
@@ -25,7 +21,7 @@ AUTO_PATIENCE_SECONDS = 12.0
 
 
 class NamedCorpus(NamedTuple):
-    """A text on the internet, pinned by its checksum: any other content is refused."""
+    """A text on the internet; content with another checksum is refused."""
 
     file_name: str
     url: str
@@ -49,11 +45,7 @@ NAMED_CORPORA = {
 
 
 def corpus_names(corpus: str | Path | Sequence[str | Path]) -> list[str]:
-    """Return a corpus as `load_corpus` takes it, as a list of names, files or globs.
-
-    Raises:
-        UserError: if there is none, or one has another type.
-    """
+    """Return what `load_corpus` takes as a list; refuse an empty one, and other types."""
     names = [os.fspath(name) for name in as_list("corpus", corpus, str | Path)]
     if not names:
         raise UserError("corpus is []: expected the name of a corpus, or files or globs")
@@ -63,12 +55,12 @@ def corpus_names(corpus: str | Path | Sequence[str | Path]) -> list[str]:
 def load_corpus(
     corpus: str | Path | Sequence[str | Path], data_dir: str | Path | None = None
 ) -> list[str]:
-    """Return the documents of a corpus; a named one is downloaded if it is not there yet.
+    """Return the documents of a corpus; a named one is downloaded if necessary.
 
     Args:
         corpus: "tinyshakespeare", "complete", "sample", "auto", or files or globs; each file is a
-            document. "auto" is tiny Shakespeare if it is there or can be downloaded; otherwise,
-            with a warning, the bundled sample.
+            document. "auto" is tiny Shakespeare or, with a warning if that is neither there nor can
+            be downloaded, the bundled sample.
         data_dir: folder of downloaded texts; by default the environment variable
             SHAKESPEARE_LM_DATA, or `data`.
 
@@ -79,11 +71,11 @@ def load_corpus(
     folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
     names = corpus_names(corpus)
     if names == ["auto"]:
-        return _load_auto(folder)
+        return [_load_auto(folder)]
     if names == ["sample"]:
         return [_read_sample()]
     if len(names) == 1 and names[0] in NAMED_CORPORA:
-        return [_load_named(NAMED_CORPORA[names[0]], folder)]
+        return [_load_named(names[0], folder)]
     return _load_files(names)
 
 
@@ -91,30 +83,29 @@ def _read_sample() -> str:
     return resources.files("shakespeare_lm.data").joinpath(SAMPLE_FILE).read_bytes().decode("utf-8")
 
 
-def _load_auto(folder: Path) -> list[str]:
+def _load_auto(folder: Path) -> str:
     try:
-        named = NAMED_CORPORA["tinyshakespeare"]
-        return [_load_named(named, folder, patience_seconds=AUTO_PATIENCE_SECONDS)]
+        return _load_named("tinyshakespeare", folder, AUTO_PATIENCE_SECONDS)
     except DownloadError as error:
         warnings.warn(
             f"using the bundled sample, because tiny Shakespeare is not available: {error}. "
             "Losses on the sample cannot be compared with losses on tiny Shakespeare",
             stacklevel=3,
         )
-        return [_read_sample()]
+        return _read_sample()
 
 
-def _load_named(named: NamedCorpus, folder: Path, patience_seconds: float | None = None) -> str:
-    path = folder / named.file_name
+def _load_named(name: str, folder: Path, patience_seconds: float | None = None) -> str:
+    file_name, url, sha256 = NAMED_CORPORA[name]
+    path = folder / file_name
     if not path.exists():
-        download(named.url, named.sha256, path, patience_seconds)
+        download(url, sha256, path, patience_seconds)
     data = _read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
-    if digest != named.sha256:
+    if digest != sha256:
         raise UserError(
-            f"{path} is not the expected text: its SHA-256 is {digest}, expected "
-            f"{named.sha256}; delete it to download it again, or rename it to train on it as your "
-            "own text"
+            f"{path} is not the expected text: its SHA-256 is {digest}, expected {sha256}; delete "
+            "it to download it again, or rename it to train on it as your own text"
         )
     return decode_utf8(data, path)
 

@@ -1,7 +1,4 @@
-"""Joins corpus, split, tokenizer and windows: what the Lightning Trainer asks for its batches.
-
-Enters: the name of a corpus. Leaves: loaders of `Batch`. No arithmetic of its own.
-"""
+"""Joins corpus, split, tokenizer and windows for the Lightning Trainer, which asks for batches."""
 
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +7,11 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
+from shakespeare_lm.data import splits
 from shakespeare_lm.data.corpus import corpus_names, load_corpus
-from shakespeare_lm.data.documents import Documents, encode_documents
 from shakespeare_lm.data.loader import WindowLoader, WindowOrder, check_loader_options
-from shakespeare_lm.data.splits import (
-    Parts,
-    SplitConfig,
-    describe_difference,
-    fingerprint,
-    split_documents,
-)
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import grid_windows
+from shakespeare_lm.data.windows import Documents, encode_documents, grid_windows
 from shakespeare_lm.errors import UserError, check_option_names
 from shakespeare_lm.hardware import check_memory
 
@@ -68,9 +58,9 @@ class ShakespeareDataModule(LightningDataModule):
         **split_options: Any,
     ) -> None:
         super().__init__()
-        check_option_names(split_options, ShakespeareDataModule, SplitConfig)
+        check_option_names(split_options, ShakespeareDataModule, splits.SplitConfig)
         check_loader_options(context_length, batch_size, window_order, seed)
-        self.split_config = SplitConfig(**split_options)
+        self.split_config = splits.SplitConfig(**split_options)
         self.corpus = corpus_names(corpus)
         self.data_dir = data_dir
         self.context_length = context_length
@@ -81,7 +71,7 @@ class ShakespeareDataModule(LightningDataModule):
 
     @cached_property
     def documents(self) -> list[str]:
-        """The documents of the corpus; loaded, and downloaded if necessary, on first use."""
+        """The corpus, loaded on first use."""
         return load_corpus(self.corpus, self.data_dir)
 
     @cached_property
@@ -94,20 +84,22 @@ class ShakespeareDataModule(LightningDataModule):
         return self.tokenizer.vocabulary
 
     @cached_property
-    def parts(self) -> Parts:
-        """The documents of the train, validation and test parts."""
-        return split_documents(self.documents, self.split_config, self.context_length, self.seed)
+    def parts(self) -> splits.Parts:
+        return splits.split_documents(*self._what_to_split)
 
     @cached_property
     def encoded(self) -> dict[str, Documents]:
-        """Each part as ids."""
+        """Each part as ids, by name: train, val, test."""
         parts = self.parts._asdict()
         return {name: encode_documents(part, self.tokenizer) for name, part in parts.items()}
 
     @cached_property
     def fingerprint(self) -> dict[str, str | float | int]:
-        """What a loss on the validation part depends on: text and split."""
-        return fingerprint(self.documents, self.split_config, self.context_length, self.seed)
+        return splits.fingerprint(*self._what_to_split)
+
+    @property
+    def _what_to_split(self) -> tuple[list[str], splits.SplitConfig, int, int]:
+        return self.documents, self.split_config, self.context_length, self.seed
 
     def setup(self, stage: str | None = None) -> None:
         """Load and encode the text, then free the characters.
@@ -123,40 +115,29 @@ class ShakespeareDataModule(LightningDataModule):
         vars(self).pop("documents", None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fingerprint of text and split, and the corpus as it was given, for the
-        checkpoint.
-        """
+        """Return what a checkpoint keeps: the fingerprint of text and split, and the corpus."""
         return {**self.fingerprint, "corpus": self.corpus}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume training on another text or split than the checkpoint's.
-
-        Raises:
-            UserError: naming the first difference.
-        """
-        difference = describe_difference(state_dict, self.fingerprint)
+        """Refuse to resume training on another text or split than the checkpoint's."""
+        difference = splits.describe_difference(state_dict, self.fingerprint)
         if difference and self.trainer is not None and self.trainer.training:
             raise UserError(
                 f"cannot resume: {difference}; resume with the --data options of the first run"
             )
 
     def train_dataloader(self) -> WindowLoader:
-        overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
         order = self.window_order
         if self.split_config.split == "random_chunks" and order == "shifted":
             order = "grid"  # a chunk is a window already: shifting would cut each in two
-        if overfitting:
+        if getattr(self.trainer, "overfit_batches", 0) > 0:
             order = "sequential"  # the same batches each epoch
         return self._loader(self.encoded["train"], self.batch_size, order, fill_rows=True)
 
     def val_dataloader(self) -> list[WindowLoader]:
-        """Return the whole validation part, and a fixed sample of the training part to compare
-        with.
-        """
-        return [
-            self._evaluation_loader(self.encoded["val"]),
-            self._evaluation_loader(self._train_sample()),
-        ]
+        """Return the whole validation part, and a fixed sample of the training part to compare."""
+        documents = self.encoded["val"], self._train_sample()
+        return [self._evaluation_loader(part) for part in documents]
 
     def test_dataloader(self) -> WindowLoader:
         return self._evaluation_loader(self.encoded["test"])
@@ -169,7 +150,6 @@ class ShakespeareDataModule(LightningDataModule):
     def _loader(
         self, documents: Documents, batch_size: int, order: WindowOrder, fill_rows: bool = False
     ) -> WindowLoader:
-        trainer = self.trainer
         return WindowLoader(
             documents,
             context_length=self.context_length,
@@ -178,16 +158,17 @@ class ShakespeareDataModule(LightningDataModule):
             window_order=order,
             seed=self.seed,
             fill_rows=fill_rows,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
         )
 
     def _train_sample(self) -> Documents:
         """Return windows of the training part, evenly spaced, each as a document."""
         train = self.encoded["train"]
         windows = grid_windows(train.lengths, self.context_length)
-        count = max(1, _TRAIN_SAMPLE_CHARACTERS // self.context_length)
-        chosen = torch.linspace(0, len(windows.starts) - 1, min(count, len(windows.starts))).long()
+        total = len(windows.starts)
+        count = min(total, max(1, _TRAIN_SAMPLE_CHARACTERS // self.context_length))
+        chosen = torch.linspace(0, total - 1, count).long()
         sizes = windows.sizes[chosen]
         pieces = [train.ids[s : s + n] for s, n in zip(windows.starts[chosen], sizes, strict=True)]
         return Documents(torch.cat(pieces), sizes)

@@ -1,11 +1,9 @@
-"""Downloads one file: complete and verified, or not at all.
-
-Enters: a URL, the SHA-256 of the expected file, a path. Leaves: that file at that path.
-"""
+"""Downloads one file: complete and verified, or not at all."""
 
 import hashlib
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,14 +38,9 @@ class DownloadError(UserError):
 def download(url: str, sha256: str, path: Path, patience_seconds: float | None = None) -> None:
     """Download `url` to `path`, unless another process has just done so.
 
-    The bytes go to a temporary file next to `path`, which is renamed only after the SHA-256 has
-    matched.
-
-    Args:
-        url: what to download.
-        sha256: the hexadecimal digest that the file must have.
-        path: where to put it; missing folders are created.
-        patience_seconds: how long to wait for the server's first answer, including retries.
+    Missing folders are created. The bytes go to a temporary file next to `path`, which is renamed
+    only after its SHA-256 (hexadecimal) has matched. `patience_seconds` limits the wait for the
+    server's first answer, including retries.
 
     Raises:
         DownloadError: no network, an HTTP error, or other bytes than expected.
@@ -70,6 +63,7 @@ def _fetch(url: str, sha256: str, path: Path, patience_seconds: float | None) ->
         response = _open(url, patience_seconds)  # has retries of its own
         try:
             with response:
+                response.raise_for_status()
                 return _save(response, sha256, path)
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             if pause is None:
@@ -82,21 +76,18 @@ def _open(url: str, patience_seconds: float | None) -> requests.Response:
 
     The request runs in a thread, because DNS look-up has no timeout of its own.
     """
-    outcome: list[requests.Response | Exception] = []
+    outcome: Future[requests.Response] = Future()
 
     def request() -> None:
         try:
-            outcome.append(_get(url))
+            outcome.set_result(_get(url))
         except Exception as error:
-            outcome.append(error)
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=request, daemon=True)
-    thread.start()
-    thread.join(patience_seconds)
-    result = outcome[0] if outcome else requests.ConnectTimeout("no answer in time")
-    if isinstance(result, Exception):
-        raise result
-    return result
+    threading.Thread(target=request, daemon=True).start()
+    if not wait([outcome], patience_seconds).done:
+        raise requests.ConnectTimeout
+    return outcome.result()
 
 
 def _get(url: str) -> requests.Response:
@@ -109,15 +100,7 @@ def _get(url: str) -> requests.Response:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
-    response = session.get(
-        url, stream=True, timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
-    )
-    try:
-        response.raise_for_status()
-    except requests.HTTPError:
-        response.close()
-        raise
-    return response
+    return session.get(url, stream=True, timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
 
 
 def _save(response: requests.Response, sha256: str, path: Path) -> None:
@@ -125,38 +108,34 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
-            digest, size = _copy(response, file)
+            _copy(response, file)
+        data = part.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
         if digest != sha256:
             raise DownloadError(
-                f"{response.url} sent another file: {size:,} bytes with SHA-256 {digest}, expected "
-                f"{sha256}"
+                f"{response.url} sent another file: {len(data):,} bytes with SHA-256 {digest}, "
+                f"expected {sha256}"
             )
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _copy(response: requests.Response, file: BinaryIO) -> tuple[str, int]:
-    """Copy the body, with a progress bar on stderr if it is large; return its SHA-256 and size."""
-    digest, size = hashlib.sha256(), 0
+def _copy(response: requests.Response, file: BinaryIO) -> None:
+    """Copy the body, with a progress bar on stderr if it is large."""
     end = time.monotonic() + MAX_SECONDS
     length = response.headers.get("Content-Length", "")
     announced = int(length) if length.isdecimal() else 0
-    with Progress(
-        console=Console(stderr=True), transient=True, disable=announced < _LARGE_BYTES
-    ) as progress:
+    small = announced < _LARGE_BYTES
+    with Progress(console=Console(stderr=True), transient=True, disable=small) as progress:
         task = progress.add_task(f"Downloading {response.url}", total=announced or None)
         for block in response.iter_content(_BLOCK_BYTES):
-            file.write(block)
-            digest.update(block)
-            size += len(block)
-            if size > MAX_BYTES or time.monotonic() > end:
+            progress.update(task, advance=file.write(block))
+            if file.tell() > MAX_BYTES or time.monotonic() > end:
                 raise DownloadError(
-                    f"{response.url} sent {size:,} bytes without an end: expected at most "
+                    f"{response.url} sent {file.tell():,} bytes without an end: expected at most "
                     f"{MAX_BYTES:,} bytes in {MAX_SECONDS:.0f} seconds"
                 )
-            progress.update(task, completed=size)
-    return digest.hexdigest(), size
 
 
 def _reason(error: requests.RequestException | ValueError) -> str:

@@ -1,17 +1,15 @@
-"""windows -> batches: in which order windows are seen, and where a resumed run continues.
-
-Enters: encoded documents. Leaves: one `Batch` after the other, each epoch in an order of its own.
-"""
+"""windows -> batches: in which order windows are seen, and where a resumed run continues."""
 
 import random
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
 import torch
 
-from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.windows import (
     Batch,
+    Documents,
     Windows,
     collate,
     grid_windows,
@@ -36,6 +34,7 @@ def check_loader_options(
     check_choice("window_order", window_order, get_args(WindowOrder))
 
 
+@dataclass(repr=False, eq=False)
 class WindowLoader:
     """Yields the batches of one epoch per iteration, all of shape `[batch_size, context_length]`.
 
@@ -46,48 +45,31 @@ class WindowLoader:
     and the position in the data is a few numbers: Lightning saves `state_dict` in every checkpoint
     and calls `load_state_dict` on resume, so a resumed run continues with the very next batch.
 
-    Args:
-        documents: the encoded text.
-        context_length: targets per full window.
-        batch_size: windows per batch and process.
-        padding_id: the id that fills short windows.
-        window_order: "sequential" is the order of the text; "grid" shuffles the same windows anew
-            each epoch; "shifted" also moves them by a new offset each epoch; "random" draws as many
-            windows at random positions (some characters twice, some never).
-        seed: determines, with the epoch's number, all of the above.
-        fill_rows: for training: halve as many windows as rows would be empty (each once at most, so
-            a very short text still leaves some), or draw as many at random as there are rows.
-        rank: the number of this process.
-        world_size: the number of processes; each gets its own shard of every global batch.
     """
 
-    def __init__(
-        self,
-        documents: Documents,
-        *,
-        context_length: int,
-        batch_size: int,
-        padding_id: int,
-        window_order: WindowOrder = "sequential",
-        seed: int = 0,
-        fill_rows: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        check_loader_options(context_length, batch_size, window_order, seed)
-        self.documents = documents
-        self.context_length = context_length
-        self.batch_size = batch_size
-        self.padding_id = padding_id
-        self.window_order = window_order
-        self.seed = seed
-        self.fill_rows = fill_rows
-        self.rank = rank
-        self.world_size = world_size
-        self._grid_size = len(grid_windows(documents.lengths, context_length).starts)
+    documents: Documents
+    _: KW_ONLY
+    context_length: int  # targets per full window
+    batch_size: int  # windows per batch and process
+    padding_id: int  # fills short windows
+    # "sequential" is the order of the text; "grid" shuffles the same windows anew each epoch;
+    # "shifted" also moves them by a new offset each epoch; "random" draws as many windows at random
+    # positions (some characters twice, some never).
+    window_order: WindowOrder = "sequential"
+    seed: int = 0  # determines the order, with the number of the epoch
+    # For training: halve as many windows as rows would be empty (each once at most, so a very short
+    # text still leaves some), or draw as many at random as there are rows.
+    fill_rows: bool = False
+    rank: int = 0  # of this process
+    world_size: int = 1  # processes, each of which gets its own shard of every global batch
+
+    def __post_init__(self) -> None:
+        check_loader_options(self.context_length, self.batch_size, self.window_order, self.seed)
+        lengths, per_batch = self.documents.lengths, self.batch_size * self.world_size
+        self._grid_size = len(grid_windows(lengths, self.context_length).starts)
         # The same in every epoch: a shifted grid can have one more window per document.
-        more = int((documents.lengths > 1).sum()) if window_order == "shifted" else 0
-        self._num_batches = -(-(self._grid_size + more) // (batch_size * world_size))
+        more = int((lengths > 1).sum()) if self.window_order == "shifted" else 0
+        self._num_batches = -(-(self._grid_size + more) // per_batch)
         self._epoch = -1
         self._next_batch = 0
         self._resuming = False
@@ -133,28 +115,23 @@ class WindowLoader:
         shards, count = len(self) * self.world_size, len(windows.starts)
         first, end = shard * count // shards, (shard + 1) * count // shards
         rows = first[:, None] + torch.arange(self.batch_size)
-        free = rows >= end[:, None]
-        rows = rows.clamp(max=count - 1)
+        free = (rows >= end[:, None]).flatten()
+        rows = rows.flatten().clamp(max=count - 1)
         chosen = Windows(windows.starts[rows], windows.sizes[rows].masked_fill(free, 0))
-        flat = Windows(chosen.starts.flatten(), chosen.sizes.flatten())
-        gathered = collate(self.documents.ids, flat, self.context_length, self.padding_id)
+        gathered = collate(self.documents.ids, chosen, self.context_length, self.padding_id)
         parts = (tensor.split(self.batch_size) for tensor in gathered)
-        return (Batch(*batch) for batch in zip(*parts, strict=True))
+        return map(Batch._make, zip(*parts, strict=True))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration start at the beginning of this epoch."""
         self._epoch, self._next_batch, self._resuming = epoch, 0, True
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position in the data: the epoch, the next batch, and of how many."""
         return {"epoch": self._epoch, "next_batch": self._next_batch, "batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration continue where `state_dict` was taken.
-
-        Raises:
-            UserError: if epochs had another number of batches there, so the position would mean
-                nothing here.
+        """Make the next iteration continue where `state_dict` was taken, in an epoch of as many
+        batches; anything else is refused with a `UserError`.
         """
         if not all(type(state.get(name)) is int for name in self.state_dict()):
             raise UserError("invalid data position in the checkpoint: expected three integers")

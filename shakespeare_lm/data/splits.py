@@ -1,7 +1,5 @@
-"""text -> train, validation and test parts, which share no character to be predicted.
-
-Enters: documents. Leaves: the documents of each part, and a fingerprint of the split for the
-checkpoint. Options, kinds and checks of the split are all here.
+"""text -> train, validation and test parts, which share no character to be predicted; and a
+fingerprint, by which a checkpoint knows its text and split again.
 """
 
 import hashlib
@@ -9,6 +7,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from shakespeare_lm.errors import UserError, check_fraction, check_types
@@ -77,16 +76,20 @@ def split_documents(
             stacklevel=2,
         )
         parts = split_random_chunks(documents, *fractions, context_length, seed)
-    _check_parts(parts, documents, config)
+    needed = parts if config.test_fraction else parts[:2]
+    if not all(any(len(document) > 1 for document in part) for part in needed):
+        raise UserError(
+            f"the text has {sum(map(len, documents))} characters, too few to split with "
+            f"val_fraction {config.val_fraction} and test_fraction {config.test_fraction}: "
+            "every part needs at least 2"
+        )
     return parts
 
 
 def fingerprint(
     documents: Sequence[str], config: SplitConfig, context_length: int, seed: int
 ) -> dict[str, str | float | int]:
-    """Return what a loss on the validation part depends on, as plain values for a checkpoint: the
-    text and its split.
-    """
+    """Return what a loss on the validation part depends on (text and split), as plain values."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"{len(document)} ".encode())
@@ -97,19 +100,18 @@ def fingerprint(
     return identity
 
 
-def describe_difference(theirs: object, ours: dict[str, str | float | int]) -> str | None:
+def describe_difference(stored: object, current: dict[str, str | float | int]) -> str | None:
     """Return how a checkpoint's fingerprint differs from this run's, or None if it does not."""
-    if not isinstance(theirs, dict):
+    if not isinstance(stored, dict):
         return "the checkpoint has no fingerprint of its text and split"
-    for name, value in ours.items():
-        if theirs.get(name) != value:
+    for name, value in current.items():
+        other = stored.get(name)
+        if other != value:
             if name == "text_sha256":
                 return "the checkpoint was trained on another text"
-            stored = theirs.get(name)
             # Printing nested lists from a hostile file can take forever.
-            shown = (
-                str(stored)[:80] if isinstance(stored, str | float | int) else type(stored).__name__
-            )
+            plain = isinstance(other, str | float | int)
+            shown = str(other)[:80] if plain else type(other).__name__
             return f"the checkpoint was trained with {name} {shown}, not {value}"
     return None
 
@@ -117,9 +119,8 @@ def describe_difference(theirs: object, ours: dict[str, str | float | int]) -> s
 def split_contiguous(
     documents: Sequence[str], val_fraction: float, test_fraction: float = 0.0
 ) -> Parts:
-    """Cut the whole text by position into train, validation and test, in this order.
-
-    A document that is cut continues in the next part as a document of its own.
+    """Cut the whole text by position into train, validation and test, in this order; a document
+    that is cut continues in the next part as a document of its own.
     """
     total = sum(map(len, documents))
     # 1e-6: a product that should be an integer, like 100 * (1 - 0.1 - 0.34), can come out just
@@ -133,11 +134,9 @@ def split_contiguous(
 def _slice(documents: Sequence[str], start: int, end: int) -> list[str]:
     pieces, position = [], 0
     for document in documents:
-        piece = document[max(0, start - position) : max(0, end - position)]
+        pieces.append(document[max(0, start - position) : max(0, end - position)])
         position += len(document)
-        if piece:
-            pieces.append(piece)
-    return pieces
+    return [piece for piece in pieces if piece]
 
 
 def split_whole_documents(
@@ -145,11 +144,8 @@ def split_whole_documents(
 ) -> Parts:
     """Hold out whole documents: the last ones for the test, those before them for validation.
 
-    Each part gets at least one document, and as many as come closest to its fraction of all
-    characters.
-
-    Raises:
-        UserError: if there are fewer documents than parts.
+    Each part gets as many documents as come closest to its fraction of all characters, but at least
+    one; too few documents for that are refused with a `UserError`.
     """
     num_parts = 3 if test_fraction else 2
     if len(documents) < num_parts:
@@ -157,23 +153,17 @@ def split_whole_documents(
             f"split is documents: the corpus has {len(documents)} document(s), expected at least "
             f"{num_parts}; give several files, or use --data.split contiguous"
         )
-    total = sum(map(len, documents))
+    documents, total = list(documents), sum(map(len, documents))
     test_start = len(documents)
     if test_fraction:
         test_start -= _count_from_end(documents[2:], total * test_fraction)
     val_start = test_start - _count_from_end(documents[1:test_start], total * val_fraction)
-    return Parts(
-        train=list(documents[:val_start]),
-        val=list(documents[val_start:test_start]),
-        test=list(documents[test_start:]),
-    )
+    return Parts(documents[:val_start], documents[val_start:test_start], documents[test_start:])
 
 
 def _count_from_end(documents: Sequence[str], characters: float) -> int:
     """Return how many of the last documents, at least one, come closest to so many characters."""
-    sizes = [0]
-    for document in reversed(documents):
-        sizes.append(sizes[-1] + len(document))
+    sizes = [0, *accumulate(map(len, reversed(documents)))]
     return min(range(1, len(sizes)), key=lambda count: abs(sizes[count] - characters))
 
 
@@ -184,12 +174,11 @@ def split_random_chunks(
     context_length: int,
     seed: int,
 ) -> Parts:
-    """Cut every document into chunks of `context_length` predicted characters, and assign them to
-    the parts at random.
+    """Cut documents into chunks of `context_length` predicted characters, and assign them to the
+    parts at random.
 
-    Each chunk is a document of its own that starts with the last character of the chunk before it,
-    as context. Neighbouring chunks of one scene end up in different parts, so a loss on this split
-    is far too good.
+    Each chunk is a document that starts with the last character of the chunk before it, as context.
+    Neighbouring chunks of one scene end up in different parts, so losses are far too good.
     """
     chunks = [
         document[start : start + context_length + 1]
@@ -197,22 +186,6 @@ def split_random_chunks(
         for start in range(0, len(document) - 1, context_length)
     ]
     random.Random(seed).shuffle(chunks)
-    num_test, num_val = (
-        round(len(chunks) * fraction) for fraction in (test_fraction, val_fraction)
-    )
-    return Parts(
-        train=chunks[num_test + num_val :],
-        val=chunks[num_test : num_test + num_val],
-        test=chunks[:num_test],
-    )
-
-
-def _check_parts(parts: Parts, documents: Sequence[str], config: SplitConfig) -> None:
-    needed = {"train": True, "val": True, "test": config.test_fraction > 0}
-    for name, part in parts._asdict().items():
-        if needed[name] and not any(len(document) > 1 for document in part):
-            raise UserError(
-                f"the text has {sum(map(len, documents))} characters, too few to split with "
-                f"val_fraction {config.val_fraction} and test_fraction {config.test_fraction}: "
-                "every part needs at least 2"
-            )
+    val_start = round(len(chunks) * test_fraction)
+    train_start = val_start + round(len(chunks) * val_fraction)
+    return Parts(chunks[train_start:], chunks[val_start:train_start], chunks[:val_start])

@@ -1,8 +1,4 @@
-"""text -> tokenizer: characters become ids, and ids become characters again.
-
-Enters: a text. Leaves: a list of ids, one per character. Plain Python without torch; the whole
-state is one string, the vocabulary, which a checkpoint can hold.
-"""
+"""bytes -> characters -> ids, and back: plain Python without torch, which takes long to import."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,14 +11,24 @@ Unknown = Literal["error", "skip", "replace"]
 _EMPTY_PROMPT = "\n"
 
 
+def decode_utf8(data: bytes, name: object) -> str:
+    """Return bytes as text, without the byte order mark that some editors write. A `UserError`
+    names the first byte that is not UTF-8, and `name`: where the bytes come from.
+    """
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name} is not UTF-8 text: invalid byte 0x{data[error.start]:02X} at offset "
+            f"{error.start}"
+        ) from None
+
+
 class CharTokenizer:
     """Maps each character of a vocabulary to an id, and back.
 
-    Character number i of `vocabulary` has id i. The padding symbol is not a character: it has the
-    id after the last one, `padding_id`, and `vocab_size` counts it.
-
-    Args:
-        vocabulary: all known characters, each exactly once.
+    Character number i of `vocabulary` has id i; this string is the whole state. The padding symbol
+    is not a character: it has the id after the last one, `padding_id`, and `vocab_size` counts it.
 
     Raises:
         UserError: if the vocabulary is empty, repeats a character, or has a lone surrogate.
@@ -44,9 +50,7 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, *texts: str, known: str = "") -> "CharTokenizer":
-        """Build a tokenizer for the known characters, and then for every other character of the
-        texts, in the order of code points.
-        """
+        """Build a tokenizer for the known characters, then all others in order of code points."""
         return cls(known + "".join(sorted(set().union(*texts) - set(known))))
 
     @property
@@ -55,20 +59,12 @@ class CharTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids: every character, and the padding symbol."""
         return len(self.vocabulary) + 1
 
     def encode(self, text: str, unknown: Unknown = "error") -> list[int]:
-        """Return one id per character.
-
-        Args:
-            text: to encode.
-            unknown: what to do with characters outside the vocabulary: "error" refuses them, "skip"
-                drops them, "replace" takes their plain form (e for é) if it is known, else a space
-                if the vocabulary has one.
-
-        Raises:
-            UserError: for a character outside the vocabulary, named with its position.
+        """Return one id per character. Those outside the vocabulary: "error" refuses them with a
+        `UserError` that names the first, "skip" drops them, "replace" takes their plain form (e for
+        é) if it is known, else a space if the vocabulary has one.
         """
         if not isinstance(text, str):
             raise UserError(f"the text is of type {type(text).__name__}: expected str")
@@ -92,17 +88,13 @@ class CharTokenizer:
         return known or (" " if " " in self._id_of else "")
 
     def encode_prompt(self, prompt: str, unknown: Unknown = "error") -> list[int]:
-        """Return the ids of a prompt, as `encode` does, but at least one: an empty prompt becomes a
-        newline, or the first character of a vocabulary without a newline.
+        """Encode a prompt as at least one id: an empty one becomes a newline, or the first
+        character of a vocabulary without a newline.
         """
         return self.encode(prompt, unknown) or self.encode(_EMPTY_PROMPT, "skip") or [0]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of the ids; padding is dropped.
-
-        Raises:
-            UserError: for an id outside `0 .. padding_id`.
-        """
+        """Return the text of the ids, without padding; others are refused with a `UserError`."""
         characters = []
         for number in ids:
             if not 0 <= number <= self.padding_id:
@@ -114,9 +106,8 @@ class CharTokenizer:
     def batch_encode(
         self, texts: Sequence[str], unknown: Unknown = "error"
     ) -> tuple[list[list[int]], list[list[bool]]]:
-        """Return ids and mask, both `[batch, time]`, padded on the right to the longest text.
-
-        The mask is True where there is a real character. `torch.tensor` takes both as they are.
+        """Return ids, padded on the right to the longest text, and a mask that is True for real
+        characters; both `[batch, time]`, as `torch.tensor` takes them.
         """
         rows = [self.encode(text, unknown) for text in texts]
         time = max(map(len, rows), default=0)

@@ -1,24 +1,63 @@
-"""ids -> windows -> a batch: where windows are in the text, and the padded tensors cut from there.
+"""text -> ids -> windows -> a batch: where windows are in the text, and the padded tensors cut from
+there.
 
-Enters: the lengths of documents, and their ids. Leaves: `Batch`, four tensors `[batch, time]`. A
-window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the
+A window holds `context_length + 1` ids: its inputs are all but the last, its targets all but the
 first. Consecutive windows share one id, so every character of a document but its first is a target
 exactly once per epoch. Short windows (the last of a document, or the first after a shift) are
 padded on the right. For training, some are halved, so that every row of every batch has one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from shakespeare_lm.data.tokenizer import CharTokenizer
+
+# Encoding needs 12 temporary bytes per character: slices of this length keep that small.
+_CHARACTERS_PER_SLICE = 1 << 20
+
+
+class Documents(NamedTuple):
+    """Encoded documents, concatenated.
+
+    `ids` is `[characters]`, in the smallest integer type that holds them (one byte for up to 256
+    symbols); `lengths` is `[documents]`, in characters.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+
+def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Documents:
+    """Encode documents by table look-up instead of one Python step per character.
+
+    Every character must be in the vocabulary.
+    """
+    code_points = torch.tensor([ord(character) for character in tokenizer.vocabulary])
+    dtype = torch.uint8 if len(code_points) <= 256 else torch.int16
+    if len(code_points) > 1 << 15:
+        dtype = torch.int32
+    id_of_code_point = torch.zeros(int(code_points.max()) + 1, dtype=dtype)
+    id_of_code_point[code_points] = torch.arange(len(code_points)).to(dtype)
+    lengths = [len(document) for document in documents]
+    # Filled in place: concatenating pieces would need the memory twice.
+    ids, end = torch.empty(sum(lengths), dtype=dtype), 0
+    for document in documents:
+        for start in range(0, len(document), _CHARACTERS_PER_SLICE):
+            text = document[start : start + _CHARACTERS_PER_SLICE]
+            codes = torch.frombuffer(bytearray(text.encode("utf-32-le")), dtype=torch.int32)
+            ids[end : end + len(text)] = id_of_code_point[codes]
+            end += len(text)
+    return Documents(ids, torch.tensor(lengths, dtype=torch.long))
+
 
 class Batch(NamedTuple):
     """What one training or validation step sees; all four are `[batch, time]`.
 
-    In both masks True means a real character. The last character of a window that is not full has
-    no target. Because padding is on the right, the causal mask hides it, and our networks do not
-    need `attention_mask`.
+    In both masks True means a real character. The last one of a window that is not full has no
+    target. The causal mask hides padding on the right: our networks need no `attention_mask`.
     """
 
     inputs: Tensor
@@ -35,10 +74,8 @@ class Windows(NamedTuple):
 
 
 def grid_windows(lengths: Tensor, context_length: int, offset: int = 0) -> Windows:
-    """Cut every document into consecutive windows of up to `context_length` targets.
-
-    With an `offset` (0 <= offset < context_length) the first window of each document has only that
-    many targets, and the grid is shifted by it.
+    """Cut every document into consecutive windows of up to `context_length` targets; with an
+    `offset` (0 <= offset < context_length), the first of each document has only that many.
     """
     targets = (lengths - 1).clamp(min=0)
     counts = 1 + (targets - offset).clamp(min=0).add(context_length - 1) // context_length
@@ -53,10 +90,8 @@ def grid_windows(lengths: Tensor, context_length: int, offset: int = 0) -> Windo
 
 
 def halve_windows(windows: Windows, count: int) -> Windows:
-    """Cut `count` windows, evenly spaced among those with at least 2 targets, into halves.
-
-    Each target stays in exactly one window: like consecutive windows, the halves share one id. If
-    fewer windows have 2 targets, all of these are halved.
+    """Cut `count` windows, evenly spaced among those with at least 2 targets, into halves; all of
+    these if they are fewer. Like consecutive windows, the halves share one id.
     """
     targets = windows.sizes - 1
     divisible = (targets >= 2).nonzero()[:, 0]
@@ -73,8 +108,7 @@ def halve_windows(windows: Windows, count: int) -> Windows:
 def random_windows(
     lengths: Tensor, context_length: int, count: int, generator: torch.Generator
 ) -> Windows:
-    """Draw `count` windows whose first character is uniform over all characters that have a next
-    one.
+    """Draw `count` windows whose first character is uniform over all that have a next one.
 
     A window ends with its document: one that starts near the end is short.
     """
@@ -89,10 +123,8 @@ def random_windows(
 
 
 def collate(ids: Tensor, windows: Windows, context_length: int, padding_id: int) -> Batch:
-    """Gather windows into a batch `[windows, context_length]`: the only place where targets are
-    shifted and batches are padded.
-
-    A window of size 0 becomes a row of padding, which no loss counts.
+    """Gather windows into a batch `[windows, context_length]`; one of size 0 becomes a row of
+    padding. Targets are shifted, and batches padded, only here.
     """
     place = torch.arange(context_length + 1)
     real = place < windows.sizes[:, None]

@@ -1,36 +1,40 @@
-"""A split corpus -> what a model has to be compared with.
-
-Enters: the training part, and another part. Leaves: `Baseline`s on the same characters: models that
-only count, compressors, and what others have published for the validation part of tiny Shakespeare.
+"""What a model has to be compared with, on the same characters: models that only count,
+compressors, and what others have published for the validation part of tiny Shakespeare.
 """
 
+import bz2
+import lzma
 import math
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from shakespeare_lm.data.documents import Documents
-from shakespeare_lm.evaluation.compression import COMPRESSORS, Compressor, added_bits, ppmd
-from shakespeare_lm.evaluation.ngram import NGramModel, Progress
+from shakespeare_lm.data.windows import Documents
+from shakespeare_lm.methods.ngrams import NGramModel, Progress, first_of_document
 
 MAX_ORDER = 8
-_ADAPTIVE = "adaptive: learns while it reads"
+
+Compressor = Callable[[bytes], bytes]
+
+COMPRESSORS: dict[str, Compressor] = {
+    "zlib": lambda data: zlib.compress(data, 9),
+    "bzip2": lambda data: bz2.compress(data, 9),
+    "xz": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
+}
+# The best order on tiny Shakespeare; enough memory for 100 MB of text.
+_PPMD_ORDER = 6
+_PPMD_MEMORY_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What another model needs for the same characters.
-
-    Args:
-        name: of the model.
-        nats: per character.
-        note: what is to be known about it, with the source of a published figure.
-    """
+    """What another model needs for the same characters."""
 
     name: str
-    nats: float
-    note: str = ""
+    nats: float  # per character
+    note: str = ""  # caveat; source of a published figure
 
 
 # On the validation part of tiny Shakespeare (the last tenth), in nats per character.
@@ -44,65 +48,72 @@ PUBLISHED = (
 def counted(
     train: Documents, part: Documents, vocab_size: int, progress: Progress | None = None
 ) -> Iterator[Baseline]:
-    """Yield the uniform model, and n-gram models that were counted on the training part.
-
-    Args:
-        train: the training part.
-        part: what they are evaluated on.
-        vocab_size: the number of different characters.
-        progress: is called with the numbers of orders counted, and of all.
+    """Yield the uniform model, and n-gram models counted on the training part, with their losses on
+    another one. `progress` is called with the numbers of orders counted, and of all.
 
     Raises:
         UserError: if the training part is too long for this machine's memory.
     """
     yield Baseline("uniform", math.log(vocab_size), "every character equally likely")
     model = NGramModel(*_arrays(train), vocab_size, MAX_ORDER, progress)
-    predicted = _predicted(part)
+    predicted = ~first_of_document(part.lengths.numpy())
     for order, values in enumerate(model.log_probabilities(*_arrays(part)), start=1):
         name = "unigram" if order == 1 else f"{order}-gram"
         note = "how often characters occur" if order == 1 else "modified Kneser-Ney"
         yield Baseline(name, float(-values[predicted].mean()), note)
 
 
+def _arrays(documents: Documents) -> tuple[np.ndarray, list[int]]:
+    return documents.ids.numpy().astype(np.int64), documents.lengths.tolist()
+
+
 def compressed(train: Iterable[str], part: Iterable[str]) -> Iterator[Baseline]:
     """Yield general compressors that have read the training part."""
     known, text = "".join(train), "".join(part)
-    for name, compressor in _compressors().items():
-        bits = added_bits(compressor, known.encode(), text.encode())
-        yield Baseline(name, bits * math.log(2) / len(text), _ADAPTIVE)
-
-
-def _compressors() -> dict[str, Compressor]:
     strongest = ppmd()
-    return COMPRESSORS if strongest is None else {**COMPRESSORS, "PPMd": strongest}
+    compressors = COMPRESSORS if strongest is None else {**COMPRESSORS, "PPMd": strongest}
+    for name, compressor in compressors.items():
+        bits = added_bits(compressor, known.encode(), text.encode())
+        nats = bits * math.log(2) / len(text)
+        yield Baseline(name, nats, "adaptive: learns while it reads")
 
 
-def verdict(nats: float, ngrams: Iterable[Baseline]) -> str:
+def ppmd() -> Compressor | None:
+    """Return PPMd (Shkarin 2001), the strongest of the common compressors on text; None without the
+    package `pyppmd`, which is not installed by default.
+    """
+    try:
+        import pyppmd
+    except ImportError:
+        return None
+    return lambda data: bytes(
+        pyppmd.compress(data, max_order=_PPMD_ORDER, mem_size=_PPMD_MEMORY_BYTES)
+    )
+
+
+def added_bits(compressor: Compressor, known: bytes, text: bytes) -> int:
+    """Return how many bits longer the compressed file gets when the text follows what is known.
+
+    The compressor goes on learning while it reads the text, unlike a model with frozen weights.
+    """
+    return 8 * (len(compressor(known + text)) - len(compressor(known)))
+
+
+def verdict(nats: float, baselines: Iterable[Baseline]) -> str:
     """Return where a loss lies among those of n-gram models, in one line."""
-    models = sorted((one for one in ngrams if one.name.endswith("-gram")), key=lambda one: one.nats)
-    better = [one for one in models if one.nats < nats]
-    worse = [one for one in models if one.nats >= nats]
-    if not models:
+    ngrams = [baseline for baseline in baselines if baseline.name.endswith("-gram")]
+    ngrams.sort(key=lambda ngram: ngram.nats)
+    better = [ngram for ngram in ngrams if ngram.nats < nats]
+    worse = [ngram for ngram in ngrams if ngram.nats >= nats]
+    if not ngrams:
         return f"{nats:.4f} nats per character"
     if not better:
-        return f"{nats:.4f}: better than every n-gram; the best is {_named(models[0])}"
+        return f"{nats:.4f}: better than every n-gram; the best is {_named(ngrams[0])}"
     if not worse:
         return f"{nats:.4f}: worse than {_named(better[-1])}"
     return f"{nats:.4f}: better than {_named(worse[0])}, worse than {_named(better[-1])}"
 
 
-def _named(model: Baseline) -> str:
-    article = "an" if model.name.startswith("8") else "a"
-    return f"{article} {model.name} ({model.nats:.4f})"
-
-
-def _arrays(documents: Documents) -> tuple[np.ndarray, list[int]]:
-    return documents.ids.numpy().astype(np.int64), documents.lengths.tolist()
-
-
-def _predicted(documents: Documents) -> np.ndarray:
-    """Return True for all characters but the first of each document."""
-    lengths = documents.lengths.numpy()
-    mask = np.ones(len(documents.ids), dtype=bool)
-    mask[(lengths.cumsum() - lengths)[lengths > 0]] = False
-    return mask
+def _named(ngram: Baseline) -> str:
+    article = "an" if ngram.name.startswith("8") else "a"
+    return f"{article} {ngram.name} ({ngram.nats:.4f})"

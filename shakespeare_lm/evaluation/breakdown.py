@@ -1,8 +1,5 @@
-"""The loss of every character -> where it is.
-
-Enters: a text, and nats per character. Leaves: means over groups of characters, and the passages
-that surprise the model most. Every character that was predicted is in exactly one group of each
-kind.
+"""The loss of every character -> where the loss is: means over groups of characters, and the
+passages that surprise the model most. Every predicted character is in one group of each kind.
 """
 
 import re
@@ -14,8 +11,6 @@ from numpy.typing import NDArray
 
 from shakespeare_lm.evaluation.losses import Nats
 
-Labels = NDArray[np.str_]
-
 # A line like "ROMEO:" that begins a speech.
 _SPEAKER = re.compile(r"^[A-Z][^\n:]{0,40}:$", re.MULTILINE)
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -26,56 +21,34 @@ _PASSAGE_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Group:
-    """Characters that have something in common.
+    """Characters that have something in common."""
 
-    Args:
-        name: what they have in common.
-        characters: how many were predicted.
-        nats: their mean loss.
-        share: their part of the whole loss.
-    """
-
-    name: str
-    characters: int
-    nats: float
-    share: float
+    name: str  # what they have in common
+    characters: int  # how many were predicted
+    nats: float  # their mean loss
+    share: float  # their part of the whole loss
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of the text.
+    """A piece of the text."""
 
-    Args:
-        start: the position of its first character.
-        text: as it is.
-        nats: its mean loss per character.
-    """
-
-    start: int
+    start: int  # the position of its first character
     text: str
-    nats: float
+    nats: float  # its mean loss per character
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the loss is.
+    """Where the loss is."""
 
-    Args:
-        groups: by kind: position in the context, class, place in the word, document.
-        passages: that surprise the model most.
-    """
-
-    groups: dict[str, list[Group]]
-    passages: list[Passage]
+    groups: dict[str, list[Group]]  # by position, kind of character, place in the word, document
+    passages: list[Passage]  # those that surprise the model most
 
 
 def break_down(documents: Sequence[str], losses: Nats, context_length: int) -> Breakdown:
-    """Return where the loss of a part of a corpus is.
-
-    Args:
-        documents: the part.
-        losses: of every character of the documents, one after the other, in blocks.
-        context_length: of these blocks.
+    """Return where the loss is: that of every character of the documents, one after the other, in
+    blocks of this context length.
     """
     text, lengths = "".join(documents), [len(document) for document in documents]
     groups = {
@@ -92,14 +65,15 @@ def by_position(losses: Nats, lengths: Sequence[int], context_length: int) -> li
     """Group by how many characters of its block the model saw before, in ranges that double."""
     place = np.concatenate([np.arange(length) for length in lengths]) - 1
     seen = place % context_length + 1  # the first target of a block follows one character
-    names = []
     edges = [1]
     while edges[-1] < context_length:
         edges.append(min(2 * edges[-1], context_length))
-    for low, high in zip([0, *edges], edges, strict=False):
-        names.append(str(high) if high == low + 1 else f"{low + 1} to {high}")
+    names = [
+        str(high) if high == low + 1 else f"{low + 1} to {high}"
+        for low, high in zip([0, *edges], edges, strict=False)
+    ]
     labels = np.array(names)[np.searchsorted(edges, seen).clip(max=len(edges) - 1)]
-    return _groups(losses, labels, order=names)
+    return _groups(losses, labels, names)
 
 
 def by_class(text: str, losses: Nats) -> list[Group]:
@@ -132,8 +106,8 @@ def by_place_in_word(text: str, losses: Nats) -> list[Group]:
 
 def by_document(losses: Nats, lengths: Sequence[int]) -> list[Group]:
     """Group by document, in their order; at most one group per document."""
-    labels = np.repeat([f"document {number}" for number in range(1, len(lengths) + 1)], lengths)
-    return _groups(losses, labels, order=list(dict.fromkeys(labels)))
+    names = [f"document {number}" for number in range(1, len(lengths) + 1)]
+    return _groups(losses, np.repeat(names, lengths), names)
 
 
 def surprising_passages(text: str, losses: Nats, count: int = 20) -> list[Passage]:
@@ -149,13 +123,14 @@ def surprising_passages(text: str, losses: Nats, count: int = 20) -> list[Passag
     return passages
 
 
-def _groups(losses: Nats, labels: Labels, order: list[str] | None = None) -> list[Group]:
+def _groups(losses: Nats, labels: NDArray[np.str_], names: list[str] | None = None) -> list[Group]:
+    """Group characters by their labels, in the order of the names; the alphabet by default."""
     predicted = np.isfinite(losses)
-    names = sorted(set(labels[predicted])) if order is None else order
     total = losses[predicted].sum()
     groups = []
-    for name in names:
-        own = losses[predicted & (labels == name)]
-        if len(own):
-            groups.append(Group(str(name), len(own), float(own.mean()), float(own.sum() / total)))
+    for name in sorted(set(labels[predicted])) if names is None else names:
+        values = losses[predicted & (labels == name)]
+        if len(values):
+            share = float(values.sum() / total)
+            groups.append(Group(str(name), len(values), float(values.mean()), share))
     return groups

@@ -1,30 +1,25 @@
-"""A checkpoint and a corpus -> how good the model is.
-
-Enters: a checkpoint, and the corpus and split that it was trained on, or another. Leaves: an
-`Evaluation`: exact, over the whole part, the same each time.
+"""A checkpoint and a corpus -> how good the model is: exact, over a whole part of the corpus, and
+the same each time; and its rank among other models.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.data.documents import Documents, encode_documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.data.windows import Documents, encode_documents
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation.baselines import Baseline
 from shakespeare_lm.evaluation.breakdown import Breakdown, break_down
 from shakespeare_lm.evaluation.copying import Copying, SampleConfig, measure_copying
 from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.methods.ngram_memory import NGramMemory
 
 # The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
 _WINDOWS_PER_CONTEXT = 8
@@ -33,31 +28,17 @@ _AGREEMENT_NATS = 1e-5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on one part of a corpus.
+    """How good a model is on one part of a corpus."""
 
-    Args:
-        checkpoint: its path.
-        part: of the corpus: train, val or test.
-        characters: how many were predicted.
-        block_nats: the mean loss in separate blocks of the context, as in `val_loss`.
-        sliding_nats: the mean loss when the context moves on by `stride` characters.
-        stride: of the sliding window, in characters.
-        stored_val_loss: what training wrote into the checkpoint, if this is the same part of the
-            same text.
-        warning: how the text differs from that of the training, if it does.
-        losses: of every character in blocks, `[characters]`; NaN where nothing is predicted.
-        breakdown: where the loss is, if it was asked for.
-        copying: whether the model copies its training part, if it was asked for.
-    """
-
-    checkpoint: str
+    checkpoint: str  # its path
     part: PartName
-    characters: int
-    block_nats: float
-    sliding_nats: float
+    characters: int  # how many were predicted
+    block_nats: float  # the mean loss in separate blocks of the context, as in `val_loss`
+    sliding_nats: float  # the mean loss when the context moves on by `stride` characters
     stride: int
-    stored_val_loss: float | None
-    warning: str | None
+    stored_val_loss: float | None  # from training, if this is the same part of the same text
+    warning: str | None  # how the text differs from that of the training, if it does
+    # Of every character in blocks, `[characters]`; NaN where nothing is predicted.
     losses: Nats = field(repr=False, compare=False)
     breakdown: Breakdown | None = field(default=None, repr=False)
     copying: Copying | None = field(default=None, repr=False)
@@ -91,31 +72,22 @@ def evaluate(
 ) -> Evaluation:
     """Compute the loss of a model over a whole part, in blocks and with a sliding window.
 
-    Args:
-        checkpoint: of the model.
-        path: of the checkpoint.
-        corpus: what it is evaluated on.
-        part: of the corpus.
-        stride: how far the window moves on; an eighth of the context by default, 1 is exact.
-        device: cpu, cuda, mps or auto.
-        breakdown: say also where the loss is.
-        copying: look also whether samples like these are copied from the training part; the
-            validation part is the yardstick if the training part itself is evaluated.
-        progress: is called with the numbers of characters done, and in all.
+    The window moves on by `stride` characters: an eighth of the context by default; 1 is exact.
+    `breakdown` asks also where the loss is; `copying`, whether samples like these are copied from
+    the training part (if that itself is evaluated, the validation part is the yardstick).
+    `progress` is called with the numbers of characters done, and in all.
 
     Raises:
         UserError: for a character outside the vocabulary, an empty part, or a value out of range.
     """
     documents, context_length = corpus.documents(part), checkpoint.config.context_length
     encoded = encode(documents, checkpoint.tokenizer)
-    network = _network(checkpoint, device)
+    network = checkpoint.network().to(choose_device(device)).eval()
     stride = max(1, context_length // _WINDOWS_PER_CONTEXT) if stride is None else stride
-    stored, precision = _stored_validation(checkpoint)
+    stored, bfloat16 = _stored_validation(checkpoint)
     comparable = part == "val" and corpus.difference is None
-    bfloat16 = precision == "bf16-mixed"
-    remembered = isinstance(network, MemoryTransformer) and _is_text_of(network.ngrams, encoded)
     blocks, sliding = (
-        character_losses(network, encoded, context_length, step, fast, remembered, progress)
+        character_losses(network, encoded, context_length, step, fast, progress)
         for step, fast in ((None, bfloat16), (stride, False))
     )
     copied = None
@@ -138,36 +110,67 @@ def evaluate(
     )
 
 
-def _is_text_of(ngrams: NGramMemory, encoded: Documents) -> bool:
-    """Return whether the n-grams were counted in these documents."""
-    return torch.equal(ngrams.lengths.cpu(), encoded.lengths) and torch.equal(
-        ngrams.text.cpu().long(), encoded.ids.long()
-    )
-
-
-def _network(checkpoint: Checkpoint, device: str) -> nn.Module:
-    return checkpoint.network().to(choose_device(device)).eval()
-
-
 def encode(documents: list[str], tokenizer: CharTokenizer) -> Documents:
-    """Encode a part with a model's tokenizer.
-
-    Raises:
-        UserError: for a character that the model does not know.
-    """
+    """Encode a part with a model's tokenizer; a `UserError` names an unknown character."""
     if unknown := set().union(*documents) - set(tokenizer.vocabulary):
-        one = min(unknown)
+        first = min(unknown)
         raise UserError(
-            f"the text has characters that the model does not know, such as {one!r} "
-            f"(U+{ord(one):04X}): choose another corpus"
+            f"the text has characters that the model does not know, such as {first!r} "
+            f"(U+{ord(first):04X}): choose another corpus"
         )
     return encode_documents(documents, tokenizer)
 
 
-def _stored_validation(checkpoint: Checkpoint) -> tuple[float | None, str]:
-    """Return the loss that training wrote beside these weights, and its precision."""
+def _stored_validation(checkpoint: Checkpoint) -> tuple[float | None, bool]:
+    """Return the `val_loss` that training stored with these weights, and whether in bfloat16."""
     stored = checkpoint.content.get("validation")
-    loss = stored.get("val_loss") if isinstance(stored, dict) else None
-    precision = stored.get("precision") if isinstance(stored, dict) else None
+    if not isinstance(stored, dict):
+        return None, False
+    loss = stored.get("val_loss")
     valid = isinstance(loss, float) and math.isfinite(loss)
-    return (loss if valid else None), str(precision)[:20]
+    return loss if valid else None, stored.get("precision") == "bf16-mixed"
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """Return the caveats of an evaluation."""
+    found, stored = [], evaluation.stored_val_loss
+    if evaluation.warning is not None:
+        found.append(f"not the data of its training: {evaluation.warning}")
+    if evaluation.agrees:
+        found.append(f"its stored val_loss, {stored:.6f}, is the same")
+    elif evaluation.agrees is False:
+        found.append(
+            f"its stored val_loss is {stored:.6f}, recomputed {evaluation.block_nats:.6f}: "
+            "another device or precision"
+        )
+    return found
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """A model and its loss."""
+
+    nats: float  # per character
+    name: str  # a baseline, or the run or checkpoint of an evaluated model
+    note: str  # how the loss was computed, or where it comes from
+    evaluated: bool  # whether it is an evaluated model, and not a baseline
+
+    @property
+    def bits(self) -> float:
+        """Bits per character."""
+        return self.nats / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally likely characters that would be as hard to predict."""
+        return math.exp(self.nats)
+
+
+def ranked(evaluations: Iterable[Evaluation], baselines: Iterable[Baseline]) -> list[Row]:
+    """Return all models in one list, the best first; an evaluated one has two rows."""
+    rows = [Row(model.nats, model.name, model.note, False) for model in baselines]
+    for model in evaluations:
+        rows.append(Row(model.block_nats, model.name, "in blocks of the context", True))
+        sliding = f"sliding window, {model.stride} new characters each"
+        rows.append(Row(model.sliding_nats, model.name, sliding, True))
+    return sorted(rows)

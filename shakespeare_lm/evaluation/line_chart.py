@@ -1,7 +1,5 @@
-"""Curves -> a line chart as inline SVG, which needs no script, and takes its colours from the page.
-
-Enters: named lines of points. Leaves: an HTML figure with axes, labels and a legend. The page's
-style sheet gives each line its colour by the classes `line-1`, `line-2` and so on.
+"""Curves -> a line chart as inline SVG, which needs no script. The page's style sheet gives each
+line its colour by the classes `line-1`, `line-2` and so on.
 """
 
 import math
@@ -18,32 +16,20 @@ LINE_STYLES = 6
 
 @dataclass(frozen=True)
 class Line:
-    """A curve.
+    """A curve."""
 
-    Args:
-        name: for the legend.
-        points: of x and y, in the order of x.
-    """
-
-    name: str
-    points: Sequence[tuple[float, float]]
+    name: str  # for the legend
+    points: Sequence[tuple[float, float]]  # x and y, in the order of x
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One of the two axes.
+    """One of the two axes."""
 
-    Args:
-        label: what it shows, with its unit.
-        low: its first value.
-        high: its last value, more than the first.
-        doubling: whether each step of it doubles the value (base-2 logarithm).
-    """
-
-    label: str
+    label: str  # what it shows, with its unit
     low: float
-    high: float
-    doubling: bool = False
+    high: float  # more than `low`
+    doubling: bool = False  # whether each step doubles the value (base-2 logarithm)
 
     def place(self, value: float) -> float:
         """Return where a value is, from 0 to 1."""
@@ -83,15 +69,19 @@ def _round_step(least: float) -> float:
 def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     """Return the chart as an HTML figure."""
     description = f"{title}: {y.label} by {x.label}; " + ", ".join(line.name for line in lines)
-    drawn = [
-        _polyline(number, [(_across(x, a), _down(y, b)) for a, b in line.points])
-        for number, line in enumerate(lines)
-    ]
-    content = "".join([*_grid(x, y), *drawn])
+    content, legend = _grid(x, y), []
+    for number, line in enumerate(lines):
+        style = f'class="line line-{number % LINE_STYLES + 1}"'
+        points = " ".join(f"{_across(x, a):.1f},{_down(y, b):.1f}" for a, b in line.points)
+        content.append(f'<polyline {style} points="{points}"/>')
+        legend.append(
+            f'<li><svg viewBox="0 0 28 8" aria-hidden="true"><line {style} '
+            f'x1="0" x2="28" y1="4" y2="4"/></svg>{escape(line.name)}</li>'
+        )
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">'
-        f"{content}</svg>{_legend(lines)}</figure>"
+        f'{"".join(content)}</svg><ul class="legend">{"".join(legend)}</ul></figure>'
     )
 
 
@@ -101,15 +91,6 @@ def _across(x: Axis, value: float) -> float:
 
 def _down(y: Axis, value: float) -> float:
     return _HEIGHT - _BOTTOM - y.place(value) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _polyline(number: int, points: Sequence[tuple[float, float]]) -> str:
-    places = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
-    return f'<polyline class="line {_style(number)}" points="{places}"/>'
-
-
-def _style(number: int) -> str:
-    return f"line-{number % LINE_STYLES + 1}"
 
 
 def _grid(x: Axis, y: Axis) -> list[str]:
@@ -130,12 +111,3 @@ def _grid(x: Axis, y: Axis) -> list[str]:
         f"{escape(y.label)}</text>"
     )
     return parts
-
-
-def _legend(lines: Sequence[Line]) -> str:
-    items = [
-        f'<li><svg viewBox="0 0 28 8" aria-hidden="true"><line class="line {_style(number)}" '
-        f'x1="0" x2="28" y1="4" y2="4"/></svg>{escape(line.name)}</li>'
-        for number, line in enumerate(lines)
-    ]
-    return f'<ul class="legend">{"".join(items)}</ul>'

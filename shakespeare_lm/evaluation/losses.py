@@ -1,8 +1,4 @@
-"""A network and a text -> the loss of every character.
-
-Enters: a network, and a part of a corpus as ids. Leaves: nats per character, in the order of the
-text.
-"""
+"""A network and a text -> the loss of every character."""
 
 from collections.abc import Callable
 
@@ -13,8 +9,9 @@ from torch import nn
 
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.scoring import predictions
-from shakespeare_lm.data.documents import Documents
+from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.methods.ngram_memory import NGramMemory
 
 Nats = NDArray[np.float64]
 
@@ -25,11 +22,10 @@ def character_losses(
     context_length: int,
     stride: int | None = None,
     bfloat16: bool = False,
-    leave_out: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Nats:
-    """Return the loss of every character, `[characters]`; NaN for the first of each document, which
-    nothing predicts.
+    """Return the loss of every character in nats, `[characters]`; NaN for the first of each
+    document, which nothing predicts.
 
     Args:
         network: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
@@ -39,14 +35,15 @@ def character_losses(
             blocks, as in `val_loss`. 1 gives every character all of its context, and takes as many
             times longer as the context is long.
         bfloat16: compute as training with `bf16-mixed` does.
-        leave_out: the network has a memory of this very text, and is not to look up the answers.
         progress: is called with the numbers of characters done, and in all.
 
     Raises:
-        UserError: if the stride is not between 1 and the length of the context.
+        UserError: if the stride is less than 1.
     """
     stride = context_length if stride is None else stride
     check_at_least(1, stride=stride)
+    memories = [module for module in network.modules() if isinstance(module, NGramMemory)]
+    is_counted = any(memory.has_counted(*documents) for memory in memories)
     losses = np.full(len(documents.ids), np.nan)
     device = next(network.parameters()).device
     end = 0
@@ -56,7 +53,7 @@ def character_losses(
             if len(ids) < 2:
                 continue
             for logits, targets in predictions(
-                network, ids, context_length, min(stride, context_length), leave_out
+                network, ids, context_length, min(stride, context_length), is_counted
             ):
                 nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
                 losses[end : end + len(nats)] = nats.cpu().numpy()

@@ -1,29 +1,31 @@
 """A checkpoint -> a folder that Hugging Face's transformers load.
 
-Enters: a checkpoint. Leaves: the folder's files by name. Where a network is GPT-2 by another name,
-stock classes load it; else the folder has a modelling file of its own, which
-`trust_remote_code=True` allows to run.
+Where a network is GPT-2 by another name, stock classes load it; else the folder has a modelling
+file of its own, which `trust_remote_code=True` allows to run.
 """
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from shakespeare_lm.checkpoint.closed import KNOWN, check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
-from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.model.positions import sinusoidal_table
 
 PADDING = "<|padding|>"
 _MODELLING = "modeling_shakespeare_lm"
 
+Facts = Sequence[tuple[str, str]]
 
-def is_gpt2(config: NetworkConfig) -> bool:
+
+def is_gpt2(config: NetworkOptions) -> bool:
     """Return whether transformers' own GPT-2 computes the same."""
     return (
         config.network == "transformer"
@@ -34,62 +36,36 @@ def is_gpt2(config: NetworkConfig) -> bool:
     )
 
 
-def check_fits(config: NetworkConfig, form: str) -> None:
-    """Refuse an n-gram memory, which neither Hugging Face's form nor ONNX can hold.
-
-    Raises:
-        UserError: if the network has one.
-    """
-    if config.memory_order:
-        raise UserError(
-            f"memory_order is {config.memory_order}: {form} cannot hold an n-gram memory; export "
-            "to safetensors, or train without a memory"
-        )
-
-
 def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
-    """Return the files of the folder.
-
-    Args:
-        checkpoint: of the model.
-        card: README.md, the model card.
-
-    Raises:
-        UserError: if transformers could not run it.
+    """Return the files of the folder; `card` becomes its README.md. A `UserError` names what the
+    modelling file does not know.
     """
-    config = checkpoint.config
-    check_fits(config, "Hugging Face's form")
-    vocab_size = checkpoint.tokenizer.vocab_size
-    if is_gpt2(config):
-        settings, weights = gpt2_config(config, vocab_size), gpt2_weights(checkpoint)
-        extra = {}
+    check_known(checkpoint, "Hugging Face's form")
+    tokenizer = checkpoint.tokenizer
+    generation = {"pad_token_id": tokenizer.padding_id, "suppress_tokens": [tokenizer.padding_id]}
+    extra = {}
+    if is_gpt2(checkpoint.config):
+        settings = gpt2_config(checkpoint.config, tokenizer.vocab_size)
+        weights = gpt2_weights(checkpoint)
     else:
-        settings, weights = _own_config(config, vocab_size), _own_weights(checkpoint)
-        source = files("shakespeare_lm.export").joinpath(f"{_MODELLING}.py").read_bytes()
-        extra = {f"{_MODELLING}.py": source}
-    padding_id = checkpoint.tokenizer.padding_id
-    generation = {"pad_token_id": padding_id, "suppress_tokens": [padding_id]}
-    if not is_gpt2(config):
+        settings = _own_config(checkpoint.config, tokenizer.vocab_size)
+        # Clones, because safetensors refuses tensors that share their memory, as a tied head does.
+        weights = {name: tensor.float().clone() for name, tensor in checkpoint.weights.items()}
         generation["use_cache"] = False
+        source = files("shakespeare_lm.export").joinpath(f"{_MODELLING}.py")
+        extra = {f"{_MODELLING}.py": source.read_bytes()}
     return {
         "README.md": card.encode(),
         "config.json": _json(settings),
         "generation_config.json": _json(generation),
         "model.safetensors": save(weights, {"format": "pt"}),
         "tokenizer.json": _json(_tokenizer(checkpoint)),
-        "tokenizer_config.json": _json(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5 know it
-                "pad_token": PADDING,
-                "model_max_length": config.context_length,
-                "clean_up_tokenization_spaces": False,
-            }
-        ),
+        "tokenizer_config.json": _json(_tokenizer_config(checkpoint.config.context_length)),
         **extra,
     }
 
 
-def gpt2_config(config: NetworkConfig, vocab_size: int) -> dict[str, Any]:
+def gpt2_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
     """Return the config.json of a stock GPT-2."""
     return {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "dtype": "float32",
@@ -116,58 +92,44 @@ def gpt2_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
         **_norm(weights, "final_norm", "transformer.ln_f"),
     }
     for layer in range(config.num_layers):
-        ours, theirs = f"blocks.{layer}", f"transformer.h.{layer}"
-        found |= _norm(weights, f"{ours}.attention_norm", f"{theirs}.ln_1")
-        found |= _norm(weights, f"{ours}.feed_forward_norm", f"{theirs}.ln_2")
-        found |= _linear(weights, f"{ours}.attention.query_key_value", f"{theirs}.attn.c_attn")
-        found |= _linear(weights, f"{ours}.attention.output", f"{theirs}.attn.c_proj")
-        found |= _linear(weights, f"{ours}.feed_forward.0", f"{theirs}.mlp.c_fc")
-        found |= _linear(weights, f"{ours}.feed_forward.2", f"{theirs}.mlp.c_proj")
+        source, target = f"blocks.{layer}", f"transformer.h.{layer}"
+        found |= _norm(weights, f"{source}.attention_norm", f"{target}.ln_1")
+        found |= _norm(weights, f"{source}.feed_forward_norm", f"{target}.ln_2")
+        found |= _linear(weights, f"{source}.attention.query_key_value", f"{target}.attn.c_attn")
+        found |= _linear(weights, f"{source}.attention.output", f"{target}.attn.c_proj")
+        found |= _linear(weights, f"{source}.feed_forward.0", f"{target}.mlp.c_fc")
+        found |= _linear(weights, f"{source}.feed_forward.2", f"{target}.mlp.c_proj")
     return {name: tensor.float().contiguous().clone() for name, tensor in found.items()}
 
 
-def _norm(weights: dict[str, Tensor], ours: str, theirs: str) -> dict[str, Tensor]:
-    weight = weights[f"{ours}.weight"]
-    bias = weights.get(f"{ours}.bias", torch.zeros_like(weight))
-    return {f"{theirs}.weight": weight, f"{theirs}.bias": bias}
+def _norm(weights: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
+    weight = weights[f"{source}.weight"]
+    bias = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
+    return {f"{target}.weight": weight, f"{target}.bias": bias}
 
 
-def _linear(weights: dict[str, Tensor], ours: str, theirs: str) -> dict[str, Tensor]:
-    weight = weights[f"{ours}.weight"]
-    bias = weights.get(f"{ours}.bias", weight.new_zeros(len(weight)))
-    return {f"{theirs}.weight": weight.T, f"{theirs}.bias": bias}
+def _linear(weights: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
+    layer = _norm(weights, source, target)
+    return {**layer, f"{target}.weight": layer[f"{target}.weight"].T}
 
 
-def _own_config(config: NetworkConfig, vocab_size: int) -> dict[str, Any]:
-    options = {name: getattr(config, name) for name in NETWORK_OPTIONS}
-    for name in ("memory_order", "memory_share", "zero_init"):
-        del options[name]
-    return {
-        **options,
-        "d_feedforward": config.feedforward_width,
-        "architectures": ["ShakespeareLMForCausalLM"],
-        "model_type": "shakespeare_lm",
-        "dtype": "float32",
-        "auto_map": {
-            "AutoConfig": f"{_MODELLING}.ShakespeareLMConfig",
-            "AutoModelForCausalLM": f"{_MODELLING}.ShakespeareLMForCausalLM",
-        },
-        "vocab_size": vocab_size,
-        "pad_token_id": vocab_size - 1,
-        "tie_word_embeddings": False,
+def _own_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
+    classes = {
+        "AutoConfig": f"{_MODELLING}.ShakespeareLMConfig",
+        "AutoModelForCausalLM": f"{_MODELLING}.ShakespeareLMForCausalLM",
     }
-
-
-def _own_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    # Clones, because safetensors refuses tensors that share their memory, as a tied head does.
-    return {name: tensor.float().clone() for name, tensor in checkpoint.weights.items()}
+    return {
+        **{name: getattr(config, name) for name in KNOWN},
+        "d_feedforward": config.feedforward_width, "architectures": ["ShakespeareLMForCausalLM"],
+        "model_type": "shakespeare_lm", "dtype": "float32", "auto_map": classes,
+        "vocab_size": vocab_size, "pad_token_id": vocab_size - 1, "tie_word_embeddings": False,
+    }  # fmt: skip
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the tokenizer.json: each character is a word; unknown ones are an error."""
-    vocabulary = checkpoint.tokenizer.vocabulary
     padding_id = checkpoint.tokenizer.padding_id
-    ids = {character: number for number, character in enumerate(vocabulary)}
+    ids = {character: number for number, character in enumerate(checkpoint.tokenizer.vocabulary)}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
@@ -183,5 +145,49 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _tokenizer_config(context_length: int) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5 know it
+        "pad_token": PADDING, "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+
+
 def _json(content: object) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def model_card(title: str, facts: Facts, losses: Facts, measured_on: str, use: str) -> str:
+    """Return the README.md of the folder: code that loads it (`use`), facts about the model, and
+    its loss next to those of others on the same text, if it was measured.
+    """
+    parts = [
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+        "tags: [character-level]\n---\n",
+        f"# {_plain(title)}\n",
+        "A character-level causal transformer, trained from scratch with shakespeare_lm. It knows "
+        "characters, and no words: it continues texts like its corpus, and nothing else.\n",
+        f"```python\n{use}\n```\n",
+        "## What it is\n",
+        _table("", "", facts),
+    ]
+    if losses:
+        parts += [
+            "## How good it is\n",
+            "Nats per character, lower is better, in blocks of its context: on "
+            f"{_plain(measured_on)}.\n",
+            _table("model", "nats per character", losses),
+        ]
+    return "\n".join(parts)
+
+
+def _table(first: str, second: str, rows: Facts) -> str:
+    lines = [f"| {first} | {second} |", "|---|---|"]
+    lines += [f"| {_plain(name)} | {_plain(value)} |" for name, value in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown and HTML would read as markup."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", one_line)

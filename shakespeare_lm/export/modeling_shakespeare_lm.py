@@ -14,68 +14,39 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+OPTIONS: dict[str, Any] = {
+    "network": "transformer", "context_length": 128, "num_layers": 3, "num_heads": 2,
+    "d_model": 160, "d_feedforward": 640, "positions": "sinusoidal", "norm": "pre",
+    "activation": "gelu", "bias": False, "qkv_bias": False, "tied_head": False,
+    "scale_embedding": True, "previous_characters": 0, "zero_init": False, "dropout": 0.0,
+    "attention_dropout": 0.0,
+}  # fmt: skip
+# All that this file computes; what is not here is an error.
+CHOICES = {
+    "network": ("transformer", "bigram"),
+    "positions": ("sinusoidal", "learned", "rotary"),
+    "norm": ("pre", "post"),
+    "activation": ("gelu", "relu"),
+}
+
 
 class ShakespeareLMConfig(PretrainedConfig):
     """Sizes and kinds, by the names that they have in shakespeare_lm."""
 
     model_type = "shakespeare_lm"
+    attribute_map = {  # noqa: RUF012  (the names that transformers asks for)
+        "num_hidden_layers": "num_layers", "hidden_size": "d_model",
+        "num_attention_heads": "num_heads", "max_position_embeddings": "context_length",
+    }  # fmt: skip
 
-    def __init__(
-        self,
-        vocab_size: int = 66,
-        network: str = "transformer",
-        context_length: int = 128,
-        num_layers: int = 3,
-        num_heads: int = 2,
-        d_model: int = 160,
-        d_feedforward: int = 640,
-        positions: str = "sinusoidal",
-        norm: str = "pre",
-        activation: str = "gelu",
-        bias: bool = False,
-        qkv_bias: bool = False,
-        tied_head: bool = False,
-        scale_embedding: bool = True,
-        previous_characters: int = 4,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, vocab_size: int = 66, **kwargs: Any) -> None:
         self.vocab_size = vocab_size
-        self.network = network
-        self.context_length = context_length
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.d_model = d_model
-        self.d_feedforward = d_feedforward
-        self.positions = positions
-        self.norm = norm
-        self.activation = activation
-        self.bias = bias
-        self.qkv_bias = qkv_bias
-        self.tied_head = tied_head
-        self.scale_embedding = scale_embedding
-        self.previous_characters = previous_characters
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
+        for name, default in OPTIONS.items():
+            value = kwargs.pop(name, default)
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"{name} is {value!r}: choose from: {', '.join(CHOICES[name])}")
+            setattr(self, name, value)
         super().__init__(**kwargs)
-
-    # transformers asks for these names.
-    @property
-    def num_hidden_layers(self) -> int:
-        return self.num_layers
-
-    @property
-    def hidden_size(self) -> int:
-        return self.d_model
-
-    @property
-    def num_attention_heads(self) -> int:
-        return self.num_heads
-
-    @property
-    def max_position_embeddings(self) -> int:
-        return self.context_length
 
 
 class Attention(nn.Module):
@@ -164,15 +135,11 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput:
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`.
 
-        Args:
-            input_ids: with padding anywhere, if the mask says so.
-            attention_mask: 1 for a real character.
-            labels: the same ids; -100 is left out of the loss.
-            **kwargs: options of generation that have no meaning without a cache.
+        The mask is 1 for a real character; padding may be anywhere. `labels` are the same ids, with
+        -100 for those to leave out of the loss. Options of a cache are ignored.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        real = attention_mask.bool()
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        real = mask.bool()
         ids = input_ids.masked_fill(~real, self.config.vocab_size - 1)
         logits = self.table(ids) if self.config.network == "bigram" else self._logits(ids, real)
         loss = None

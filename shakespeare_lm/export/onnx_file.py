@@ -1,13 +1,11 @@
-"""A checkpoint -> an ONNX file, for programs without Python or torch.
-
-Enters: a checkpoint. Leaves: one file that maps `ids` `[batch, time]` to `logits`
-`[batch, time, vocab]`, for any batch and any time up to the context length. Its metadata have the
-vocabulary.
+"""A checkpoint -> an ONNX file, for programs without Python or torch: it maps `ids` `[batch, time]`
+to `logits` `[batch, time, vocab]`, for any batch and any time up to the context length. Its
+metadata have the vocabulary.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,52 +16,55 @@ import torch
 from torch import Tensor, nn
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
-from shakespeare_lm.errors import import_extra
+from shakespeare_lm.errors import UserError, import_extra, one_line
 
 OnnxFormat = Literal["float32", "int8"]
 _OPSET = 20
 
 
-def write_onnx(checkpoint: Checkpoint, path: Path, dtype: OnnxFormat = "float32") -> None:
-    """Write the file.
-
-    Args:
-        checkpoint: of the model.
-        path: of the file, which is only there when it is whole.
-        dtype: of the matrices: int8 is a quarter of the size, with one scale per column.
+def write_onnx(
+    checkpoint: Checkpoint,
+    path: Path,
+    dtype: OnnxFormat = "float32",
+    check: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """Write the file. With dtype int8, matrices have one scale per column, and the file is about a
+    quarter of the size. `check` is called before the file is at `path`, and may refuse it.
 
     Raises:
-        UserError: if a package is missing.
+        UserError: if a package is missing, or the network cannot be traced.
     """
     onnx = import_extra("onnx", "onnx", "exporting to ONNX")
     import_extra("onnxscript", "onnx", "exporting to ONNX")
+    config = checkpoint.config
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         exported = Path(folder) / "model.onnx"
-        _export(checkpoint, exported)
+        try:
+            _export(checkpoint, exported)
+        except Exception as error:
+            if config.network in ("transformer", "bigram"):
+                raise
+            reason = one_line(error)[:200]
+            raise UserError(f"ONNX cannot hold {config.network}: {reason}") from error
         if dtype == "int8":
             exported = _quantised(exported)
         model = onnx.load(exported)
-        onnx.helper.set_model_props(
-            model,
-            {
-                "vocabulary": checkpoint.tokenizer.vocabulary,
-                "context_length": str(checkpoint.config.context_length),
-            },
-        )
+        vocabulary, context_length = checkpoint.tokenizer.vocabulary, str(config.context_length)
+        metadata = {"vocabulary": vocabulary, "context_length": context_length}
+        onnx.helper.set_model_props(model, metadata)
         onnx.checker.check_model(model)
         onnx.save(model, exported)
+        check(exported)
         exported.replace(path)
 
 
 def _export(checkpoint: Checkpoint, path: Path) -> None:
-    config = checkpoint.config
+    context_length = checkpoint.config.context_length
     # A batch or a time of 1 would become a constant.
-    time = min(config.context_length, 8)
-    ids = torch.zeros((2, time), dtype=torch.long)
-    batch = torch.export.Dim("batch", min=1)
-    axes = {0: batch}
-    if time > 2:  # a context of 1 or 2 characters has one shape
-        axes[1] = torch.export.Dim("time", min=2, max=config.context_length)
+    ids = torch.zeros((2, min(context_length, 8)), dtype=torch.long)
+    axes = {0: torch.export.Dim("batch", min=1)}
+    if context_length > 2:  # a context of 1 or 2 characters has one shape
+        axes[1] = torch.export.Dim("time", min=2, max=context_length)
     with _quiet():
         torch.onnx.export(
             _Logits(checkpoint.network()).eval(), (ids,), path, dynamo=True, external_data=False,
@@ -97,20 +98,12 @@ def _quantised(path: Path) -> Path:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a network, to measure its loss.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        UserError: if onnxruntime is missing.
-    """
+    """An ONNX file as a network, to measure its loss; a `UserError` if onnxruntime is missing."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.session = import_extra("onnxruntime", "onnx", "exporting to ONNX").InferenceSession(
-            str(path)
-        )
+        onnxruntime = import_extra("onnxruntime", "onnx", "exporting to ONNX")
+        self.session = onnxruntime.InferenceSession(str(path))
         self.unused = nn.Parameter(torch.zeros(0))  # says that it is on the CPU
 
     def forward(self, ids: Tensor) -> Tensor:

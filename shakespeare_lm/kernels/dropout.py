@@ -1,13 +1,14 @@
-"""Inside the transformer: dropout, which zeroes random values in training so that the network does
-not rely on a few.
-
-Enters: any tensor. Leaves: the same shape, some values zero and the others scaled up, so that the
-mean stays (Srivastava et al. 2014, "Dropout"); in evaluation the tensor itself.
+"""Dropout, which zeroes random values in training so that the network does not rely on a few, and
+scales up the others, so that the mean stays (Srivastava et al. 2014, "Dropout").
 """
+
+import random
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shakespeare_lm.kernels.plain import PLAIN
 
 _LOWEST_WORD = -(2**63)
 _BITS = 16
@@ -23,7 +24,7 @@ def apply_dropout(x: Tensor, fraction: float, training: bool) -> Tensor:
     """
     if not (training and fraction):
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or "dropout" in PLAIN:
         return F.dropout(x, fraction)
     # torch draws a random number per value on one thread: 5 ns each (torch 2.13, a step of recipe
     # `notebook` draws 6 million per layer). Four values share one here, 16 bits each.
@@ -41,3 +42,18 @@ def _threshold(fraction: float) -> int:
     lowest, numbers = -(2 ** (_BITS - 1)), 2**_BITS
     # A fraction just below 1 would round to a number that no 16 bits hold.
     return min(lowest + round(fraction * numbers), lowest + numbers - 1)
+
+
+def seed_dropout(where: str, device: torch.device) -> None:
+    """Seed the generators of the CPU and of the device for one step, so that a resumed run repeats
+    its dropout: checkpoints hold no random state.
+
+    Args:
+        where: names the step, with the run's seed, epoch, batch and process.
+        device: of the training.
+    """
+    seed = random.Random(f"dropout {where}").getrandbits(63)
+    # Not `torch.manual_seed`, which takes a millisecond: it records who called it.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -1,21 +1,28 @@
-"""A teacher for the network: distillation (Hinton, Vinyals & Dean 2015) against overfitting.
+"""Distillation (Hinton, Vinyals & Dean 2015) against overfitting: a teacher's prediction is a
+second target.
 
-Enters: logits and their batch. Leaves: their cross-entropy against what the teacher expects, as a
-part of the training loss. The text says only which character followed; a teacher says which others
-could have, so a network that reads the text many times memorises less of it. Only training knows
-the teacher.
+The text says only which character followed; a teacher says which others could have, so a network
+that reads the text many times memorises less of it.
 """
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_fraction, check_types
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.methods.ngram_memory import NGramMemory
+from shakespeare_lm.methods.ngram_memory import NGramMemory, leaving_out
+from shakespeare_lm.methods.objective import Objective, Preparation, TrainingStep
+from shakespeare_lm.model.network import Network
+
+T = TypeVar("T")
+
+# The order that predicts tiny Shakespeare best.
+_ORDER = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,7 @@ class DistillationConfig:
             )
 
 
-class Teacher(ABC):
+class Teacher(Objective):
     """Knows what to expect after each position; it is not part of any checkpoint.
 
     Args:
@@ -59,40 +66,36 @@ class Teacher(ABC):
     """
 
     def __init__(self, share: float) -> None:
+        super().__init__()
         self.share = share
 
-    @abstractmethod
     def probabilities(self, batch: Batch) -> Tensor:
         """Return the distributions of the targets of a training batch, `[batch, time, vocab]`,
         without gradients.
         """
+        raise NotImplementedError
 
-    def mixed_loss(self, loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the loss with the teacher's share in it.
-
-        Args:
-            loss: the mean cross-entropy against the text.
-            logits: of the batch, `[batch, time, vocab]`.
-            batch: from the training part.
-        """
-        nats, count = cross_entropy_with(self.probabilities(batch), logits, batch.target_mask)
+    def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
+        """Return the loss with the teacher's share in it."""
+        mask = step.batch.target_mask
+        nats, count = cross_entropy_with(self.probabilities(step.batch), step.logits, mask)
         return torch.lerp(loss, nats / count.clamp(min=1), self.share)
 
 
 class NGramTeacher(Teacher):
-    """A frozen n-gram model of the training part, which leaves out a batch's own occurrences.
+    """A frozen n-gram model of the training part: the network's own memory, or another."""
 
-    Args:
-        share: of the training loss, from 0 to 1.
-        ngrams: the model, filled.
-    """
-
-    def __init__(self, share: float, ngrams: NGramMemory) -> None:
-        super().__init__(share)
-        self.ngrams = ngrams
+    def prepare(self, preparation: Preparation) -> None:
+        ngrams = getattr(preparation.network, "ngrams", None)
+        if not isinstance(ngrams, NGramMemory):
+            ngrams = NGramMemory(preparation.network.vocab_size, _ORDER).to(preparation.device)
+            ngrams.remember(*preparation.training_part())
+        self.models = [ngrams]  # a list, so that it is in no checkpoint
 
     def probabilities(self, batch: Batch) -> Tensor:
-        return self.ngrams.probabilities(batch.inputs, own=batch.targets)
+        (ngrams,) = self.models
+        with leaving_out(ngrams, batch.targets):
+            return ngrams.probabilities(batch.inputs)
 
 
 class NetworkTeacher(Teacher):
@@ -100,23 +103,57 @@ class NetworkTeacher(Teacher):
 
     Args:
         share: of the training loss, from 0 to 1.
-        networks: each maps ids `[batch, time]` to logits `[batch, time, vocab]`.
+        teachers: paths, separated by commas.
+        context_length: that theirs must reach.
     """
 
-    def __init__(self, share: float, networks: list[nn.Module]) -> None:
+    def __init__(self, share: float, teachers: str, context_length: int) -> None:
         super().__init__(share)
-        self.networks = [network.eval().requires_grad_(False) for network in networks]
+        self.teachers, self.context_length = teachers, context_length
+        self.models: list[Network] = []
+
+    def load(self, read: Callable[[str], Any], tokenizer: CharTokenizer) -> None:
+        """Read the networks.
+
+        Raises:
+            UserError: if one cannot be read, or has other characters or a shorter context.
+        """
+        self.models = []
+        for path in split_paths(self.teachers):
+            checkpoint = named(path, read)
+            if checkpoint.tokenizer.vocabulary != tokenizer.vocabulary:
+                raise UserError(f"the teacher {path} has other characters than this run's text")
+            length = checkpoint.config.context_length
+            if checkpoint.config.network != "bigram" and length < self.context_length:
+                raise UserError(
+                    f"the teacher {path} has a context_length of {length}: expected at least "
+                    f"{self.context_length}, as this run has"
+                )
+            self.models.append(checkpoint.network().eval().requires_grad_(False))
+
+    def prepare(self, preparation: Preparation) -> None:
+        self.models = [network.to(preparation.device) for network in self.models]
 
     @torch.no_grad()
     def probabilities(self, batch: Batch) -> Tensor:
-        predictions = [self._logits(one, batch).float().softmax(-1) for one in self.networks]
+        predictions = []
+        for network in self.models:
+            with leaving_out(network, batch.targets):
+                predictions.append(network(batch.inputs).float().softmax(-1))
         return torch.stack(predictions).mean(0)
 
-    def _logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        # A memory of this very text is not to look up the answers.
-        own = {"own": batch.targets} if isinstance(network, MemoryTransformer) else {}
-        logits: Tensor = network(batch.inputs, **own)
-        return logits
+
+def split_paths(teachers: str) -> list[str]:
+    """Return the paths in the option `teachers`."""
+    return [path.strip() for path in teachers.split(",")]
+
+
+def named(path: str, find: Callable[[str], T]) -> T:
+    """Return what is found at a path, or an error that says that it is a teacher's."""
+    try:
+        return find(path)
+    except UserError as error:
+        raise UserError(f"the teacher {path}: {error}") from None
 
 
 def cross_entropy_with(

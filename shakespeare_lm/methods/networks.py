@@ -1,31 +1,122 @@
-"""config -> network: the one place that decides between the transformer, with a memory or without,
-and the bigram table.
+"""config -> network: the registry of all networks, and of the options that they have together.
 
 Training, completion and the check of a checkpoint all build their network here.
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Any, ClassVar
 
 from torch.overrides import TorchFunctionMode
 
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods.memory_network import MemoryConfig, MemoryNetwork
 from shakespeare_lm.model.bigram import BigramTable
 from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.network import Network
 from shakespeare_lm.model.transformer import CausalTransformer
 
-Network = CausalTransformer | BigramTable
+NETWORKS: dict[str, type[Network]] = {"transformer": CausalTransformer, "bigram": BigramTable}
+# Import paths of networks whose code may be run, separated by commas.
+TRUST_VARIABLE = "SHAKESPEARE_LM_NETWORKS"
 
 
-def build_network(vocab_size: int, config: NetworkConfig, initialise: bool = True) -> Network:
-    """Return a new network; without `initialise` its weights are undefined, for loading others."""
+class UntrustedNetworkError(UserError):
+    """A network whose code this process was not allowed to import."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(NetworkConfig, MemoryConfig):
+    """All options that a network's weights and function depend on."""
+
+    ADDED: ClassVar[dict[str, Any]] = {**NetworkConfig.ADDED, **MemoryConfig.ADDED}
+
+    def __post_init__(self) -> None:
+        NetworkConfig.__post_init__(self)
+        MemoryConfig.__post_init__(self)
+        if self.memory_order and self.network == "bigram":
+            raise UserError(
+                f"memory_order is {self.memory_order} and network is bigram, which cannot have a "
+                "memory: set memory_order 0, or network transformer"
+            )
+
+    def num_matrix_weights(self, vocab_size: int) -> int:
+        remembered = 0 if self.memory_share else self.memory_order * (vocab_size + 1)
+        return super().num_matrix_weights(vocab_size) + remembered * self.d_model
+
+
+NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkOptions))
+
+
+def build_network(vocab_size: int, config: NetworkOptions, initialise: bool = True) -> Network:
+    """Return a new network; without `initialise` its weights are undefined, for loading others.
+
+    Raises:
+        UserError: if there is no such network, or its code is not trusted.
+    """
     with nullcontext() if initialise else _WithoutInitialisation():
-        if config.network == "bigram":
-            return BigramTable(vocab_size)
-        if config.memory_order:
-            return MemoryTransformer(vocab_size, config)
-        return CausalTransformer(vocab_size, config)
+        network = network_class(config.network)(vocab_size, config)
+        if not config.memory_order:
+            return network
+        return MemoryNetwork(network, config.memory_order, config.memory_share)
+
+
+def network_class(name: str) -> type[Network]:
+    """Return the class of a network.
+
+    Args:
+        name: in the registry, or the import path of a class, `module.Class`: only if `trust` or the
+            environment variable allows it, since importing runs code, and the name can come from a
+            checkpoint that somebody else wrote.
+
+    Raises:
+        UserError: if there is none, it is not trusted, or it is no `Network`.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    short, parts = name[:80], name.split(".")
+    if len(parts) < 2 or not all(map(str.isidentifier, parts)):
+        raise UserError(
+            f"network is {short!r}: choose from: {', '.join(NETWORKS)}, or give the import path of "
+            "your own class, such as my_module.MyNetwork"
+        )
+    if name not in os.environ.get(TRUST_VARIABLE, "").split(","):
+        raise UntrustedNetworkError(
+            f"network is {short!r}, which is not part of shakespeare_lm: if you trust that code, "
+            f"set {TRUST_VARIABLE}={short}"
+        )
+    NETWORKS[name] = _imported(name)
+    return NETWORKS[name]
+
+
+def trust(name: str) -> None:
+    """Let this process, and those that it starts, import the network of this name."""
+    if "." in name:
+        names = os.environ.get(TRUST_VARIABLE, "")
+        os.environ[TRUST_VARIABLE] = f"{names},{name}" if names else name
+
+
+def _imported(name: str) -> type[Network]:
+    module_name, _, class_name = name.rpartition(".")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where one's own file is, as for `python -c`
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(f"network is {name!r}: there is no module {error.name}") from None
+        raise
+    except AttributeError:
+        raise UserError(f"network is {name!r}: {module_name} has no {class_name}") from None
+    if not (isinstance(found, type) and issubclass(found, Network)):
+        raise UserError(
+            f"network is {name!r}: expected a subclass of shakespeare_lm.model.network.Network"
+        )
+    return found
 
 
 class _WithoutInitialisation(TorchFunctionMode):

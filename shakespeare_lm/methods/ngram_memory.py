@@ -1,27 +1,22 @@
-"""ids -> what a frozen n-gram model of the training part expects next, for a transformer to read.
-
-Enters: ids `[batch, time]`. Leaves: the next-character probabilities of interpolated modified
-Kneser-Ney models of all orders (Chen & Goodman 1998, section 3), as inputs of the network and as
-the starting point of its logits. A transformer spends its first minutes on learning what counting
-gives at once.
-"""
+"""A frozen n-gram model of the training part, which a network or a teacher asks what it expects."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import (
+    UserError,
+)
 from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.methods.ngrams import NGrams, count_ngrams, discounts
+from shakespeare_lm.methods.ngrams import Order, count_ngrams, find_ngrams, interpolate, tables_of
 
 _SMALLEST_PROBABILITY = 1e-9
 # Gives the features about the size of the embeddings.
 _ROOT_SCALE = 4.0
-# After the last code, so that a search always ends at one.
-_NO_CODE = np.iinfo(np.int64).max
 
 
 class Expected(NamedTuple):
@@ -35,31 +30,6 @@ class Expected(NamedTuple):
 
     features: Tensor
     log_probabilities: Tensor
-
-
-class _Order(NamedTuple):
-    """The counts of one order, ready to be looked up: below the highest order, the number of
-    different characters before instead of the number of occurrences (Kneser-Ney).
-
-    Args:
-        codes: of the n-grams, sorted (see `NGrams`), and one that no n-gram has.
-        kept: what the discount leaves of the count of each character after each context,
-            `[contexts + 1, vocab]`; the last row is for contexts that were never seen.
-        freed: what the discounts of each context add up to, `[contexts + 1]`.
-        totals: the counts of each context, `[contexts + 1]`.
-        once: 1 for an n-gram that occurs once, else 0, `[n-grams + 1]`; the last is for unseen
-            ones.
-        apart: 1 if all occurrences of an n-gram have different characters before them, else 0.
-        freed_by_one: how much more is freed if the count of an n-gram is one less.
-    """
-
-    codes: Tensor
-    kept: Tensor
-    freed: Tensor
-    totals: Tensor
-    once: Tensor
-    apart: Tensor
-    freed_by_one: Tensor
 
 
 class NGramMemory(nn.Module):
@@ -83,7 +53,9 @@ class NGramMemory(nn.Module):
         dtype = torch.uint8 if vocab_size <= 256 else torch.int32
         self.register_buffer("text", torch.zeros(0, dtype=dtype))
         self.register_buffer("lengths", torch.zeros(0, dtype=torch.long))
-        self._orders: list[_Order] = []
+        self.left_out: Tensor | None = None  # see `leaving_out`
+        self._orders: list[Order] = []
+        self._counts: list[Tensor] = []
 
     def remember(self, ids: Tensor, lengths: Tensor) -> None:
         """Replace the text.
@@ -96,6 +68,11 @@ class NGramMemory(nn.Module):
         self.text = ids.to(device, self.text.dtype)
         self.lengths = lengths.to(device, torch.long)
         self._orders = []
+
+    def has_counted(self, ids: Tensor, lengths: Tensor) -> bool:
+        """Return whether this is the text that it remembers."""
+        same = torch.equal(self.lengths.cpu(), lengths)
+        return same and torch.equal(self.text.cpu().long(), ids.long())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *rest: object
@@ -120,98 +97,82 @@ class NGramMemory(nn.Module):
         if not valid:
             raise UserError("the text of its n-grams is not one of this vocabulary")
 
-    def orders(self) -> list[_Order]:
-        """Return all orders, counted when they are first needed.
+    def _count(self) -> None:
+        """Count the text, when it is first needed on this device.
 
         Raises:
             UserError: if the text is too long for this machine's memory.
         """
         device = self.text.device
-        if not self._orders or self._orders[0].codes.device != device:
-            ids, lengths = self.text.cpu().numpy().astype(np.int64), self.lengths.cpu().numpy()
-            *_, counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
-            self._orders = [
-                _order(counted, number, self.vocab_size, device) for number in range(len(counted))
-            ]
-        return self._orders
+        if self._orders and self._orders[0].codes.device == device:
+            return
+        ids, lengths = self.text.cpu().numpy().astype(np.int64), self.lengths.cpu().numpy()
+        *_, counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
+        self._orders, self._counts = [], []
+        for number, grams in enumerate(counted, start=1):
+            rows = grams.num_contexts + 1
+            advice = "use a shorter text or a lower order"
+            check_memory(4 * rows * self.vocab_size, f"a memory of {number}-grams", advice)
+            counts = grams.different if len(grams.different) else grams.counts
+            order = tables_of(grams, counts, self.vocab_size, np.float32)
+            # Large arrays of NumPy lie in huge pages: a step of `memory` takes 2 % less time.
+            dense = np.zeros((rows, self.vocab_size), np.float32)
+            dense.reshape(-1)[grams.codes] = order.discounted[:-1]
+            self._counts.append(torch.from_numpy(dense).to(device))
+            self._orders.append(Order(*(table.to(device) for table in order)))
 
     @torch.no_grad()
-    def forward(self, ids: Tensor, own: Tensor | None = None) -> Expected:
-        """Return what is expected after each position.
-
-        Args:
-            ids: `[batch, time]`; n-grams reach back to the first of them.
-            own: the character that follows each position, `[batch, time]`, if these ids are from
-                the training part: its own occurrence is then left out of the counts, or the network
-                would learn to trust a memory that has seen the answer.
+    def forward(self, ids: Tensor) -> Expected:
+        """Return what is expected after each position of ids `[batch, time]`; n-grams reach back to
+        the first of them.
         """
         roots, totals, probabilities = [], [], torch.zeros(0)
-        for probabilities, total in self._by_order(ids, own):
+        for probabilities, total in self._by_order(ids):
             roots.append(_ROOT_SCALE * probabilities.sqrt())
             totals.append(total.log1p())
         features = torch.cat([*roots, *totals], dim=-1)
         return Expected(features, _logarithm(probabilities))
 
-    def log_probabilities(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
+    def log_probabilities(self, ids: Tensor) -> Tensor:
         """Return those of `forward` alone, `[batch, time, vocab]`."""
-        return _logarithm(self.probabilities(ids, own))
+        return _logarithm(self.probabilities(ids))
 
     @torch.no_grad()
-    def probabilities(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
+    def probabilities(self, ids: Tensor) -> Tensor:
         """Return the next-character probabilities of the highest order, `[batch, time, vocab]`."""
-        *_, (probabilities, _) = self._by_order(ids, own)
+        *_, (probabilities, _) = self._by_order(ids)
         return probabilities
 
-    def _by_order(self, ids: Tensor, own: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _by_order(self, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the probabilities of each order, and how often its contexts occur."""
-        orders = self.orders()
+        self._count()
+        targets = self.left_out
         # The n-gram that ends with the character after a position is its own.
-        known = ids if own is None else torch.cat((ids, own[:, -1:]), dim=1)
-        ngrams = self._ngrams(orders, known)
+        known = ids if targets is None else torch.cat((ids, targets[:, -1:]), dim=1)
+        ngrams = find_ngrams(self._orders, known, self.vocab_size)
         contexts = [torch.zeros_like(ids), *(ngram[:, : ids.shape[1]] for ngram in ngrams[:-1])]
-        left_out = None if own is None else _left_out(orders, [ngram[:, 1:] for ngram in ngrams])
+        fewer = None if targets is None else _fewer(self._orders, [one[:, 1:] for one in ngrams])
         shape = (*ids.shape, self.vocab_size)
         probabilities = torch.full(shape, 1 / self.vocab_size, device=ids.device)
-        for number, (order, context) in enumerate(zip(orders, contexts, strict=True)):
-            kept, freed, total = (x[context] for x in (order.kept, order.freed, order.totals))
-            if left_out is not None and own is not None:
-                fewer = left_out[number]
-                kept.scatter_add_(-1, own[..., None], -(fewer.freed + fewer.lost)[..., None])
-                freed, total = freed + fewer.freed, total - fewer.lost
-            probabilities = _interpolate(kept, freed, total, probabilities)
-            yield probabilities, total[..., None]
-
-    def _ngrams(self, orders: Sequence[_Order], ids: Tensor) -> list[Tensor]:
-        """Return the number of the n-gram of each order that ends at each position; -1 if it was
-        never seen.
-        """
-        found, context = [], torch.zeros_like(ids)
-        for order in orders:
-            found.append(self._find(order, context, ids))
-            context = nn.functional.pad(found[-1], (1, -1), value=-1)
-        return found
-
-    def _find(self, order: _Order, context: Tensor, ids: Tensor) -> Tensor:
-        code = context * self.vocab_size + ids  # negative after an unseen context
-        number = torch.searchsorted(order.codes, code)
-        return torch.where(order.codes[number] == code, number, -1)
+        for number, (order, context) in enumerate(zip(self._orders, contexts, strict=True)):
+            counts, backoff = self._counts[number][context], order.backoff[context]
+            total = order.totals[context]
+            if fewer is not None and targets is not None:
+                lost, gained = fewer[number]
+                counts.scatter_add_(-1, targets[..., None], -(gained + lost)[..., None])
+                backoff, total = backoff + gained, total - lost
+            total = total[..., None]
+            probabilities = interpolate(counts, backoff[..., None], total, probabilities)
+            yield probabilities, total
 
 
 def _logarithm(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(min=_SMALLEST_PROBABILITY).log()
 
 
-class _LeftOut(NamedTuple):
-    """How a context's figures change when one occurrence is left out, `[batch, time]`: whether its
-    count loses one (1 or 0), and how much more is freed.
-    """
-
-    lost: Tensor
-    freed: Tensor
-
-
-def _left_out(orders: Sequence[_Order], own: Sequence[Tensor]) -> list[_LeftOut]:
-    """Return, for each order, what changes when the own n-grams are left out.
+def _fewer(orders: Sequence[Order], own: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each order, how the figures of a context change when the own n-grams are left
+    out, `[batch, time]` each: whether its count loses one (1 or 0); what the backoff mass gains.
 
     The highest order's count loses one. Below, the character before it is lost if the longer n-gram
     occurs nowhere else. At the beginning of a window the longer n-gram is not known: the character
@@ -219,40 +180,30 @@ def _left_out(orders: Sequence[_Order], own: Sequence[Tensor]) -> list[_LeftOut]
     """
     lost = []
     for order, ngram, longer, above in zip(orders, own, own[1:], orders[1:], strict=False):
-        lost.append(torch.where(longer >= 0, above.once[longer], order.apart[ngram]))
+        known = above.singletons[longer]
+        lost.append(torch.where(longer >= 0, known, order.all_different[ngram]))
     lost.append((own[-1] >= 0).float())
     return [
-        _LeftOut(one, one * order.freed_by_one[ngram])
+        (one, one * order.backoff_by_one[ngram])
         for order, ngram, one in zip(orders, own, lost, strict=True)
     ]
 
 
-def _order(counted: Sequence[NGrams], number: int, vocab_size: int, device: torch.device) -> _Order:
-    grams = counted[number]
-    counts = grams.different if number + 1 < len(counted) else grams.counts
-    needed = 4 * (grams.num_contexts + 1) * vocab_size
-    check_memory(needed, f"a memory of {number + 1}-grams", "use a shorter text or a lower order")
-    taken = discounts(counts).astype(np.float32)
-    left = counts - taken[counts.clip(max=3)]
-    kept = np.zeros((grams.num_contexts + 1, vocab_size), dtype=np.float32)
-    kept.reshape(-1)[grams.codes] = left
-    contexts = grams.codes // vocab_size
-    totals = np.bincount(contexts, counts, grams.num_contexts + 1).astype(np.float32)
-    freed = totals - np.bincount(contexts, left, grams.num_contexts + 1).astype(np.float32)
-    freed_by_one = taken[(counts - 1).clip(0, 3)] - taken[counts.clip(max=3)]
-    arrays = (
-        np.append(grams.codes, _NO_CODE), kept, freed, totals,
-        *(np.append(of_each, 0).astype(np.float32)
-          for of_each in (grams.counts == 1, grams.counts == counts, freed_by_one)),
-    )  # fmt: skip
-    return _Order(*(torch.from_numpy(array).to(device) for array in arrays))
+@contextmanager
+def leaving_out(module: nn.Module, targets: Tensor | None) -> Iterator[None]:
+    """Within, what is read is the training part: a memory that has counted it leaves out the own
+    occurrence of each target (leave-one-out), or a network would learn to trust a memory that has
+    seen the answer. The only place where a memory is told so.
 
-
-def _interpolate(kept: Tensor, freed: Tensor, total: Tensor, below: Tensor) -> Tensor:
-    """Return the probabilities of an order; where its context never occurs, those of the one below.
-
-    p(c | context) = (count - discount) / total + (mass that was discounted / total) * below
+    Args:
+        module: with a memory in it, or without.
+        targets: the characters that follow, `[batch, time]`; None: it is another text.
     """
-    freed = torch.where(total > 0, freed, 1.0)
-    mixed = torch.addcmul(kept, freed[..., None], below)
-    return mixed.div_(total.clamp(min=1)[..., None])
+    memories = [one for one in module.modules() if isinstance(one, NGramMemory)]
+    for memory in memories:
+        memory.left_out = targets
+    try:
+        yield
+    finally:
+        for memory in memories:
+            memory.left_out = None

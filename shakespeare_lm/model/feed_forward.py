@@ -1,24 +1,20 @@
-"""Inside the transformer: the feed-forward layer, which works on each position by itself.
-
-Enters: `[batch, time, d_model]`. Leaves: the same shape (Vaswani et al. 2017, "Attention Is All You
-Need", section 3.3).
+"""Inside the transformer: the feed-forward layer, which works on each position by itself (Vaswani
+et al. 2017, "Attention Is All You Need", section 3.3).
 """
-
-from typing import Literal
 
 from torch import nn
 
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.initialisation import ResidualProjection
-
-Activation = Literal["gelu", "relu"]
 
 
 class FeedForward(nn.Sequential):
-    """Expand to `width`, apply the nonlinearity, project back to `d_model`."""
+    """Expand `[batch, time, d_model]`, apply the nonlinearity, project back."""
 
-    def __init__(self, d_model: int, width: int, activation: Activation, bias: bool) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
+        width = config.feedforward_width
         super().__init__(
-            nn.Linear(d_model, width, bias=bias),
-            nn.GELU() if activation == "gelu" else nn.ReLU(),
-            ResidualProjection(width, d_model, bias=bias),
+            nn.Linear(config.d_model, width, bias=config.bias),
+            {"gelu": nn.GELU, "relu": nn.ReLU}[config.activation](),
+            ResidualProjection(width, config.d_model, bias=config.bias),
         )

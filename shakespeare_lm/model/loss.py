@@ -1,8 +1,5 @@
-"""transformer -> loss: logits and targets become nats.
-
-Enters: logits, targets and the mask that says which targets are real. Leaves: a sum and a count.
-The caller divides once, so that the mean weighs every character the same: `training_step` for the
-loss of a step, `MeanPerCharacter` for `val_loss`.
+"""Logits and targets become a sum of nats and a count; the caller divides once, so that the mean
+weighs every character the same.
 """
 
 import torch.nn.functional as F
@@ -17,10 +14,7 @@ def masked_cross_entropy(
     Args:
         logits: `[batch, time, vocab]`; converted to float32.
         targets: `[batch, time]` ids. Masked targets have no influence, not even on gradients.
-        target_mask: `[batch, time]`, True for a real target.
-
-    Returns:
-        (nats, count), both scalars; (0, 0) with zero gradients if no target is real.
+        target_mask: `[batch, time]`, True for a real target; if none is, the result is (0, 0).
     """
     nats = F.cross_entropy(
         logits.flatten(0, 1).float(),

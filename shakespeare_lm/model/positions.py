@@ -1,57 +1,44 @@
 """Inside the transformer: where in the context each character is.
 
-Enters: embeddings, and their positions. Leaves: embeddings with a position vector added, or the
-rotation that attention applies to queries and keys. Sinusoidal: Vaswani et al. 2017, "Attention Is
-All You Need", section 3.5; rotary: Su et al. 2021, "RoFormer", equation 34.
+Sinusoidal positions (Vaswani et al. 2017, "Attention Is All You Need", section 3.5) and learned
+ones are added to the embeddings; rotary ones (Su et al. 2021, "RoFormer", equation 34) rotate the
+queries and keys in each attention layer.
 """
-
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import UserError
-
-PositionKind = Literal["sinusoidal", "learned", "rotary"]
-
-
-class Positioned(NamedTuple):
-    """What the first block gets: embeddings, and what every attention layer needs besides them.
-
-    `x` is `[batch, time, d_model]`; `rotation` holds rows of `rotary_table` or is None; `mask` is
-    as for `CausalSelfAttention`.
-    """
-
-    x: Tensor
-    rotation: Tensor | None
-    mask: Tensor | None
+from shakespeare_lm.model.config import PositionKind
 
 
 def position_table(kind: PositionKind, length: int, d_model: int, num_heads: int) -> Tensor:
     """Return the table with one row per position; for "learned", one that is still to be filled."""
+    # On the meta device only shapes count, and computing there takes torch 2.13 a second at first.
+    if kind == "learned" or torch.get_default_device().type == "meta":
+        return torch.empty(length, d_model)
     if kind == "rotary":
         return rotary_table(length, d_model // num_heads)
-    if kind == "sinusoidal":
-        return sinusoidal_table(length, d_model)
-    return torch.empty(length, d_model)
+    return sinusoidal_table(length, d_model)
 
 
 def apply_positions(
-    kind: PositionKind, table: Tensor, x: Tensor, at: slice | Tensor, mask: Tensor | None
-) -> Positioned:
-    """Tell the network where each of the embeddings `[batch, time, d_model]` is.
+    kind: PositionKind, table: Tensor, x: Tensor, positions: slice | Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Tell the network where each of the embeddings is.
 
     Args:
         kind: sinusoidal and learned positions are added here, rotary ones in the attention layers.
         table: of `position_table`.
-        x: the embeddings.
-        at: their positions: a slice that holds for all rows, or indices `[batch, time]`.
-        mask: which positions may be attended to; a scheme that acts on the attention scores would
-            return another one.
+        x: the embeddings, `[batch, time, d_model]`.
+        positions: theirs: a slice that holds for all rows, or indices `[batch, time]`.
+
+    Returns:
+        What the first block reads, and the rotation for the attention layers, or None.
     """
     if kind == "rotary":
-        return Positioned(x, table[:, at].unsqueeze(-3), mask)  # the same for all heads
-    return Positioned(x + table[at], None, mask)
+        return x, table[:, positions].unsqueeze(-3)  # the same for all heads
+    return x + table[positions], None
 
 
 def sinusoidal_table(length: int, d_model: int) -> Tensor:
@@ -62,8 +49,6 @@ def sinusoidal_table(length: int, d_model: int) -> Tensor:
     """
     if d_model % 2:
         raise UserError(f"d_model is {d_model}: sinusoidal positions need an even number")
-    if _has_sizes_only():
-        return torch.empty(length, d_model)
     angles = _angles(length, d_model)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()
 
@@ -76,24 +61,14 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
     """
     if head_dim % 2:
         raise UserError(f"d_model / num_heads is {head_dim}: rotary positions need an even number")
-    if _has_sizes_only():
-        return torch.empty(2, length, head_dim // 2)
     angles = _angles(length, head_dim)
     return torch.stack((angles.cos(), angles.sin())).float()
 
 
-def _angles(length: int, width: int, base: float = 10_000.0) -> Tensor:
-    """Return position / base^(2i / width), `[length, width / 2]`, in float64."""
-    frequencies = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+def _angles(length: int, width: int) -> Tensor:
+    """Return position / 10000^(2i / width), `[length, width / 2]`, in float64."""
+    frequencies = 10_000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.arange(length, dtype=torch.float64)[:, None] * frequencies
-
-
-def _has_sizes_only() -> bool:
-    """Return whether tensors are made on the meta device, as to check the sizes in a checkpoint.
-
-    Computing there makes torch 2.13 import its compiler, which takes a second.
-    """
-    return torch.get_default_device().type == "meta"
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

@@ -1,26 +1,21 @@
-"""batches -> transformer: ids become logits.
-
-Enters: ids `[batch, time]`. Leaves: logits `[batch, time, vocab]`; those at position t depend on
-the ids up to t only. A decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al.
-2019).
+"""ids -> logits: a decoder-only transformer (Vaswani et al. 2017; pre-norm as in Radford et al.
+2019). The logits at a position depend on the ids up to it only.
 """
 
 import math
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import UserError, check_axes
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.kernels.dropout import apply_dropout
-from shakespeare_lm.model.attention import (
-    AttentionInputs,
-    CausalSelfAttention,
-    causal_padding_mask,
-)
-from shakespeare_lm.model.config import NetworkConfig, Norm
+from shakespeare_lm.model.attention import CausalSelfAttention, Extend, causal_padding_mask
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.feed_forward import FeedForward
 from shakespeare_lm.model.initialisation import initialise_weights
-from shakespeare_lm.model.positions import Positioned, apply_positions, position_table
+from shakespeare_lm.model.network import Network, Past
+from shakespeare_lm.model.positions import apply_positions, position_table
 
 
 class Block(nn.Module):
@@ -30,24 +25,26 @@ class Block(nn.Module):
     paper).
     """
 
-    def __init__(
-        self, attention: CausalSelfAttention, feed_forward: FeedForward, norm: Norm, dropout: float
-    ) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        d_model, bias = attention.output.out_features, attention.output.bias is not None
-        self.attention = attention
-        self.feed_forward = feed_forward
-        self.attention_norm = nn.LayerNorm(d_model, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(d_model, bias=bias)
-        self.dropout = dropout
-        self.norm_first = norm == "pre"
+        self.attention = CausalSelfAttention(config)
+        self.feed_forward = FeedForward(config)
+        self.attention_norm = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.dropout, self.norm_first = config.dropout, config.norm == "pre"
 
-    def forward(self, x: Tensor, inputs: AttentionInputs = AttentionInputs()) -> Tensor:  # noqa: B008
-        """Map `[batch, time, d_model]` to the same shape."""
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None = None,
+        mask: Tensor | None = None,
+        extend: Extend | None = None,
+    ) -> Tensor:
+        """Map `[batch, time, d_model]` to the same shape; the rest is for attention."""
         if self.norm_first:
-            x = x + self._drop(self.attention(self.attention_norm(x), inputs))
+            x = x + self._drop(self.attention(self.attention_norm(x), rotation, mask, extend))
             return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, inputs)))
+        x = self.attention_norm(x + self._drop(self.attention(x, rotation, mask, extend)))
         normed: Tensor = self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
         return normed
 
@@ -55,34 +52,29 @@ class Block(nn.Module):
         return apply_dropout(x, self.dropout, self.training)
 
 
-class CausalTransformer(nn.Module):
+class CausalTransformer(Network):
     """Predicts the next character at each position from all characters up to it.
-
-    Args:
-        vocab_size: number of ids, including the padding symbol, which has the last one.
-        config: everything else.
 
     Raises:
         UserError: if sinusoidal or rotary positions are asked for with an odd width.
     """
 
+    reads_past = True
     position_table: Tensor
 
     def __init__(self, vocab_size: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.padding_id = vocab_size - 1
+        super().__init__(vocab_size, config)
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.lookback = config.previous_characters
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.previous_embeddings = nn.ModuleList(
             nn.Embedding(vocab_size, config.d_model) for _ in range(config.previous_characters)
         )
         self._add_position_table()
-        self.blocks = nn.ModuleList(self._new_block() for _ in range(config.num_layers))
-        pre_norm = config.norm == "pre"
-        self.final_norm = (
-            nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
-        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm: nn.Module = nn.Identity()
+        if config.norm == "pre":
+            self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias)
         self.head = nn.Linear(config.d_model, vocab_size, bias=config.bias)
         if config.tied_head:
             self.head.weight = self.embedding.weight
@@ -91,92 +83,51 @@ class CausalTransformer(nn.Module):
             nn.init.zeros_(self.head.weight)
 
     def _add_position_table(self) -> None:
-        config = self.config
-        table = position_table(
-            config.positions, config.context_length, config.d_model, config.num_heads
-        )
-        if config.positions == "learned":
+        kind, length = self.config.positions, self.config.context_length
+        table = position_table(kind, length, self.config.d_model, self.config.num_heads)
+        if kind == "learned":
             self.learned_positions = nn.Parameter(table)
         else:
             # Not persistent: it follows from the options, so a checkpoint need not hold it.
             self.register_buffer("position_table", table, persistent=False)
 
-    def _new_block(self) -> Block:
-        config = self.config
-        attention = CausalSelfAttention(
-            config.d_model,
-            config.num_heads,
-            bias=config.bias,
-            qkv_bias=config.qkv_bias,
-            dropout=config.attention_dropout,
-        )
-        feed_forward = FeedForward(
-            config.d_model, config.feedforward_width, config.activation, config.bias
-        )
-        return Block(attention, feed_forward, config.norm, config.dropout)
-
-    def forward(
-        self, ids: Tensor, attention_mask: Tensor | None = None, added: Tensor | None = None
-    ) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; for the rest see `hidden`."""
-        logits: Tensor = self.head(self.hidden(ids, attention_mask, added))
-        return logits
-
-    def hidden(
-        self, ids: Tensor, attention_mask: Tensor | None = None, added: Tensor | None = None
-    ) -> Tensor:
-        """Map ids `[batch, time]`, `time <= context_length`, to `[batch, time, d_model]`, which the
-        head reads.
-
-        Args:
-            ids: with padding on the right or none. The causal mask alone then keeps padding from
-                influencing real positions, on the fastest attention path.
-            attention_mask: `[batch, time]`, True for a real character; only needed for padding
-                on the left. Logits at masked positions are meaningless.
-            added: to the embeddings, `[batch, time, d_model]`.
-
-        Raises:
-            UserError: if there are more than `context_length` ids, or a tensor has other axes.
+    def embed(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """Map ids `[batch, time]` to embeddings `[batch, time, d_model]`, to which those of the
+        preceding characters are added.
         """
-        check_axes("ids", ids.shape, "batch", "time")
-        time = ids.shape[1]
-        if time > self.config.context_length:
-            raise UserError(
-                f"{time} characters are more than the context_length, {self.config.context_length}"
-            )
-        at: slice | Tensor = slice(time)
-        mask = None
-        if attention_mask is not None:
-            check_axes("attention_mask", attention_mask.shape, "batch", "time")
-            ids = ids.masked_fill(~attention_mask, self.padding_id)
-            mask = causal_padding_mask(attention_mask)
-            at = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # as without the padding
-        x = self.embed(self.pad_left(ids))
-        x, rotation, mask = self.locate(x if added is None else x + added, at, mask)
-        x = apply_dropout(x, self.config.dropout, self.training)
-        for block in self.blocks:
-            x = block(x, AttentionInputs(rotation, mask))
-        normed: Tensor = self.final_norm(x)
-        return normed
-
-    def pad_left(self, ids: Tensor) -> Tensor:
-        """Put the padding symbol before the first character, as its `previous_characters`."""
-        return F.pad(ids, (self.config.previous_characters, 0), value=self.padding_id)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, previous_characters + time]` to embeddings `[batch, time, d_model]`.
-
-        The embeddings of the preceding characters are added at each position.
-        """
-        count = self.config.previous_characters
-        time = ids.shape[1] - count
-        x: Tensor = self.embedding(ids[:, count:])
+        count, time = self.lookback, ids.shape[1]
+        x: Tensor = self.embedding(ids)
+        if count and past is None:
+            ids = F.pad(ids, (count, 0), value=self.padding_id)
+        elif count and past is not None:
+            ids = past.recent[:, -count - time :]
         for distance, embedding in enumerate(self.previous_embeddings, start=1):
             x = x + embedding(ids[:, count - distance :][:, :time])
         return x * self.embedding_scale
 
-    def locate(self, x: Tensor, at: slice | Tensor, mask: Tensor | None) -> Positioned:
-        """Add the position vectors of the positions `at`, or return their rotation."""
+    def hidden(
+        self, x: Tensor, attention_mask: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
+        time, most = x.shape[1], self.config.context_length
+        if time > most:
+            raise UserError(f"{time} characters are more than the context_length, {most}")
+        positions: slice | Tensor = slice(time)
+        mask = None
+        if past is not None:
+            positions, mask = past.positions, past.mask
+        elif attention_mask is not None:
+            positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # as without the padding
+            mask = causal_padding_mask(attention_mask)
         kind = self.config.positions
         table = self.learned_positions if kind == "learned" else self.position_table
-        return apply_positions(kind, table, x, at, mask)
+        x, rotation = apply_positions(kind, table, x, positions)
+        x = apply_dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            extend = None if past is None else partial(past.extend, layer)
+            x = block(x, rotation, mask, extend)
+        normed: Tensor = self.final_norm(x)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden)
+        return logits

@@ -1,7 +1,7 @@
 """A model and what is known about it -> the page, one self-contained HTML file.
 
-Enters: a `PageContent`. Leaves: HTML. Its scripts and its style are allowed by their checksums, and
-nothing else is: the page loads nothing and sends nothing.
+Its scripts and its style are allowed by their checksums, and nothing else is: the page loads
+nothing and sends nothing.
 """
 
 import json
@@ -13,9 +13,11 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from shakespeare_lm.checkpoint.closed import check_known
+from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.page.packing import Packed
 
 # Both parts of the page: what runs the model, beside the page, and what shows it.
@@ -28,43 +30,23 @@ MAX_WEIGHTS = 50_000_000
 
 @dataclass(frozen=True)
 class PageContent:
-    """Everything on the page.
-
-    Args:
-        title: of the page.
-        subtitle: one line about the model.
-        tokenizer: of the model.
-        config: of the model.
-        packed: its weights.
-        prompt: the text that the page begins with.
-        card: facts about the model, with their names.
-        chart: the curves of its losses, as HTML; "" for none.
-        samples: numbers of steps taken, and what it wrote then.
-    """
+    """Everything on the page."""
 
     title: str
-    subtitle: str
+    subtitle: str  # one line about the model
     tokenizer: CharTokenizer
-    config: NetworkConfig
+    config: NetworkOptions
     packed: Packed
-    prompt: str
-    card: Sequence[tuple[str, str]]
-    chart: str = ""
-    samples: Sequence[tuple[int, str]] = ()
+    prompt: str  # the text that the page begins with
+    card: Sequence[tuple[str, str]]  # facts about the model, with their names
+    chart: str = ""  # the curves of its losses, as HTML
+    samples: Sequence[tuple[int, str]] = ()  # numbers of steps taken, and what it wrote then
 
 
-def check_fits(config: NetworkConfig, vocab_size: int) -> None:
-    """Refuse a model that a page cannot hold.
-
-    Raises:
-        UserError: if it has an n-gram memory, or too many weights.
-    """
-    if config.memory_order:
-        raise UserError(
-            f"memory_order is {config.memory_order}: a page cannot hold a model that reads n-gram "
-            "counts, which take as much room as the whole training part; train one without a memory"
-        )
-    weights = config.num_matrix_weights(vocab_size)
+def check_fits(checkpoint: Checkpoint) -> None:
+    """Raise a `UserError` if the page's JavaScript does not know the model, or it is too large."""
+    check_known(checkpoint, "a page")
+    weights = checkpoint.config.num_matrix_weights(checkpoint.tokenizer.vocab_size)
     if weights > MAX_WEIGHTS:
         raise UserError(
             f"the model has {weights:,} weights: expected at most {MAX_WEIGHTS:,} for a page; use "
@@ -74,7 +56,9 @@ def check_fits(config: NetworkConfig, vocab_size: int) -> None:
 
 def build_page(content: PageContent) -> str:
     """Return the whole page."""
-    style, worker, main = _source("page.css"), _joined(_WORKER), _joined(_MAIN)
+    style = _source("page.css")
+    worker, main = ("\n".join(_source(f"{name}.js") for name in part) for part in (_WORKER, _MAIN))
+    facts = (f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in content.card)
     return Template(_source("page.html")).substitute(
         policy=_policy(style, main),
         title=escape(content.title),
@@ -82,9 +66,7 @@ def build_page(content: PageContent) -> str:
         choices=len(content.tokenizer.vocabulary),
         chart=content.chart,
         learned="" if content.chart or content.samples else "hidden",
-        card="".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in content.card
-        ),
+        card="".join(facts),
         model=_model(content),
         weights=b64encode(content.packed.data).decode(),
         style=style,
@@ -95,16 +77,13 @@ def build_page(content: PageContent) -> str:
 
 def _model(content: PageContent) -> str:
     """Return what the scripts read, as JSON that cannot end its script element."""
-    tokenizer, config = content.tokenizer, content.config
+    vocabulary, config = content.tokenizer.vocabulary, content.config
+    sizes = {"d_feedforward": config.feedforward_width, "vocab_size": content.tokenizer.vocab_size}
     model = {
         "name": content.title,
-        "vocabulary": tokenizer.vocabulary,
-        "choices": len(tokenizer.vocabulary),
-        "config": {
-            **asdict(config),
-            "d_feedforward": config.feedforward_width,
-            "vocab_size": tokenizer.vocab_size,
-        },
+        "vocabulary": vocabulary,
+        "choices": len(vocabulary),
+        "config": {**asdict(config), **sizes},
         "manifest": content.packed.manifest,
         "prompt": content.prompt,
         "samples": list(content.samples),
@@ -121,10 +100,6 @@ def _policy(style: str, script: str) -> str:
 
 def _checksum(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
-
-
-def _joined(names: Sequence[str]) -> str:
-    return "\n".join(_source(f"{name}.js") for name in names)
 
 
 def _source(name: str) -> str:

@@ -1,12 +1,8 @@
-"""weights -> bytes for a page: matrices in 8 bits, vectors in float32.
-
-Enters: the weights of a network by name. Leaves: bytes, where in them each tensor is, and the
-weights that the page will compute with. `weights.js` reads them.
-"""
+"""weights -> bytes for a page: matrices in 8 bits, vectors in float32. `weights.js` reads them."""
 
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,44 +10,25 @@ from torch import Tensor
 from shakespeare_lm.kernels.int8 import LARGEST, row_scales
 
 
-class PackedTensor(TypedDict):
-    """Where a tensor is: `start` counts bytes."""
-
-    name: str
-    shape: list[int]
-    start: int
-
-
 class Packed(NamedTuple):
-    """Weights as a page holds them.
+    """Weights as a page holds them."""
 
-    Args:
-        data: for each row of a matrix its scale, in float32, little-endian; then its integers.
-        tensors: where in the data each tensor is.
-        rounded: the weights as the page has them.
-    """
-
-    data: bytes
-    tensors: list[PackedTensor]
-    rounded: dict[str, Tensor]
+    data: bytes  # of a matrix: the scale of each row, in float32, little-endian; then the integers
+    tensors: list[dict[str, Any]]  # the name and shape of each, and the byte where it starts
+    rounded: dict[str, Tensor]  # the weights that the page will compute with
 
     @property
     def manifest(self) -> dict[str, object]:
         """What the page needs to unpack them, and to find damage."""
-        return {
-            "bytes": len(self.data), "crc32": zlib.crc32(self.data), "tensors": self.tensors
-        }  # fmt: skip
+        checksum = zlib.crc32(self.data)
+        return {"bytes": len(self.data), "crc32": checksum, "tensors": self.tensors}
 
 
 def pack(weights: Mapping[str, Tensor]) -> Packed:
-    """Round each row of each matrix to 255 steps of the row's own size; vectors stay as they are.
-
-    Args:
-        weights: vectors and matrices.
-    """
+    """Round each row of a matrix to 255 steps of the row's own size; vectors stay as they are."""
     data, tensors, rounded = bytearray(), [], {}
     for name, tensor in weights.items():
-        tensors.append(PackedTensor(name=name, shape=list(tensor.shape), start=len(data)))
+        tensors.append({"name": name, "shape": list(tensor.shape), "start": len(data)})
         values = tensor.detach().cpu().float()
         if values.ndim == 1:
             data += _bytes(values)

@@ -1,7 +1,4 @@
-"""The folder of a run -> how it learned: its losses, and the texts that it made meanwhile.
-
-Enters: a folder with TensorBoard's files. Leaves: a `RunLog`, which is empty if there are none.
-"""
+"""The folder of a run -> how it learned: its losses, and the texts that it made meanwhile."""
 
 import math
 from pathlib import Path
@@ -19,30 +16,21 @@ Curve = list[tuple[float, float]]
 
 
 class RunLog(NamedTuple):
-    """How a run learned.
+    """How a run learned: numbers of steps taken, and what was logged then."""
 
-    Args:
-        train_loss: numbers of steps taken, and mean losses up to there.
-        val_loss: numbers of steps taken, and losses.
-        samples: numbers of steps taken, and texts.
-    """
-
-    train_loss: Curve
+    train_loss: Curve  # means up to there
     val_loss: Curve
     samples: list[tuple[int, str]]
 
 
 def read_run_log(folder: Path) -> RunLog:
-    """Return what TensorBoard's files in this folder say."""
+    """Return what TensorBoard's files in this folder say; nothing if there are none."""
     if not any(folder.glob("events.out.tfevents.*")):
         return RunLog([], [], [])
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
-    return RunLog(
-        _fewer_points(_curve(events, "train_loss")),
-        _fewer_points(_curve(events, "val_loss")),
-        _samples(events),
-    )
+    train, val = (_fewer_points(_curve(events, name)) for name in ("train_loss", "val_loss"))
+    return RunLog(train, val, _samples(events))
 
 
 def _curve(events: EventAccumulator, name: str) -> Curve:
@@ -65,11 +53,8 @@ def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
     if tag not in events.Tags()["tensors"]:
         return []
     texts = {event.step + 1: _text(event) for event in events.Tensors(tag)}
-    return _spread(sorted(texts.items()))
-
-
-def _spread(samples: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Keep the first samples, where most changes, and an even selection of the others."""
+    samples = sorted(texts.items())
+    # The first ones, where most changes, and an even selection of the others.
     first, others = samples[:_FIRST_SAMPLES], samples[_FIRST_SAMPLES:]
     every = -(-len(others) // (_MOST_SAMPLES - _FIRST_SAMPLES)) or 1
     return first + others[::-every][::-1]  # from the end, to keep the last one

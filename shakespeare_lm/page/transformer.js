@@ -121,7 +121,7 @@ class Transformer {
   feedForward(block, x) {
     const count = x.length / this.config.d_model;
     const inner = matrixProduct(x, count, block.expand);
-    const activation = this.config.activation === "gelu" ? gelu : relu;
+    const activation = ACTIVATIONS[this.config.activation];
     for (let i = 0; i < inner.length; i++) inner[i] = activation(inner[i]);
     return matrixProduct(inner, count, block.project);
   }
@@ -198,6 +198,20 @@ class BigramTable {
   }
 }
 
+// All that this file computes; what is not here is an error.
+const ACTIVATIONS = { gelu, relu };
+const CHOICES = {
+  network: ["transformer", "bigram"],
+  positions: ["sinusoidal", "learned", "rotary"],
+  norm: ["pre", "post"],
+  activation: Object.keys(ACTIVATIONS),
+};
+
 function buildNetwork(config, weights) {
+  for (const [name, choices] of Object.entries(CHOICES)) {
+    if (!choices.includes(config[name])) {
+      throw new Error(`${name} is ${config[name]}: this page knows only ${choices.join(", ")}`);
+    }
+  }
   return config.network === "bigram" ? new BigramTable(config, weights) : new Transformer(config, weights);
 }

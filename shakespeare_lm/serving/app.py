@@ -1,7 +1,5 @@
-"""requests over HTTP -> answers: the web application.
-
-Enters: a model, its page, and limits. Leaves: an ASGI application with `POST /v1/completions`,
-`GET /v1/models`, `GET /health` and the page at `/`.
+"""The web application (ASGI): `POST /v1/completions`, `GET /v1/models`, `GET /health`, and the
+model's page at `/`.
 """
 
 import asyncio
@@ -21,10 +19,9 @@ from starlette.routing import Route
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import Unknown
-from shakespeare_lm.serving.answers import error_body
+from shakespeare_lm.serving.answers import Completion, error_body
 from shakespeare_lm.serving.engine import Engine, TooManyStreamsError
 from shakespeare_lm.serving.request import RequestError, parse_request
-from shakespeare_lm.serving.running_request import Completion
 
 _MAX_BODY_BYTES = 1 << 20
 _SECONDS_FOR_A_BODY = 30.0
@@ -32,21 +29,13 @@ _SECONDS_FOR_A_BODY = 30.0
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """What the server does.
+    """What the server does."""
 
-    Args:
-        name: of the model, as clients ask for it.
-        page: HTML for `/`; "" for none.
-        max_tokens: the most characters of a completion.
-        unknown: what to do with characters that the model never saw.
-        hosts: the names that clients may reach it by; `*` for all.
-    """
-
-    name: str
-    page: str = ""
-    max_tokens: int = 4096
+    name: str  # of the model, as clients ask for it
+    page: str = ""  # HTML for `/`
+    max_tokens: int = 4096  # the most characters of a completion
     unknown: Unknown = "error"
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")  # `*` for all
 
 
 def build_app(completer: Completer, engine: Engine, config: ServingConfig) -> Starlette:
@@ -103,26 +92,27 @@ class _Server:
             message = f"the model {name[:80]!r} does not exist; there is {self.config.name!r}"
             raise RequestError(message, 404, "model", "model_not_found")
 
-    def _check_number(self, texts: int) -> None:
-        most = self.engine.max_waiting
+    def _submit(self, completion: Completion) -> None:
+        texts, most = len(completion.streams), self.engine.max_waiting
         if texts > most:  # trying again later would not help
             message = f"prompt and n ask for {texts} texts: expected at most {most}"
             raise RequestError(message, param="prompt")
-
-    async def complete(self, request: Request) -> Response:
-        asked = parse_request(await _body(request), self.config.max_tokens)
-        self._check_model(asked.model)
-        config = self.config
-        completion = Completion(self.completer, asked, config.name, config.unknown, self._scoring)
         try:
-            if asked.max_tokens:
-                self._check_number(len(completion.streams))
-                self.engine.submit(completion.streams)
+            self.engine.submit(completion.streams)
         except TooManyStreamsError:
             if not self.engine.is_running:
                 raise RequestError("the server is stopping", 503) from None
             message = "too many requests wait: try again later"
             raise RequestError(message, 429, None, "queue_full") from None
+
+    async def complete(self, request: Request) -> Response:
+        asked = parse_request(await _body(request), self.config.max_tokens)
+        self._check_model(asked.model)
+        completion = Completion(
+            self.completer, asked, self.config.name, self.config.unknown, self._scoring
+        )
+        if asked.max_tokens:
+            self._submit(completion)
         if asked.stream:
             return StreamingResponse(
                 completion.events(), media_type="text/event-stream",
@@ -133,21 +123,20 @@ class _Server:
 
 
 async def _body(request: Request) -> bytes:
-    """Return the body, if it is not too long and comes in time."""
+    """Return the body; refuse one that is too long or too slow."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which pages of other sites cannot send unasked
         raise RequestError("Content-Type must be application/json")
-    parts, size = [], 0
+    body = bytearray()
     try:
         async with asyncio.timeout(_SECONDS_FOR_A_BODY):
             async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > _MAX_BODY_BYTES:
+                body += part
+                if len(body) > _MAX_BODY_BYTES:
                     raise RequestError(f"the body is longer than {_MAX_BODY_BYTES:,} bytes", 413)
     except (TimeoutError, ClientDisconnect):
         raise RequestError("the body did not come in time", 408) from None
-    return b"".join(parts)
+    return bytes(body)
 
 
 async def _unless_gone(request: Request, completion: Completion) -> dict[str, Any] | None:

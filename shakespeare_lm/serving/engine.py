@@ -1,23 +1,19 @@
-"""streams -> characters: completes the texts of all requests together, in one thread.
-
-Enters: `Stream`s, at any time. Leaves: their characters, as they are made. Requests that arrive
-together share each step of the network; one that arrives later joins at the next step.
+"""streams -> characters: completes the texts of all requests together, in one thread (continuous
+batching). They share each step of the network; one that arrives later joins at the next step.
 """
 
 import random
 import threading
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
-from shakespeare_lm.completion.decoder import Window
+from shakespeare_lm.completion.decoder import ContinuousDecoder
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
 
@@ -43,45 +39,30 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Piece:
-    """The next characters of a stream; `finish` is None, or why it has ended: stop, length or
-    error.
-    """
+    """The next characters of a stream."""
 
     text: str
     likelihoods: list[Likelihood]
-    finish: str | None
+    finish: str | None  # why the stream has ended: stop, length or error; None if it goes on
 
 
 @dataclass(eq=False)
 class Stream:
-    """One text that grows.
+    """One text that grows."""
 
-    Args:
-        ids: of the prompt, the newest last.
-        sampling: how the next character is chosen.
-        random: where its numbers come from.
-        ending: its stop strings.
-        max_tokens: how many characters to make at most.
-        top: how many likelihoods of other characters are wanted; None for no likelihoods.
-        streamed: whether pieces are wanted before the end.
-        give: gets the pieces, in the engine's thread.
-        cancelled: set by anybody when nobody wants the rest.
-    """
-
-    ids: deque[int]
+    ids: deque[int]  # of the prompt, the newest last
     sampling: SamplingOptions
-    random: random.Random
+    random: random.Random  # one number per character
     ending: StopStrings
     max_tokens: int
-    top: int | None
-    streamed: bool
-    give: Callable[[Piece], None]
-    cancelled: bool = False
+    top: int | None  # how many likelihoods of other characters are wanted; None for no likelihoods
+    streamed: bool  # whether pieces are wanted before the end
+    give: Callable[[Piece], None]  # is called with the pieces, in the engine's thread
+    cancelled: bool = False  # is set from any thread when nobody wants the rest
     made: int = 0
-    row: int | None = None
+    row: int | None = None  # in the decoder's cache
     _text: list[str] = field(default_factory=list)
     _likelihoods: list[Likelihood] = field(default_factory=list)
-    _given: int = 0
     _last: float = field(default_factory=time.monotonic)
 
     @property
@@ -92,7 +73,7 @@ class Stream:
         return "length" if self.made >= self.max_tokens else None
 
     def add(self, number: int, character: str, likelihood: Likelihood | None) -> None:
-        """Take the next character, and hand over what is due."""
+        """Append the next character, and hand over what is due."""
         self.ids.append(number)
         self.made += 1
         self._text.append(self.ending.add(character))
@@ -107,31 +88,22 @@ class Stream:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        text = "".join(self._text)
+        text, self._text = "".join(self._text), []
         if text or self.finish:
             # A character is a token: those of a stop string are not part of the text.
-            theirs = self._likelihoods[self._given : self._given + len(text)]
-            self.give(Piece(text, theirs, self.finish))
-        self._text = []
-        self._given += len(text)
+            self.give(Piece(text, self._likelihoods[: len(text)], self.finish))
+        del self._likelihoods[: len(text)]
 
 
 class Engine:
-    """Completes streams in a thread of its own, until it is closed.
-
-    Args:
-        completer: the model.
-        max_waiting: how many streams may wait for a place.
-        window: how a full context window moves on.
+    """Completes streams in a thread of its own, until it is closed. Up to `max_waiting` streams may
+    wait for a place.
     """
 
-    def __init__(
-        self, completer: Completer, max_waiting: int = 256, window: Window = "stride"
-    ) -> None:
+    def __init__(self, completer: Completer, max_waiting: int = 256) -> None:
         self.completer, self.max_waiting = completer, max_waiting
         self._vocabulary = completer.tokenizer.vocabulary
-        self._window = window
-        self._decoder = ContinuousDecoder(completer.transformer, window)
+        self._decoder = ContinuousDecoder(completer.network)
         self._waiting: deque[Stream] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -171,14 +143,14 @@ class Engine:
             except Exception:  # a mistake in this program: these streams end, others begin anew
                 traceback.print_exc()
                 _fail(active)
-                self._decoder = ContinuousDecoder(self.completer.transformer, self._window)
+                self._decoder = ContinuousDecoder(self.completer.network)
         with self._changed:
             _fail([*active, *self._waiting])
             self._waiting.clear()
 
     def _take(self, active: list[Stream]) -> bool:
-        """Drop what has ended, let those that wait in, and wait if there is nothing to do; return
-        False when the engine is closed.
+        """Drop streams that have ended, admit waiting ones, and wait if there is nothing to do;
+        return False when the engine is closed.
         """
         active[:] = [stream for stream in active if not (stream.finish or stream.cancelled)]
         with self._changed:
@@ -206,9 +178,9 @@ class Engine:
 
     def _choose(self, logits: Tensor, streams: Sequence[Stream]) -> list[int]:
         """Return the next id of each; those with the same options are chosen together."""
-        alike: dict[SamplingOptions, list[int]] = {}
+        alike: dict[SamplingOptions, list[int]] = defaultdict(list)
         for row, stream in enumerate(streams):
-            alike.setdefault(stream.sampling, []).append(row)
+            alike[stream.sampling].append(row)
         numbers = [0] * len(streams)
         for sampling, rows in alike.items():
             uniform = [streams[row].random.random() for row in rows]
@@ -221,11 +193,9 @@ class Engine:
         if top is None:
             return None
         values = logits.float().log_softmax(-1)
-        best = torch.topk(values, min(top, len(values)))
-        others = {
-            self._vocabulary[other]: value
-            for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        }
+        best = values.topk(min(top, len(values)))
+        characters = (self._vocabulary[other] for other in best.indices.tolist())
+        others = dict(zip(characters, best.values.tolist(), strict=True))
         return Likelihood(self._vocabulary[number], float(values[number]), others)
 
 

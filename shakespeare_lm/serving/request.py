@@ -1,7 +1,5 @@
-"""the body of a request -> a `CompletionRequest`: what a client of OpenAI's completions may ask.
-
-Enters: bytes from anybody. Leaves: checked values, or a `RequestError` that says what is wrong.
-What would have no effect here is refused, and not ignored.
+"""the body of a request, from anybody -> a `CompletionRequest`: what a client of OpenAI's
+completions may ask. What would have no effect here is refused, and not ignored.
 """
 
 import json
@@ -29,13 +27,8 @@ _KNOWN = (
 
 
 class RequestError(Exception):
-    """A request that cannot be answered.
-
-    Args:
-        message: for the client.
-        status: of HTTP.
-        param: the field that is wrong.
-        code: of OpenAI's, for programs.
+    """A request that cannot be answered: a message for people, HTTP's status, the field that is
+    wrong, and OpenAI's code, for programs.
     """
 
     def __init__(
@@ -63,11 +56,7 @@ class CompletionRequest:
 
 
 def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
-    """Return what a body asks.
-
-    Args:
-        body: JSON.
-        max_tokens: the most characters that may be asked for.
+    """Return what a body asks for, with `max_tokens` characters at most.
 
     Raises:
         RequestError: if it is not such a request.
@@ -123,10 +112,9 @@ def _checked(asked: dict[str, Any], most: int) -> CompletionRequest:
         most_echoed = _MAX_ECHOED // n if logprobs is None else min(_MAX_SCORED, _MAX_ECHOED // n)
         check_at_most(most_echoed, prompt_characters=sum(map(len, prompts)))
     stop = as_list("stop", get("stop", str | list, []), str)
-    if not prompts or len(prompts) * n > MAX_STREAMS:
-        raise UserError(
-            f"prompt and n ask for {len(prompts) * n} texts: expected 1 to {MAX_STREAMS}"
-        )
+    texts = len(prompts) * n
+    if not 1 <= texts <= MAX_STREAMS:
+        raise UserError(f"prompt and n ask for {texts} texts: expected 1 to {MAX_STREAMS}")
     if len(stop) > _MAX_STOPS or "" in stop:
         raise UserError(
             f"stop is invalid: expected at most {_MAX_STOPS} strings, none of them empty"

@@ -1,4 +1,1 @@
-"""batches -> a checkpoint: loss, metrics, optimizer, the LightningModule where they meet, and the
-callbacks that save, stop and report. Lightning is used here, in the datamodule and in the `fit`
-command only.
-"""
+"""batches -> a checkpoint: optimizer, LightningModule, and callbacks that save, stop and report."""

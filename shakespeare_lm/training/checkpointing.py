@@ -1,7 +1,5 @@
-"""module -> checkpoint: saving a run's state atomically, and loading it.
-
-Enters: the Trainer's state. Leaves: `best.ckpt` and `last.ckpt`. At every moment either the old or
-the new file is there, complete, even if the process is killed or the disk is full.
+"""Saving a run's state atomically, and loading it: even if the process is killed or the disk is
+full, either the old or the new file is there, complete.
 """
 
 import os
@@ -26,26 +24,20 @@ _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "g
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint plugin, with atomic writes and checks when reading.
 
-    Lightning 2.6.6 writes to the system's temporary folder and moves the file from there: between
-    two file systems that is a copy, which can be interrupted, and nothing is flushed.
+    Lightning 2.6.6 moves the file from the system's temporary folder: between two file systems that
+    is a copy, which can be interrupted, and nothing is flushed.
 
     Args:
-        resumed: the checkpoint that this run resumes from, if it has been read already: it is not
-            read again.
-        small_best: leave the state of the training out of `best.ckpt`, which is then half as
-            large and cannot be resumed from.
+        resumed: a checkpoint that has been read already, and is not read again.
+        small_best: leave the training state, which is half of it, out of `best.ckpt`.
     """
 
     def __init__(self, resumed: Resumable | None = None, small_best: bool = False) -> None:
         super().__init__()
-        self._resumed = resumed
-        self._small_best = small_best
+        self._resumed, self._small_best = resumed, small_best
 
     def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write to a temporary file next to `path`, flush, and rename.
 
@@ -69,17 +61,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.unlink(missing_ok=True)
 
     def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read tensors and plain values only, whatever `weights_only` says."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None and resumed.path == Path(path):
             return resumed.checkpoint.content
-        content: dict[str, Any] = read_archive(path)
-        return content
+        return read_archive(path)
 
 
 def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -90,7 +78,7 @@ def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename survive a power failure, on systems where a folder can be opened."""
+    """Make a rename survive a power failure, where folders can be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -108,8 +96,8 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 
 def renew_last(best: Path) -> None:
-    """Replace `last.ckpt` by a copy of `best.ckpt`, which has more steps, or can be read where the
-    other cannot: a kill or a full disk came between the two. If the disk is still full, not now.
+    """Replace `last.ckpt`, which is older or damaged after a kill or on a full disk, by a copy of
+    `best.ckpt`; if the disk is still full, leave it.
     """
     part = best.with_name(".last.ckpt.part")
     try:
@@ -124,11 +112,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(
-            filename="best",
-            monitor="val_loss",
-            enable_version_counter=False,
+            filename="best", monitor="val_loss", enable_version_counter=False,
             save_on_train_epoch_end=False,
-        )
+        )  # fmt: skip
 
     @property
     def state_key(self) -> str:
@@ -138,8 +124,8 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the best loss so far, if its checkpoint is in this run's folder.
 
-        Lightning 2.6.6 compares folders as they were typed, and forgets the loss where they differ,
-        as from another current folder: the next checkpoint, though worse, would replace the best.
+        Lightning 2.6.6 compares folders as typed, and forgets the loss if the current folder is
+        another: the next checkpoint, though worse, would replace the best.
         """
         path = Path(str(self.dirpath)) / "best.ckpt"
         score = state_dict.get("best_model_score")

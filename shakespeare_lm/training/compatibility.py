@@ -1,8 +1,4 @@
-"""Does this run fit the checkpoint, and the data the model? A difference is an error or a warning
-that names it.
-
-Enters: hyperparameters, and fingerprints of text and split. Leaves: nothing, if they agree.
-"""
+"""Does this run fit the checkpoint, and the data the model? Differences are named."""
 
 import zlib
 from collections.abc import Mapping
@@ -18,27 +14,17 @@ from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.splits import describe_difference
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.config import NETWORK_OPTIONS
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS
 
-# Saved with the optimizer's state, so other values would silently have no effect on resume; or
-# with a weight of its own.
+# Other values would have no effect on resume, or not fit the optimizer's state or the weights.
 _FIXED_ON_RESUME = (
-    "optimizer",
-    "learning_rate",
-    "muon_learning_rate",
-    "weight_decay",
-    "beta2",
-    "seed",
+    "optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta2", "seed",
     "characters_ahead",
-)
+)  # fmt: skip
 
 
 def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose options would be ignored or would not fit the weights.
-
-    Raises:
-        UserError: naming the first difference.
-    """
+    """Raise a `UserError` that names the first option that would be ignored or not fit."""
     if stored.get("vocabulary") != ours["vocabulary"]:
         raise UserError(
             "the checkpoint's vocabulary differs from that of this run's text: resume with the "
@@ -54,11 +40,8 @@ def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) ->
 
 
 def check_processes(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to resume if the processes found different checkpoints: another run may have written
-    one while they started.
-
-    Raises:
-        UserError: in all processes, so that none waits for another.
+    """Raise a `UserError`, in all processes, if they found different checkpoints to resume from, as
+    while another run wrote one.
     """
     if trainer is None or trainer.world_size == 1:
         return
@@ -74,11 +57,7 @@ def check_processes(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> N
 
 
 def check_vocabulary(vocabulary: str, trainer: Trainer) -> None:
-    """Refuse data in which ids stand for other characters than in the model.
-
-    Raises:
-        UserError: naming the first symbol that differs.
-    """
+    """Raise a `UserError` that names the first id of other characters in the data and the model."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ShakespeareDataModule) or data.vocabulary == vocabulary:
         return
@@ -91,7 +70,7 @@ def check_vocabulary(vocabulary: str, trainer: Trainer) -> None:
 
 
 def warn_about_other_data(trained_on: object, trainer: Trainer) -> None:
-    """Say so when a loaded model is evaluated on another text or split than its own."""
+    """Warn when a loaded model is evaluated on another text or split than its own."""
     data = getattr(trainer, "datamodule", None)
     if trained_on is None or not isinstance(data, ShakespeareDataModule):
         return

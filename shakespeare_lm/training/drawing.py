@@ -1,8 +1,4 @@
-"""Numbers and the characters they belong to -> pictures.
-
-Enters: arrays and labels. Leaves: pictures of Pillow, which TensorBoard needs too: a picture takes
-milliseconds, where matplotlib takes a good part of a second.
-"""
+"""Arrays and labels -> Pillow images, in milliseconds; matplotlib takes a good part of a second."""
 
 import functools
 from collections.abc import Sequence
@@ -35,16 +31,8 @@ def heatmap(
     texts: Sequence[Sequence[str]] | None = None,
     framed: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
-    """Draw a matrix, the darker the farther from 0: up to 1 in blue, down to -1 in red.
-
-    Args:
-        values: `[rows, columns]`.
-        rows: a label each, to the left; empty for none.
-        columns: a label each, above.
-        title: above all.
-        cell: pixels of each value.
-        texts: in each cell.
-        framed: which cells have a frame, `[rows, columns]`.
+    """Draw a matrix `[rows, columns]` with labels, the darker the farther from 0: up to 1 in blue,
+    down to -1 in red. `cell` is the size of a value in pixels; `framed` is a mask.
     """
     font = _font(max(11, cell * 3 // 5))
     left = _MARGIN + max(int(font.getlength(label)) for label in rows) + 6

@@ -1,7 +1,4 @@
-"""The losses of a run's validations: which was the best, and did the model overfit since.
-
-Enters: the Trainer's metrics after each validation. Leaves: a sentence for the summary.
-"""
+"""The losses of a run's validations: which was the best, and did the model overfit since."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,10 +7,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from shakespeare_lm.errors import UserError
 
-# More than the default recipe's spread over seeds, 0.004.
-_NOISE_NATS = 0.01
-# The newest validations; of those before, only the best is remembered.
-_KEPT = 10
+_NOISE_NATS = 0.01  # more than the default recipe's spread over seeds, 0.004
+_KEPT = 10  # the newest validations; of those before, only the best is remembered
 
 
 class Validation(NamedTuple):
@@ -32,9 +27,7 @@ class ValidationHistory(Callback):
 
     def find(self, val_loss: float) -> Validation | None:
         """Return the first validation with this loss, such as that of the best checkpoint."""
-        found = (
-            one for one in self.validations if math.isclose(one.val_loss, val_loss, rel_tol=1e-6)
-        )
+        found = (v for v in self.validations if math.isclose(v.val_loss, val_loss, rel_tol=1e-6))
         return next(found, None)
 
     def overfitting(self, best: Validation) -> str | None:
@@ -49,13 +42,13 @@ class ValidationHistory(Callback):
             f"{last.train_eval_loss:.4f}"
         )
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         losses = [float(trainer.callback_metrics[name]) for name in Validation._fields[1:]]
         self.validations.append(Validation(trainer.global_step, *losses))
         if earlier := self.validations[:-_KEPT]:
-            # A checkpoint, which holds them, must not grow with its run.
+            # They are saved in checkpoints, which must not grow with the run.
             self.validations[:-_KEPT] = [min(earlier, key=lambda one: one.val_loss)]
 
     def on_save_checkpoint(

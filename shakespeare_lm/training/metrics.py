@@ -1,8 +1,7 @@
-"""loss -> log: sums and counts of many batches, on many processes, become one mean.
+"""Sums and counts of many batches, on many processes, become one mean, divided once.
 
-Enters: pairs of sum and count. Leaves: their quotient, divided once. Neither Lightning 2.6.6 nor
-torchmetrics 1.9.0 does this exactly: `self.log` rounds the mean count of several processes down,
-and `MeanMetric` drops NaN, or all weights if it is told to keep NaN.
+Lightning 2.6.6's `self.log` rounds the mean count of several processes down; `MeanMetric` of
+torchmetrics 1.9.0 drops NaN, or all weights if it is told to keep NaN.
 """
 
 from collections.abc import Callable, Sequence

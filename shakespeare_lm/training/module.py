@@ -1,32 +1,32 @@
-"""Where network, loss, metrics, optimizer and hyperparameters meet: what the Lightning Trainer
-trains.
-
-Enters: `Batch`. Leaves: a loss with a gradient, metrics for the log, and a checkpoint that needs no
-other file.
-"""
+"""What the Lightning Trainer trains: network, loss, objectives, metrics and optimizer together."""
 
 import math
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint
+from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint, rename_weights
+from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.data.windows import Batch, Documents
 from shakespeare_lm.errors import UserError, check_option_names, one_line
 from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.methods.distillation import Teacher
-from shakespeare_lm.methods.multi_token import build_further_head
-from shakespeare_lm.methods.networks import build_network
+from shakespeare_lm.kernels.dropout import seed_dropout
+from shakespeare_lm.methods.networks import NetworkOptions, build_network
+from shakespeare_lm.methods.ngram_memory import NGramMemory, leaving_out
+from shakespeare_lm.methods.objective import Objective, Preparation, TrainingStep
+from shakespeare_lm.methods.objectives import ObjectiveConfig, build_objectives
 from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
@@ -34,23 +34,39 @@ from shakespeare_lm.training.compatibility import (
     check_vocabulary,
     warn_about_other_data,
 )
-from shakespeare_lm.training.config import ModelConfig
-from shakespeare_lm.training.dropout_seed import seed_dropout
-from shakespeare_lm.training.filled_memory import fill_memory
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
-from shakespeare_lm.training.optimizer import build_optimizer
-from shakespeare_lm.training.run_length import planned_steps
-from shakespeare_lm.training.schedule import continue_schedule, learning_rate_factor
-from shakespeare_lm.training.teachers import teachers_of
+from shakespeare_lm.training.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    check_optimizer_state,
+)
+from shakespeare_lm.training.schedule import continue_schedule, learning_rate_factor, planned_steps
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(OptimizerConfig, ObjectiveConfig):
+    """How a network is trained."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        ObjectiveConfig.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(TrainingConfig, NetworkOptions):
+    """A network, and how it is trained."""
+
+    def __post_init__(self) -> None:
+        NetworkOptions.__post_init__(self)
+        TrainingConfig.__post_init__(self)
 
 
 class ShakespeareLM(LightningModule):
     """A character-level language model in training.
 
-    All arguments are plain builtins and are stored in the checkpoint, including the vocabulary: a
-    checkpoint needs no other file, and loads with `weights_only=True`.
+    All arguments are plain builtins and are stored in the checkpoint: it needs no other file.
 
     Args:
         vocabulary: all characters, in the order of their ids.
@@ -71,14 +87,13 @@ class ShakespeareLM(LightningModule):
         # Weights, gradients, and up to two moments of the optimizer, in float32.
         weights = self.config.num_matrix_weights(self.tokenizer.vocab_size)
         check_memory(16 * weights, f"training {weights:,} weights", "use a smaller model")
-        self.transformer = build_network(self.tokenizer.vocab_size, self.config)
-        self.further_head = build_further_head(self.config, self.transformer)
+        self.network = build_network(self.tokenizer.vocab_size, self.config)
+        self.objectives = build_objectives(self.config, self.network)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
         self._accumulated_gradients: dict[str, Tensor] = {}
         self._trained_on: object = None
-        self.teachers: list[Teacher] = []
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -87,15 +102,11 @@ class ShakespeareLM(LightningModule):
         map_location: str | torch.device | None = None,
         weights_only: bool = True,
     ) -> "ShakespeareLM":
-        """Load a checkpoint that can come from anybody; nothing in it is executed.
-
-        Args:
-            checkpoint_path: of the checkpoint, or of a safetensors file exported from one.
-            map_location: the device to move the module to.
-            weights_only: as in Lightning; only True is accepted.
+        """Load a checkpoint, or a safetensors file exported from one, that can come from anybody.
 
         Raises:
-            UserError: if the file is missing, damaged, or not from this program.
+            UserError: if the file is missing, damaged, or not from this program, or `weights_only`
+                is not True.
         """
         if not weights_only:
             raise UserError("weights_only is False: checkpoints are only loaded without their code")
@@ -108,34 +119,58 @@ class ShakespeareLM(LightningModule):
             raise UserError(f"{checkpoint_path}: {one_line(error)[:200]}") from None
         return module if map_location is None else module.to(map_location)
 
-    def forward(self, ids: Tensor, own: Tensor | None = None) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`; `own` is for a memory."""
-        memory = {"own": own} if self.config.memory_order else {}
-        logits: Tensor = self.transformer(ids, **memory)
-        return logits
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
+        return self.network(ids)
 
     def setup(self, stage: str) -> None:
         check_vocabulary(self.hparams["vocabulary"], self.trainer)
         if stage == "fit":
-            fill_memory(self.transformer, self.trainer)
-            self.teachers = teachers_of(self.config, self.transformer, self.tokenizer, self.trainer)
+            self._check_learning_rate_finder()
+            for module in self.network.modules():
+                if isinstance(module, NGramMemory):
+                    module.remember(*self._training_part())
+            self.prepare_objectives(self.trainer.strategy.root_device)
+
+    def _check_learning_rate_finder(self) -> None:
+        finds = any(isinstance(one, LearningRateFinder) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if finds and self.config.optimizer == "muon":
+            raise UserError(
+                "lr_find tries one learning rate for all weights, and muon has two: use it with "
+                "optimizer adamw or sgd"
+            )
+
+    def _training_part(self) -> Documents:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ShakespeareDataModule):
+            raise UserError("n-grams of the training part need a ShakespeareDataModule to count it")
+        return data.encoded["train"]
+
+    def prepare_objectives(self, device: torch.device | None = None) -> None:
+        """Let the objectives read their checkpoints, and, if a device is given, the training part.
+
+        Raises:
+            UserError: if a checkpoint does not fit, or the Trainer has another kind of data.
+        """
+        for objective in cast(Iterable[Objective], self.objectives.values()):
+            objective.load(lambda path: read_checkpoint(find_checkpoint(path)), self.tokenizer)
+            if device is not None:
+                network, part = self.network, self._training_part
+                objective.prepare(Preparation(network, self.tokenizer, device, part))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Padding is on the right, so the causal mask hides it: attention_mask is not needed.
-        if self.further_head is None:
-            logits, further_loss = self(batch.inputs, own=batch.targets), None
-        else:
-            logits, further_loss = self.further_head.logits_and_loss(self.transformer, batch)
+        with leaving_out(self.network, batch.targets):
+            hidden, logits = self.network(batch.inputs, with_hidden=True)
         nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
         loss = nats / count.clamp(min=1)
         if self.is_logged(self.global_step):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("train_bpc", loss.detach() / math.log(2), batch_size=1)
-        for teacher in self.teachers:
-            loss = teacher.mixed_loss(loss, logits, batch)
-        if further_loss is not None:  # its weight falls with the learning rate
-            factor = self.trainer.optimizers[0].param_groups[0]["lr"] / self.config.learning_rate
-            loss = loss + factor * further_loss
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        step = TrainingStep(batch, hidden, logits, rate / self.config.learning_rate)
+        for objective in self.objectives.values():
+            loss = objective(loss, step)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -143,7 +178,8 @@ class ShakespeareLM(LightningModule):
         if dataloader_idx == 0:
             self._evaluate("val", batch, self.val_perplexity, progress_bar=True)
         else:
-            logits = self(batch.inputs, own=batch.targets)
+            with leaving_out(self.network, batch.targets):
+                logits = self(batch.inputs)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             self._log_mean("train_eval_loss", nats, count)
 
@@ -169,10 +205,7 @@ class ShakespeareLM(LightningModule):
         self.log(name, mean, prog_bar=progress_bar, add_dataloader_idx=False, batch_size=1)
 
     def is_logged(self, step: int) -> bool:
-        """Return whether Lightning writes what step number `step` (0 is the first) logs.
-
-        Computing and logging values that nobody writes costs time.
-        """
+        """Return whether Lightning writes what is logged at this step (0 is the first)."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and (step + 1) % every == 0
 
@@ -183,8 +216,8 @@ class ShakespeareLM(LightningModule):
         return torch.nn.utils.get_total_norm(grads)
 
     def on_train_epoch_start(self) -> None:
-        """Tell the loader which epoch begins. Lightning does not call this when a run is resumed
-        within an epoch: the loader then continues from its saved position.
+        """Tell the loader which epoch begins; Lightning does not call this for a run resumed within
+        an epoch, where the loader continues from its saved position.
         """
         loader = self.trainer.train_dataloader
         if isinstance(loader, WindowLoader):
@@ -195,8 +228,17 @@ class ShakespeareLM(LightningModule):
             where = f"{self.hparams['seed']} {self.current_epoch} {batch_idx} {self.global_rank}"
             seed_dropout(where, self.device)
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return an optimizer of all parameters of this module."""
+        return build_optimizer(
+            self.parameters(), self.config, getattr(self.network, "blocks", None)
+        )
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build_optimizer(self.transformer, self.config, self.further_head)
+        # Lightning's Tuner.lr_find sets the hyperparameter.
+        rate = float(self.hparams["learning_rate"])
+        self.config = replace(self.config, learning_rate=rate)
+        optimizer = self.build_optimizer()
         total_steps = self.config.total_steps(planned_steps(self.trainer))
         scheduler = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.config, total_steps)
@@ -207,9 +249,7 @@ class ShakespeareLM(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the number of the format, and the gradient accumulated so far within a step: its mean
-        over the processes is all that they need to continue.
-        """
+        """Add the format number, and the gradient accumulated within a step (mean of processes)."""
         checkpoint[FORMAT_KEY] = FORMAT
         if self.trainer.accumulate_grad_batches > 1:
             checkpoint["gradients"] = {
@@ -219,18 +259,20 @@ class ShakespeareLM(LightningModule):
             }
 
     def on_train_start(self) -> None:
-        """Restore the gradient that was accumulated when the checkpoint was saved, and set the
-        learning rates: Lightning restores those of the run that is resumed.
+        """Restore the accumulated gradient of the checkpoint, and set the learning rates of this
+        run's schedule, where Lightning restores the checkpoint's.
         """
         for name, gradient in self._accumulated_gradients.items():
             self.get_parameter(name).grad = gradient.to(self.device)
         self._accumulated_gradients = {}
-        if self.global_step > 0:
-            scheduler = cast(LambdaLR, self.lr_schedulers())
+        for optimizer in self.trainer.optimizers:
+            check_optimizer_state(optimizer)
+        scheduler = self.lr_schedulers()
+        if self.global_step > 0 and isinstance(scheduler, LambdaLR):
             continue_schedule(scheduler, self.global_step, self.config.restart_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with options that would be ignored or would not fit the weights."""
+        rename_weights(checkpoint)
         check_processes(self._trainer, checkpoint)
         check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)
         self._accumulated_gradients = checkpoint.get("gradients", {})

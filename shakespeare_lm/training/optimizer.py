@@ -1,18 +1,11 @@
-"""gradients -> weights: the options of the optimizer, parameter groups, and Muon.
+"""The optimizer: its options, and which parameters it updates how."""
 
-Enters: a network. Leaves: an optimizer that has every parameter in exactly one group.
-"""
-
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.optimizer import ParamsT
 
 from shakespeare_lm.errors import (
     UserError,
@@ -21,14 +14,10 @@ from shakespeare_lm.errors import (
     check_positive,
     check_types,
 )
-from shakespeare_lm.hardware import has_fast_bfloat16
+from shakespeare_lm.methods.muon import Muon, MuonAndAdamW
 
 OptimizerName = Literal["muon", "adamw", "sgd"]
 Schedule = Literal["cosine", "linear", "constant"]
-
-# Jordan 2024, "Muon": coefficients of the quintic with the steepest slope at zero.
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-_NEWTON_SCHULZ_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,132 +77,49 @@ class OptimizerConfig:
         return int(total_steps)
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Return matrices `[count, rows, columns]` with all singular values near 1 (0.7 to 1.2).
-
-    Five steps of a Newton-Schulz iteration (Jordan 2024, "Muon: an optimizer for hidden layers in
-    neural networks"), in bfloat16 where that is fast: a direction need not be exact.
-    """
-    a, b, c = _NEWTON_SCHULZ
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
-    x = x.bfloat16() if has_fast_bfloat16(x.device.type) else x.float()
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(_NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
-
-
-class Muon(Optimizer):
-    """Momentum with orthogonalised updates (Jordan 2024), for matrices.
-
-    Each step equals that of `torch.optim.Muon`, but all matrices of one shape go through the
-    iteration together, which takes half the time for small models.
-    """
-
-    def __init__(
-        self, params: ParamsT, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
-        for group in self.param_groups:
-            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    shapes[parameter.shape].append(parameter)
-            for parameters in shapes.values():
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                rows, columns = parameters[0].shape
-                length = -group["lr"] * math.sqrt(max(1.0, rows / columns))
-                directions = self._directions(parameters, group["momentum"])
-                torch._foreach_add_(parameters, directions, alpha=length)
-
-    def _directions(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
-        """Return the orthogonalised momentum (Nesterov's) of parameters of one shape."""
-        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(velocities, gradients, 1 - momentum)
-        ahead = torch._foreach_lerp(gradients, velocities, momentum)
-        return list(orthogonalise(torch.stack(ahead)).to(parameters[0].dtype).unbind())
-
-
-class MuonAndAdamW(Optimizer):
-    """Muon for some groups and AdamW for the others, as one optimizer.
-
-    With one object and one state, the Lightning Trainer's clipping, accumulation, schedules,
-    precision and checkpoints work as for any other optimizer.
-    """
-
-    def __init__(self, adamw: AdamW, muon: Muon) -> None:
-        self.adamw, self.muon = adamw, muon
-        super().__init__([*adamw.param_groups, *muon.param_groups], {})
-        self._share()
-
-    def _share(self) -> None:
-        """Make both use the groups and the state of this object."""
-        count = len(self.adamw.param_groups)
-        self.adamw.param_groups = self.param_groups[:count]
-        self.muon.param_groups = self.param_groups[count:]
-        self.adamw.state = self.muon.state = self.state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # `load_state_dict` ends here, with new groups and a new state.
-        super().__setstate__(state)
-        self._share()
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter with a gradient; Lightning's closure computes the gradients."""
-        loss = closure() if closure is not None else None
-        self.adamw.step()
-        self.muon.step()
-        return loss
-
-
-def parameter_groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float
-) -> list[dict[str, Any]]:
+def parameter_groups(trained: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Return two groups: matrices, with weight decay, and biases and norms, without.
 
-    Smaller matrices make a simpler function; for a bias, or a gain around one, that argument does
-    not hold.
+    Smaller matrices make a simpler function; smaller biases and gains do not.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = list(trained)
     return [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
-def build_optimizer(
-    network: nn.Module, config: OptimizerConfig, further_head: nn.Module | None = None
-) -> Optimizer:
-    """Return an optimizer of all parameters of a network, and of a further head that only training
-    knows, each in exactly one group.
-
-    Raises:
-        UserError: if Muon is asked for and the network has no blocks.
+def check_optimizer_state(optimizer: Optimizer) -> None:
+    """Raise a `UserError` if a restored moment has another shape than its parameter: torch's fused
+    kernels would crash.
     """
-    parameters = [*network.parameters(), *(further_head.parameters() if further_head else ())]
-    groups = parameter_groups(parameters, config.weight_decay)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if name != "step" and value.shape != parameter.shape:
+                raise UserError(
+                    f"the state of the optimizer in the checkpoint has {name} of shape "
+                    f"{tuple(value.shape)} for weights of shape {tuple(parameter.shape)}: start a "
+                    "new run with --init_from"
+                )
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, blocks: nn.Module | None
+) -> Optimizer:
+    """Return an optimizer of these parameters, each in exactly one group; muon is for the matrices
+    in `blocks`, without which it is refused.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups, betas = parameter_groups(trained, config.weight_decay), (0.9, config.beta2)
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate)
     if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
-    blocks = getattr(network, "blocks", nn.ModuleList())
-    matrices = [p for p in blocks.parameters() if p.ndim == 2]
-    inside = set(matrices)
-    others = [p for p in parameters if p not in inside]
-    if not matrices:
-        raise UserError("optimizer is muon, which needs a transformer: use adamw for the bigram")
-    betas = (0.9, config.beta2)
+        return AdamW(groups, lr=config.learning_rate, betas=betas)
+    inside = set() if blocks is None else {p for p in blocks.parameters() if p.ndim == 2}
+    if not inside:
+        raise UserError("optimizer is muon, which needs a transformer: use adamw for this network")
+    others = [p for p in trained if p not in inside]
+    matrices = [p for p in trained if p in inside]
     return MuonAndAdamW(
         AdamW(others, lr=config.learning_rate, betas=betas, weight_decay=0.0, fused=True),
         Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay),

@@ -1,11 +1,8 @@
-"""What a network does, as pictures in TensorBoard after each validation.
-
-Enters: the network and the validation part. Leaves: who attends to whom on a line of it, the
-likeliest next characters along this line, the loss by position in the context, and the character
-embeddings for the projector.
-"""
+"""What a network does, as pictures in TensorBoard after each validation."""
 
 import math
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,41 +11,44 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from shakespeare_lm.completion.inference import evaluating
-from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.evaluation.attention_weights import attention_weights
 from shakespeare_lm.evaluation.breakdown import by_position
 from shakespeare_lm.evaluation.losses import character_losses
-from shakespeare_lm.methods.networks import Network
-from shakespeare_lm.model.transformer import CausalTransformer
+from shakespeare_lm.model.network import Network
+from shakespeare_lm.training.cosmetic import cosmetic
 from shakespeare_lm.training.drawing import bars, heatmap, tiled, visible
 from shakespeare_lm.training.module import ShakespeareLM
-from shakespeare_lm.training.projector import write_projector
 from shakespeare_lm.training.tensorboard_layout import tensorboard_writers
-from shakespeare_lm.training.validation_text import long_lines, validation_loader
 
 # So that the heads of a layer fit on a screen, and the candidates of a line.
-_ATTENTION_CHARACTERS = 24
-_LINE_CHARACTERS = 32
-_CANDIDATES = 8
-_SAMPLE_CHARACTERS = 16_384
+_ATTENTION_CHARACTERS, _LINE_CHARACTERS, _CANDIDATES = 24, 32, 8
+_SHORTEST_LINE = 20
+# The beginning of the validation part, for the losses by position and for long lines.
+_SAMPLE_CHARACTERS = _SEARCHED_CHARACTERS = 16_384
+_PROJECTOR_CONFIG = """\
+embeddings {
+  tensor_name: "characters"
+  tensor_path: "embeddings.tsv"
+  metadata_path: "characters.tsv"
+}
+"""
 
 
 class Pictures(Callback):
-    """Shows what the network does after each validation, where a logger of TensorBoard is.
+    """Shows what the network does in TensorBoard, without changing the training."""
 
-    The training is the same with and without.
-    """
-
+    @cosmetic
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ShakespeareLM)
-        network = pl_module.transformer
-        sinusoidal = pl_module.config.positions == "sinusoidal"
-        if trainer.global_step == 0 and sinusoidal and isinstance(network, CausalTransformer):
-            picture = position_picture(network.position_table.float().cpu())
-            _show({"sinusoidal_positions": picture}, trainer)
+        network = pl_module.network
+        table = getattr(_inner(network), "position_table", None)
+        if trainer.global_step == 0 and table is not None and table.ndim == 2:  # not rotary
+            _show({"sinusoidal_positions": position_picture(table.float().cpu())}, trainer)
 
+    @cosmetic
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -57,18 +57,23 @@ class Pictures(Callback):
         if not writers or loader is None or not finite:
             return
         assert isinstance(pl_module, ShakespeareLM)
-        network, tokenizer = pl_module.transformer, pl_module.tokenizer
+        network, tokenizer = pl_module.network, pl_module.tokenizer
         (line,) = long_lines(loader.documents, tokenizer, 1)
         line = line[: min(_LINE_CHARACTERS, loader.context_length)]
         pictures = {"next_characters": next_characters_picture(network, tokenizer, line)}
-        if isinstance(network, CausalTransformer):
+        if hasattr(network, "blocks"):
             pictures |= attention_pictures(network, tokenizer, line)
+        if (embedding := getattr(_inner(network), "embedding", None)) is not None:
             for writer in writers:
-                folder = writer.get_logdir()
-                write_projector(folder, network.embedding.weight, tokenizer.vocabulary)
+                write_projector(writer.get_logdir(), embedding.weight, tokenizer.vocabulary)
         fast = trainer.precision == "bf16-mixed"
         pictures["loss_by_position"] = loss_by_position_picture(network, loader, fast)
         _show(pictures, trainer)
+
+
+def _inner(network: Network) -> Network:
+    """Return the network inside one with a memory."""
+    return getattr(network, "base", network)
 
 
 def _show(pictures: dict[str, Image.Image], trainer: Trainer) -> None:
@@ -79,11 +84,9 @@ def _show(pictures: dict[str, Image.Image], trainer: Trainer) -> None:
 
 
 def attention_pictures(
-    network: CausalTransformer, tokenizer: CharTokenizer, line: str
+    network: Network, tokenizer: CharTokenizer, line: str
 ) -> dict[str, Image.Image]:
-    """Return a picture for each layer, with all heads: each row is a character, and its darkest
-    columns are those that it attends to most.
-    """
+    """Return a picture for each layer, with all heads."""
     line = line[:_ATTENTION_CHARACTERS]
     labels = [visible(character) for character in line]
     # The square root makes small weights visible.
@@ -97,9 +100,7 @@ def attention_pictures(
 
 
 def next_characters_picture(network: Network, tokenizer: CharTokenizer, line: str) -> Image.Image:
-    """Draw the likeliest next characters after each character of a line, the likeliest first, with
-    a frame around the one that follows.
-    """
+    """Draw the likeliest next characters after each of a line, and a frame around the true one."""
     with evaluating(network):
         logits = network(_ids(network, tokenizer, line))[0, :, : len(tokenizer.vocabulary)]
         probabilities, ids = logits.float().softmax(-1).sort(dim=-1, descending=True)
@@ -118,13 +119,7 @@ def next_characters_picture(network: Network, tokenizer: CharTokenizer, line: st
 
 
 def loss_by_position_picture(network: Network, loader: WindowLoader, fast: bool) -> Image.Image:
-    """Draw the loss after so many characters of context, on the beginning of the loader's text.
-
-    Args:
-        network: of the run.
-        loader: of the validation part.
-        fast: compute in bfloat16, as the training does.
-    """
+    """Draw the loss by length of the context, for the beginning of the loader's text."""
     sample = _beginning(loader.documents)
     losses = character_losses(network, sample, loader.context_length, bfloat16=fast)
     groups = by_position(losses, sample.lengths.tolist(), loader.context_length)
@@ -150,3 +145,33 @@ def position_picture(table: Tensor) -> Image.Image:
 def _ids(network: Network, tokenizer: CharTokenizer, line: str) -> Tensor:
     device = next(network.parameters()).device
     return torch.tensor([tokenizer.encode(line)], device=device)
+
+
+def write_projector(folder: str | Path, embeddings: Tensor, vocabulary: str) -> None:
+    """Write embeddings `[vocab, d_model]` for TensorBoard's projector, if the folder is local.
+
+    `SummaryWriter.add_embedding` adds another copy each time, and complains when a run is resumed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    table = embeddings.detach()[: len(vocabulary)].float().cpu().numpy()
+    np.savetxt(folder / "embeddings.tsv", table, "%.5g", "\t")
+    rows = ["character\tUnicode category"]
+    rows += [f"{visible(character)}\t{unicodedata.category(character)}" for character in vocabulary]
+    (folder / "characters.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "projector_config.pbtxt").write_text(_PROJECTOR_CONFIG)
+
+
+def validation_loader(trainer: Trainer) -> WindowLoader | None:
+    """Return the loader of the validation part; None if the Trainer was given another kind."""
+    loaders = trainer.val_dataloaders
+    first = loaders[0] if isinstance(loaders, list) else loaders
+    return first if isinstance(first, WindowLoader) else None
+
+
+def long_lines(documents: Documents, tokenizer: CharTokenizer, count: int) -> list[str]:
+    """Return at most `count` long lines of the first pages, or else the beginning of the text."""
+    text = tokenizer.decode(documents.ids[:_SEARCHED_CHARACTERS].tolist())
+    lines = [line for line in text.split("\n") if len(line) >= _SHORTEST_LINE]
+    return lines[:: max(1, len(lines) // count)][:count] or [text[:_SHORTEST_LINE]]

@@ -1,7 +1,4 @@
-"""What a run shows while it trains: the progress bar, losses, sample texts and throughput.
-
-Enters: the Trainer's events. Leaves: lines on the console, curves and texts in TensorBoard.
-"""
+"""What a run shows while it trains: the progress bar, losses, sample texts and throughput."""
 
 import time
 from typing import Any
@@ -16,16 +13,16 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.training.cosmetic import cosmetic
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.pictures import long_lines, validation_loader
 from shakespeare_lm.training.tensorboard_layout import tensorboard_writers
-from shakespeare_lm.training.validation_text import long_lines, validation_loader
 
 _UPDATES_PER_SECOND = 4
-# After so many steps, TensorBoard shows how the model writes before it has learned much.
+# TensorBoard shows samples after these steps too, when the model has not learned much.
 _EARLY_STEPS = (1, 10, 100)
 # Of the samples that only TensorBoard shows.
-_PROMPT_CHARACTERS = 16
-_SHORT_SAMPLE_CHARACTERS = 100
+_PROMPT_CHARACTERS, _SHORT_SAMPLE_CHARACTERS = 16, 100
 
 
 class SampleText(Callback):
@@ -49,30 +46,23 @@ class SampleText(Callback):
         # Here, so that a mistake ends the run before the training and not at its first validation.
         check_at_least(0, **{"sample.max_new_tokens": max_new_tokens})
         SamplingOptions(temperature=temperature)
-        self.prompt = prompt
-        self.max_new_tokens = max_new_tokens
+        self.prompt, self.max_new_tokens = prompt, max_new_tokens
         self.temperature = temperature
         self._newest_step = 0
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    @cosmetic
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
         is_new, self._newest_step = step != self._newest_step, step
         if step in _EARLY_STEPS and is_new and trainer.is_global_zero and self.max_new_tokens:
             _write(trainer, "sample", _block(self.prompt + self._completion(pl_module)))
 
+    @cosmetic
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         _print_losses(trainer)
-        diverged = not torch.isfinite(trainer.callback_metrics["val_loss"])
-        if diverged or self.max_new_tokens < 1:
+        if not trainer.callback_metrics["val_loss"].isfinite() or not self.max_new_tokens:
             return
         text = self.prompt + self._completion(pl_module)
         get_console().print(Text(text.strip("\n"), style="dim"), soft_wrap=True)
@@ -94,7 +84,7 @@ class SampleText(Callback):
         length = min(self.max_new_tokens, _SHORT_SAMPLE_CHARACTERS)
         parts = []
         for temperature in (0.0, self.temperature):
-            parts.append(f"### {f'temperature {temperature:g}' if temperature else 'greedy'}")
+            parts.append(f"### temperature {temperature:g}" if temperature else "### greedy")
             texts = completer.complete(
                 prompts, length, temperature=temperature, seed=0, unknown="skip"
             )
@@ -104,9 +94,7 @@ class SampleText(Callback):
 
 def _completer(pl_module: LightningModule) -> Completer:
     assert isinstance(pl_module, ShakespeareLM)
-    return Completer(
-        pl_module.transformer, pl_module.tokenizer, pl_module.hparams["context_length"]
-    )
+    return Completer(pl_module.network, pl_module.tokenizer, pl_module.hparams["context_length"])
 
 
 def _write(trainer: Trainer, name: str, markdown: str) -> None:
@@ -135,24 +123,16 @@ class Throughput(Callback):
         self.characters = torch.tensor(0)
         self.started: float | None = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Pictures, samples and checkpoints follow, and are not training: the clock starts at the
-        # next batch.
+    def on_validation_end(self, *_: Any) -> None:
+        # Pictures, samples and checkpoints follow: the clock starts at the next batch.
         self.characters, self.started = torch.tensor(0), None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         if self.started is None:
             self.started = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, _: int
     ) -> None:
         self.characters = self.characters + batch.target_mask.sum()
         assert isinstance(pl_module, ShakespeareLM)
@@ -165,31 +145,27 @@ class Throughput(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, updated four times a second.
-
-    Lightning 2.6.6 updates it after every step and draws it a hundred times a second, which made a
-    small model's steps twice to five times as long.
+    """Lightning's rich progress bar, updated four times a second: after every step, as in Lightning
+    2.6.6, it makes a small model's steps two to five times as long.
     """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=_UPDATES_PER_SECOND)
         self._updated = 0.0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
         due = time.monotonic() - self._updated > 1 / _UPDATES_PER_SECOND
         if due or trainer.should_stop or trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, *rest)
             self._updated = time.monotonic()
 
     def _get_train_description(self, current_epoch: int) -> str:
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
+        if (self.trainer.max_epochs or -1) > 0:
             return super()._get_train_description(current_epoch)
         # For a run limited by steps, Lightning would show -1 as the last epoch.
         return f"{f'Epoch {current_epoch}':{len(self.validation_description)}}"
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
+    def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+        metrics = super().get_metrics(*arguments)
         metrics.pop("v_num", None)  # the version number is not a metric
         return metrics

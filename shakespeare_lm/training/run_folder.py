@@ -1,6 +1,4 @@
-"""The folder of a run, `lightning_logs/version_N`: claimed by one run, locked while it lives, and
-described by a `config.yaml`.
-"""
+"""The folder of a run, `lightning_logs/version_N`: claimed, locked, described by `config.yaml`."""
 
 import os
 import re
@@ -19,15 +17,10 @@ from shakespeare_lm.errors import UserError
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's logger, in a folder that no other run gets.
+    """TensorBoard's logger, in a folder `version_N` under `runs` that no other run gets.
 
-    Lightning 2.6.6 takes the next free version number and creates the folder later, so that two
-    runs that start together write into one.
-
-    Args:
-        runs: the folder of the runs, which are `version_0`, `version_1` and so on.
-        writes: False makes no log: the folder then holds options and checkpoints only.
-        **options: of `TensorBoardLogger`.
+    Lightning 2.6.6 creates the folder later, so that two runs that start together write into one.
+    Without `writes`, the folder holds options and checkpoints only.
     """
 
     def __init__(self, runs: Path, writes: bool = True, **options: Any) -> None:
@@ -74,31 +67,20 @@ def check_run_name(name: str) -> None:
 
 
 def logger_of_run(root: Path, name: str, resumed: Resumable | None, writes: bool) -> RunLogger:
-    """Return a logger with a new version's folder, or, for a resumed run, with its own.
-
-    Args:
-        root: the folder of `lightning_logs`.
-        name: of a new run.
-        resumed: the checkpoint that the run resumes from.
-        writes: False makes no log.
-    """
+    """Return a logger with a new folder in `root/lightning_logs/name`, or the resumed run's."""
     if resumed is not None:
         checkpoints = resumed.path.resolve().parent
         match = re.fullmatch(r"version_(\d+)", checkpoints.parent.name)
         if match and checkpoints.name == "checkpoints":
             # The resumed run logs again what the first run logged after this checkpoint.
-            version, purge_step = int(match[1]), resumed.step
-            runs = checkpoints.parents[1]
-            return RunLogger(runs, writes, version=version, purge_step=purge_step)
+            runs, version = checkpoints.parents[1], int(match[1])
+            return RunLogger(runs, writes, version=version, purge_step=resumed.step)
     return RunLogger(root / LOG_FOLDER / name, writes)
 
 
 def lock_run(folder: Path) -> FileLock:
-    """Lock a run's folder until the lock is released or the process ends, and remove what a killed
-    process has half written there.
-
-    Raises:
-        UserError: if another process trains in it.
+    """Lock a run's folder, or raise a `UserError` if another process trains there; remove what a
+    killed process has half written.
     """
     lock = FileLock(folder / ".lock")
     try:
@@ -112,12 +94,12 @@ def lock_run(folder: Path) -> FileLock:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes `config.yaml` when the training starts, and not before a checkpoint to resume from has
-    been accepted: the first run's would be lost.
+    """Writes `config.yaml` when the training starts: in `setup`, as in Lightning, the first run's
+    would be lost before the checkpoint to resume from has been accepted.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass  # Lightning's own moment
+        pass
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.log_dir is not None:  # loggers of services may have no folder

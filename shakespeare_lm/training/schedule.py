@@ -1,20 +1,17 @@
-"""step -> learning rate: warm-up, decay, and the decay of a run that is continued.
-
-Enters: a step, and the options of the optimizer. Leaves: the factor of the learning rate.
-"""
+"""step -> learning rate: warm-up, decay, and the decay of a run that is continued."""
 
 import math
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import LambdaLR
 
+from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.training.optimizer import OptimizerConfig, Schedule
 
-# Where a schedule that begins anew starts, as a factor of the highest learning rate (measured: see
-# the CHANGELOG).
-_RESTART_FACTOR = 0.5
-# More than rounding or one step of a schedule, as a share of the highest learning rate.
-_JUMP = 0.05
+# Shares of the highest learning rate.
+_RESTART_FACTOR = 0.5  # where a schedule begins anew (measured: see the CHANGELOG)
+_JUMP = 0.05  # more than rounding or one step of a schedule
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
@@ -42,17 +39,30 @@ def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
 
 
 def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:
-    """Set the learning rates of the next step of a resumed run, and warn if they jump, because this
-    run's schedule ends at another step than the checkpoint's.
-    """
-    before = scheduler.get_last_lr()
-    for base, group, factor in zip(
-        scheduler.base_lrs, scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True
-    ):
+    """Set the learning rates of the next step of a resumed run, and warn if they jump."""
+    before, groups = scheduler.get_last_lr(), scheduler.optimizer.param_groups
+    for base, group, factor in zip(scheduler.base_lrs, groups, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(step)
-    after = scheduler.optimizer.param_groups[0]["lr"]
+    after = groups[0]["lr"]
     if step != restart_step and abs(after - before[0]) > _JUMP * scheduler.base_lrs[0]:
         rank_zero_warn(
             f"the learning rate jumps from {before[0]:.2g} to {after:.2g} at step {step:,}, "
             "because the schedule ends at another step than before; to train more, use --more_steps"
         )
+
+
+def planned_steps(trainer: Trainer) -> int:
+    """Return the step at which `max_steps` or `max_epochs` ends the run; -1 if neither does.
+
+    Not `trainer.estimated_stepping_batches`: in Lightning 2.6.6, a resumed run would lose its
+    position in the data.
+    """
+    data = getattr(trainer, "datamodule", None)
+    max_steps, max_epochs = trainer.max_steps, trainer.max_epochs or -1
+    if max_epochs < 0 or not isinstance(data, ShakespeareDataModule):
+        return max_steps
+    batches = len(data.train_dataloader())
+    limit = trainer.overfit_batches or trainer.limit_train_batches  # type: ignore[attr-defined]
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = max_epochs * -(-batches // trainer.accumulate_grad_batches)
+    return min(steps, max_steps) if max_steps > 0 else steps

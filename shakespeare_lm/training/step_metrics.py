@@ -1,7 +1,4 @@
-"""Whether the optimizer does well: its rates, the size of its steps, and the memory that it takes.
-
-Enters: the Trainer's events around an optimizer step. Leaves: metrics of the steps that are logged.
-"""
+"""Whether the optimizer does well: its rates, the size of its steps, and its memory."""
 
 import sys
 from typing import Any
@@ -11,20 +8,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.methods.muon import MuonAndAdamW
 from shakespeare_lm.training.module import ShakespeareLM
-from shakespeare_lm.training.optimizer import MuonAndAdamW
 
 
 class StepMetrics(Callback):
-    """Logs the gradient's norm, the learning rates, `update_ratio` and `peak_memory_gib`.
-
-    `update_ratio` is the norm of a step's change of all weights, weight decay included, over the
-    norm of the weights before it.
-    """
+    """Logs the gradient's norm, the learning rates, `update_ratio` and `peak_memory_gib`."""
 
     def __init__(self) -> None:
-        # The weights before a step; new memory each time would take several times as long.
+        # The weights before a step, always in the same memory: several times faster.
         self._copies: list[Tensor] = []
         self._copied = False
 
@@ -43,20 +35,12 @@ class StepMetrics(Callback):
         torch._foreach_copy_(self._copies, weights)
         self._copied = True
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not self._copied:  # not logged, or gradients are still accumulated
             return
         after = [parameter.detach() for parameter in pl_module.parameters()]
         pl_module.log("update_ratio", update_ratio(self._copies, after), batch_size=1)
-        memory_bytes = peak_memory_bytes(pl_module.device)
-        if memory_bytes is not None:
+        if (memory_bytes := peak_memory_bytes(pl_module.device)) is not None:
             pl_module.log("peak_memory_gib", memory_bytes / 2**30, batch_size=1)
         self._copied = False
 
@@ -70,18 +54,14 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 def update_ratio(before: list[Tensor], after: list[Tensor]) -> Tensor:
-    """Return the norm of the change of all tensors together over their norm before it; the tensors
-    `before` are overwritten.
-    """
+    """Return the norm of the change of all weights over their norm; `before` is overwritten."""
     norm_before = get_total_norm(before)
     torch._foreach_sub_(before, after)
     return get_total_norm(before) / norm_before
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory so far: that of tensors on a CUDA device, otherwise of the process;
-    None on Windows without CUDA.
-    """
+    """Return the peak memory of tensors on a CUDA device, or of the process; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

@@ -1,8 +1,4 @@
-"""When a run ends, and what is saved then: after the last step, a signal, the time limit, or a
-non-finite loss.
-
-Enters: the Trainer's events. Leaves: a run that stopped with a checkpoint, or an error.
-"""
+"""When a run ends: after the last step, a signal, the time limit, or a non-finite loss."""
 
 import math
 import signal
@@ -15,7 +11,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 from rich import get_console
 
-from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.checkpointing import LastCheckpoint
 from shakespeare_lm.training.module import ShakespeareLM
@@ -24,14 +19,7 @@ from shakespeare_lm.training.module import ShakespeareLM
 class FinalValidation(Callback):
     """Validates, and thereby saves, after the last step."""
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         last_epoch = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch + 1
         last_step = trainer.global_step >= trainer.max_steps > 0
         if last_step or (last_epoch and trainer.is_last_batch):
@@ -50,19 +38,15 @@ class StopOnSignal(Callback):
     """Ends a run on Ctrl-C, SIGTERM or SIGHUP so that it can be resumed.
 
     Ctrl-C finishes the step, validates and saves; a second Ctrl-C stops at once. The others finish
-    the step and save, without a validation: a scheduler sends SIGKILL within seconds.
-
-    Args:
-        last: saves on SIGTERM and SIGHUP; None saves nothing.
+    the step and save through `last`, without a validation: SIGKILL may follow within seconds.
     """
 
     def __init__(self, last: LastCheckpoint | None) -> None:
         self.last = last
-        # Written by the handler alone: a signal that arrives while the processes agree, which takes
-        # a moment, is not lost but counts at the next step.
+        # Written by the handler alone: a signal that arrives while the processes agree counts at
+        # the next step.
         self._received = 0
-        self._agreed = 0
-        self._saved = False
+        self._agreed, self._saved = 0, False
         self._previous: dict[int, Any] = {}
 
     @property
@@ -75,7 +59,7 @@ class StopOnSignal(Callback):
         """0 if no signal ended the run, else 128 + the signal's number, as in shells."""
         return 128 + self.number if self.number else 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         # Lightning's own handler of SIGTERM leaves the loop without saving.
         for number in (signal.SIGINT, *_TERMINATION):
             if signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup asks for
@@ -89,14 +73,7 @@ class StopOnSignal(Callback):
         with suppress(RuntimeError, OSError):  # the signal came while something else was printed
             get_console().print(f"\nStopping after this step{hint}.")
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         # A signal to one process stops them all, or the others would wait for it forever.
         self._agreed = self._received
         if trainer.world_size > 1:
@@ -109,20 +86,16 @@ class StopOnSignal(Callback):
                 self.last.save(trainer)
             self._saved = True
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         # Not at the end of the previous step: its losses would be missing in the log.
         if self._saved:
             raise Terminated
 
     # Not in `teardown`, which comes after Lightning has restored its own handlers.
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, *_: Any) -> None:
         self._restore_handlers()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any) -> None:
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
@@ -132,14 +105,10 @@ class StopOnSignal(Callback):
 
 
 class StopWithoutImprovement(EarlyStopping):
-    """Ends a run after so many validations without a lower `val_loss`.
+    """Ends a run after `patience` validations without a lower `val_loss`.
 
-    Lightning's EarlyStopping ends a resumed run as the first part would have ended, whatever the
-    resumed one was told.
-
-    Args:
-        patience: how many validations.
-        restarted: count from the start of this run, whose schedule begins anew.
+    Lightning's EarlyStopping keeps the patience of the first part in a resumed run. `restarted`
+    counts from the start of this run, whose schedule begins anew.
     """
 
     def __init__(self, patience: int, restarted: bool) -> None:
@@ -154,8 +123,8 @@ class StopWithoutImprovement(EarlyStopping):
 class RunTimer(Timer):
     """Ends a run after `--max_time`, counted from its own start.
 
-    Lightning's Timer also counts the time of the runs that it resumes, so that a job submitted
-    again with the same options would end at once.
+    Lightning's Timer also counts the time of the runs that it resumes: a job submitted again with
+    the same options would end at once.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -173,9 +142,7 @@ class StopOnDivergence(Callback):
     def __init__(self) -> None:
         self.learning_rate = math.nan
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_before_backward(
@@ -188,7 +155,7 @@ class StopOnDivergence(Callback):
             self._stop("train_loss", loss.detach(), trainer, trainer.global_step + 1)
 
     def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any
     ) -> None:
         # Float16 training scales the loss, and skips steps whose gradients overflow.
         if not self._is_due(trainer, pl_module) or trainer.precision == "16-mixed":
@@ -203,7 +170,7 @@ class StopOnDivergence(Callback):
         assert isinstance(pl_module, ShakespeareLM)
         return pl_module.device.type == "cpu" or pl_module.is_logged(trainer.global_step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = torch.as_tensor(trainer.callback_metrics.get("val_loss", 0.0))
         if not torch.isfinite(loss):
             self._stop("val_loss", loss, trainer, trainer.global_step)

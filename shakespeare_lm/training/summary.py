@@ -1,8 +1,4 @@
-"""What a run prints about itself at its start and its end.
-
-Enters: the run's model, data and checkpoints. Leaves: lines on the console: what is trained on
-what, where it resumes, its losses, and the commands to type next.
-"""
+"""What a run prints about itself at its start and its end."""
 
 import math
 import os
@@ -29,7 +25,7 @@ class RunDescription(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        network = getattr(pl_module, "transformer", pl_module)  # without what only training knows
+        network = getattr(pl_module, "network", pl_module)  # without what only training knows
         parameters = sum(parameter.numel() for parameter in network.parameters())
         line = f"{parameters:,} parameters on {pl_module.device.type} in {trainer.precision}"
         data = getattr(trainer, "datamodule", None)
@@ -55,11 +51,7 @@ def print_quick() -> None:
 
 
 def print_waiting(trainer: Trainer) -> None:
-    """Print what a run on several machines waits for: it cannot start without the others.
-
-    Raises:
-        UserError: if the machines could not find each other.
-    """
+    """Print what a run on several machines waits for, or raise a `UserError` if it is not known."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.num_nodes < 2 or environment is None or trainer.local_rank > 0:
         return
@@ -69,12 +61,9 @@ def print_waiting(trainer: Trainer) -> None:
             f"num_nodes is {trainer.num_nodes}: set MASTER_ADDR and MASTER_PORT to an address of "
             "the first machine, and NODE_RANK to 0 there, 1 on the second, and so on"
         )
+    node = f"node {environment.node_rank()} of {trainer.num_nodes}"
     address = f"{environment.main_address}:{environment.main_port}"
-    print(
-        f"node {environment.node_rank()} of {trainer.num_nodes}: waiting for the others at "
-        f"{address}",
-        flush=True,
-    )
+    print(f"{node}: waiting for the others at {address}", flush=True)
 
 
 def print_early_stopping(trainer: Trainer) -> None:
@@ -93,12 +82,8 @@ def print_summary(
 ) -> None:
     """Print how good the best checkpoint is, where it is, and what to do with it.
 
-    Args:
-        best: has the checkpoint; nothing is printed if it has none.
-        history: of the validations.
-        vocabulary: of the model, so that the suggested prompt has no other characters.
-        logs: the folder with TensorBoard's logs of all runs; None if there are none.
-        verdict: where the loss is among those of other models.
+    The suggested prompt has characters of the `vocabulary` only; `logs` is the folder of
+    TensorBoard's logs; the `verdict` compares the loss with other models.
     """
     if best.best_model_score is None:
         return
@@ -123,7 +108,7 @@ def print_summary(
 
 
 def print_resume_command(path: Path, step: int) -> None:
-    """Print how to resume a run from its last checkpoint; its folder has its options."""
+    """Print how to resume a run from its last checkpoint."""
     if path.exists():
         print(f"\nStopped at step {step:,}. To resume:")
         print(f"  {command_line('fit')} --ckpt_path {_typed(path.parents[1])}")
@@ -131,7 +116,6 @@ def print_resume_command(path: Path, step: int) -> None:
 
 def _typed(path: Path) -> str:
     """Return the path as one would type it here."""
-    path = path.resolve()
-    here = Path.cwd()
+    path, here = path.resolve(), Path.cwd()
     shown = path.relative_to(here) if path.is_relative_to(here) else path
     return shlex.quote(shown.as_posix())

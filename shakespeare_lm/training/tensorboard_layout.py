@@ -1,16 +1,16 @@
-"""How TensorBoard arranges the curves of a run: one page of charts, over the steps taken.
+"""How TensorBoard arranges the curves of a run: one page of charts, over the steps taken."""
 
-Enters: the Trainer's loggers. Leaves: the layout of the tab "Custom Scalars", and the writers that
-everything else for TensorBoard goes to.
-"""
-
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
-from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.run_folder import RunLogger
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,22 +24,22 @@ CHARTS = {
     "characters per second": ["tokens_per_second"],
     "peak memory (GiB)": ["peak_memory_gib"],
 }
+_DATA_OPTIONS = ("context_length", "batch_size", "window_order")
+_TRAINER_OPTIONS = ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
 
 
 def tensorboard_writers(trainer: Trainer) -> list["SummaryWriter"]:
-    """Return the writers of all TensorBoard loggers; none with other loggers, and none in other
-    processes than the first.
-    """
+    """Return the writers of all TensorBoard loggers, in the first process only."""
     if not trainer.is_global_zero:
         return []
-    loggers = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger)]
-    return [one.experiment for one in loggers if one.experiment is not None]
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers if logger.experiment is not None]
 
 
 class TensorBoardLayout(Callback):
     """Puts the curves that belong together into one chart."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
         for writer in tensorboard_writers(trainer):
             writer.add_custom_scalars({"training": charts})
@@ -48,28 +48,78 @@ class TensorBoardLayout(Callback):
 class StepAxis(Callback):
     """Keeps the x axis of the curves equal to the number of steps taken.
 
-    Lightning 2.6.6 counts it separately, and is off by one after resuming from the checkpoint of an
-    unscheduled validation, such as the one after Ctrl-C. It also writes old values again at the
-    step at which a run stops, where nothing new has been logged.
+    Lightning 2.6.6 counts separately, and is off by one after resuming from an unscheduled
+    validation, such as the one after Ctrl-C. It also writes old values again at the step at which a
+    run stops.
     """
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         # Within an accumulated step too: a resumed run repeats everything from its own step on.
         trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, ShakespeareLM)
         if trainer.should_stop and not pl_module.is_logged(trainer.global_step - 1):
             cast(Any, trainer)._results.reset()
+
+
+class HparamsTab(Callback):
+    """Describes the run in the tab, with `best_val_loss` so far and, at its end, `final_val_loss`.
+
+    The tab shows options that differ between runs first, and sorts metrics by name.
+    """
+
+    def __init__(self, history: ValidationHistory) -> None:
+        self.history = history
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ShakespeareLM)
+        # Other loggers of TensorBoard write a row of their own.
+        if not isinstance(trainer.logger, RunLogger):
+            return
+        # Without the first summary, which lists the columns: TensorBoard would take that of one run
+        # for all, and not find out which options differ.
+        _, *row = hparams(options_of_run(trainer, pl_module), {})
+        for writer in tensorboard_writers(trainer):
+            for summary in row:
+                writer._get_file_writer().add_summary(summary)
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit" and self.history.validations:
+            best = min(validation.val_loss for validation in self.history.validations)
+            self._write("best_val_loss", best, trainer)
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.history.validations:
+            self._write("final_val_loss", self.history.validations[-1].val_loss, trainer)
+
+    def _write(self, name: str, value: float, trainer: Trainer) -> None:
+        for writer in tensorboard_writers(trainer):
+            writer.add_scalar(name, value, max(0, trainer.global_step - 1))
+
+
+def options_of_run(trainer: Trainer, module: ShakespeareLM) -> dict[str, str | float]:
+    """Return the options on which the loss depends, by the names of the command line."""
+    options: dict[str, Any] = {"seed_everything": module.hparams["seed"]}
+    network = {**asdict(module.config), "d_feedforward": module.config.feedforward_width}
+    options.update({f"model.{name}": value for name, value in network.items()})
+    options.pop("model.context_length")  # which is the data's
+    options["data.context_length"] = module.config.context_length
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, ShakespeareDataModule):
+        options["data.corpus"] = " ".join(map(str, data.corpus))
+        values = {name: getattr(data, name) for name in _DATA_OPTIONS} | asdict(data.split_config)
+        options.update({f"data.{name}": value for name, value in values.items()})
+    for name in _TRAINER_OPTIONS:
+        options[f"trainer.{name}"] = getattr(trainer, name)
+    return {name: _shown(value) for name, value in options.items() if value is not None}
+
+
+def _shown(value: object) -> str | float:
+    """Return a number as it is, and anything else as it is typed."""
+    if isinstance(value, bool):  # which the tab would show as 0.0000 or 1.0000
+        return str(value).lower()
+    return value if isinstance(value, int | float) else str(value)

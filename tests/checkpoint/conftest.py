@@ -7,4 +7,5 @@ from shakespeare_lm.training.module import ShakespeareLM
 
 @pytest.fixture
 def module() -> ShakespeareLM:
-    return ShakespeareLM("\nabc", context_length=8, num_layers=1, num_heads=2, d_model=8)
+    sizes = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
+    return ShakespeareLM("\nabc", **sizes, previous_characters=4)

@@ -75,7 +75,7 @@ def test_a_bit_that_flipped_in_the_weights_is_noticed(
 ) -> None:
     path = save(tmp_path / "a.ckpt", module)
     whole = bytearray(path.read_bytes())
-    weights = module.transformer.embedding.weight.detach().numpy().tobytes()
+    weights = module.network.embedding.weight.detach().numpy().tobytes()
     whole[whole.index(weights) + 3] ^= 1
     path.write_bytes(whole)
     with pytest.raises(UserError, match=r"the checksum of its a/data/\d+ does not match"):

@@ -1,16 +1,24 @@
 """Reading a checkpoint: what comes out of a good one, and which ones hold no working model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from shakespeare_lm.checkpoint import reading
-from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_archive, read_checkpoint
+from shakespeare_lm.checkpoint.reading import (
+    ADDED_OPTIONS,
+    FORMAT,
+    FORMAT_KEY,
+    read_archive,
+    read_checkpoint,
+    rename_weights,
+)
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS, NetworkOptions
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.checkpoint.test_archive import Harmful
 from tests.conftest import Fit, save
@@ -43,10 +51,10 @@ def test_a_checkpoint_has_tokenizer_config_weights_and_everything_else(
 ) -> None:
     checkpoint = read_checkpoint(save(tmp_path / "a.ckpt", module, global_step=7))
     assert checkpoint.tokenizer.vocabulary == "\nabc"
-    assert checkpoint.config == NetworkConfig(
-        context_length=8, num_layers=1, num_heads=2, d_model=8
+    assert checkpoint.config == NetworkOptions(
+        context_length=8, num_layers=1, num_heads=2, d_model=8, previous_characters=4
     )
-    expected = module.transformer.state_dict()
+    expected = module.network.state_dict()
     assert checkpoint.weights.keys() == expected.keys()
     assert all(torch.equal(checkpoint.weights[name], expected[name]) for name in expected)
     assert checkpoint.content["global_step"] == 7
@@ -58,7 +66,7 @@ def test_weights_beside_the_networks_own_are_left_out(
 ) -> None:
     state = {**module.state_dict(), "means.val_loss.total": torch.zeros(())}
     checkpoint = read_checkpoint(save(tmp_path / "a.ckpt", module, state_dict=state))
-    assert checkpoint.weights.keys() == module.transformer.state_dict().keys()
+    assert checkpoint.weights.keys() == module.network.state_dict().keys()
 
 
 def test_a_checkpoint_of_the_first_release_loads_and_can_be_resumed(tiny_fit: Fit) -> None:
@@ -74,8 +82,8 @@ def test_a_checkpoint_of_the_first_release_loads_and_can_be_resumed(tiny_fit: Fi
     assert len(Completer.from_checkpoint(path).complete("To", 5, seed=0)) == 5
     loaded = ShakespeareLM.load_from_checkpoint(path)
     assert torch.equal(
-        loaded.state_dict()["transformer.head.weight"],
-        content["state_dict"]["transformer.head.weight"],
+        loaded.state_dict()["network.head.weight"],
+        content["state_dict"]["network.head.weight"],
     )
     with pytest.warns(UserWarning, match="has no fingerprint of its text and split"):
         resumed = tiny_fit("--max_steps=4", *options, "--ckpt_path=last")
@@ -112,27 +120,64 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: obj
         read_checkpoint(tmp_path / "other.ckpt")
 
 
-@pytest.mark.parametrize(
-    "missing", sorted({"vocabulary", *NETWORK_OPTIONS} - {"memory_order", "memory_share"})
-)
-def test_a_checkpoint_without_one_of_the_hyperparameters_is_refused(
+def without(path: Path, module: ShakespeareLM, missing: str) -> Path:
+    kept = {name: value for name, value in module.hparams.items() if name != missing}
+    return save(path, module, hyper_parameters=kept)
+
+
+def test_a_checkpoint_without_a_vocabulary_is_refused(
+    tmp_path: Path, module: ShakespeareLM
+) -> None:
+    with pytest.raises(UserError, match="it lacks the vocabulary and sizes"):
+        read_checkpoint(without(tmp_path / "a.ckpt", module, "vocabulary"))
+
+
+@pytest.mark.parametrize("missing", sorted(set(NETWORK_OPTIONS) - ADDED_OPTIONS.keys()))
+def test_a_checkpoint_without_one_of_the_options_is_refused_by_its_name(
     tmp_path: Path, module: ShakespeareLM, missing: str
 ) -> None:
-    kept = {name: value for name, value in module.hparams.items() if name != missing}
-    with pytest.raises(UserError, match="it lacks the vocabulary and sizes"):
-        read_checkpoint(save(tmp_path / "a.ckpt", module, hyper_parameters=kept))
+    path = without(tmp_path / "a.ckpt", module, missing)
+    message = rf"^{path} lacks the option {missing}: .* what checkpoints without it were trained"
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_without_an_option_that_was_added_is_read_with_its_value(
+    tmp_path: Path, module: ShakespeareLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"memory_order", "memory_share", "characters_ahead"} <= ADDED_OPTIONS.keys()
+    for name in ADDED_OPTIONS:
+        assert read_checkpoint(without(tmp_path / "a.ckpt", module, name)).config == module_config(
+            module
+        )
+    # Not its default, but what the checkpoint was trained with.
+    path = without(tmp_path / "a.ckpt", module, "norm")
+    monkeypatch.setitem(reading.ADDED_OPTIONS, "norm", "pre")
+    assert read_checkpoint(path).config.norm == "pre"
+    monkeypatch.setitem(reading.ADDED_OPTIONS, "norm", "post")
+    with pytest.raises(UserError, match=r"unknown weights final_norm\.weight"):
+        read_checkpoint(path)
+    monkeypatch.setitem(reading.ADDED_OPTIONS, "dropout", 0.25)
+    path = without(tmp_path / "b.ckpt", module, "dropout")
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.config.dropout == 0.25
+    assert checkpoint.content["hyper_parameters"]["dropout"] == 0.25
+    assert ShakespeareLM.load_from_checkpoint(path).config.dropout == 0.25
+
+
+def module_config(module: ShakespeareLM) -> NetworkOptions:
+    return NetworkOptions(**{name: module.hparams[name] for name in NETWORK_OPTIONS})
 
 
 @pytest.mark.parametrize("network", ["transformer", "bigram"])
 def test_a_hyperparameter_of_another_type_is_refused_by_name(tmp_path: Path, network: str) -> None:
     options = {"num_layers": 1, "num_heads": 2, "d_model": 8, "previous_characters": 0}
     module = ShakespeareLM("\nabc", network=network, **options)
-    for name, value in WRONG_TYPES.items():
-        changed = {**module.hparams, name: value}
+    for name in NETWORK_OPTIONS:
+        changed = {**module.hparams, name: WRONG_TYPES.get(name, "wrong")}
         path = save(tmp_path / "a.ckpt", module, hyper_parameters=changed)
         with pytest.raises(UserError, match=f"does not hold a working model: {name} is '"):
             read_checkpoint(path)
-    assert WRONG_TYPES.keys() == set(NETWORK_OPTIONS)
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(
@@ -145,8 +190,13 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
         assert "\n" not in str(caught.value)
 
 
-# Trained for three steps on the bundled scene: by release 0.1.0, and by a version before it.
-RELEASED = {"format_1": 72.69937419891357, "without_format": 72.92028045654297}
+# Trained for three steps on the bundled scene: by the version that introduced format 2, by release
+# 0.1.0, and by a version before it.
+RELEASED = {
+    "format_2": 72.69931721687317,
+    "format_1": 72.69937419891357,
+    "without_format": 72.92028045654297,
+}
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -160,10 +210,65 @@ def test_a_checkpoint_of_every_format_completes_scores_and_can_be_resumed(
     monkeypatch.chdir(tmp_path)
     tiny = ["--data.context_length=8", "--data.batch_size=4", "--model.num_layers=1",
             "--model.num_heads=1", "--model.d_model=8", "--model.previous_characters=1",
-            "--data.corpus=sample", "--enable_progress_bar=false",
+            "--model.zero_init=true", "--data.corpus=sample", "--enable_progress_bar=false",
             "--accelerator=cpu"]  # fmt: skip
     cli = fit([*tiny, f"--ckpt_path={path}", "--more_steps=2"])
     assert cli.trainer.global_step == 5
+
+
+def as_format_1(content: dict[str, Any]) -> None:
+    """Give everything the names that it had in format 1."""
+    content[FORMAT_KEY] = 1
+    renamed = {}
+    for name, tensor in content["state_dict"].items():
+        own = name.removeprefix("network.").removeprefix("base.")
+        of_network = name.startswith("network.")
+        old = name.replace("objectives.multi_token.head.", "further_head.")
+        renamed[f"transformer.{own}" if of_network else old] = tensor
+    content["state_dict"] = renamed
+
+
+@pytest.mark.parametrize("share", ["0", "0.25"])
+def test_a_memory_and_further_heads_of_format_1_get_their_new_names(
+    tiny_fit: Fit, share: str
+) -> None:
+    options = (
+        "--model.memory_order=2", f"--model.memory_share={share}", "--model.characters_ahead=3",
+        "--model.decay_steps=4", "--val_check_interval=2",
+    )  # fmt: skip
+    whole = tiny_fit("--max_steps=4", *options)
+    path = tiny_fit("--max_steps=2", *options).last.path
+    content = torch.load(path, weights_only=True)
+    current = dict(content["state_dict"])
+    as_format_1(content)
+    names = set(content["state_dict"])
+    old = {"transformer.head.weight", "transformer.ngrams.text", "further_head.weight"}
+    assert old | ({"transformer.trust"} if share == "0" else set()) <= names
+    assert not any(name.startswith(("network.", "objectives.")) for name in names)
+    torch.save(content, path)
+
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.content["state_dict"].keys() == current.keys()
+    assert len(Completer.from_checkpoint(path).complete("To", 5, seed=0)) == 5
+    loaded = ShakespeareLM.load_from_checkpoint(path)
+    for name, tensor in current.items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    resumed = tiny_fit("--max_steps=4", *options, f"--ckpt_path={path}")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_names_of_the_current_format_stay_and_accumulated_gradients_are_renamed_too() -> None:
+    state = {"transformer.a": torch.zeros(1), "further_head.b": torch.zeros(1)}
+    parts = {"hyper_parameters": {}, "state_dict": dict(state), "gradients": dict(state)}
+    content: dict[str, Any] = {FORMAT_KEY: FORMAT, **parts}
+    rename_weights(content)
+    assert content["state_dict"].keys() == content["gradients"].keys() == state.keys()
+    del content[FORMAT_KEY]
+    rename_weights(content)
+    for part in ("state_dict", "gradients"):
+        assert list(content[part]) == ["network.a", "objectives.multi_token.head.b"]
+    assert content[FORMAT_KEY] == FORMAT
 
 
 def test_training_writes_the_newest_format(tiny_fit: Fit) -> None:
@@ -192,7 +297,7 @@ def test_an_invalid_format_number_is_refused(
 
 def test_the_text_of_a_memory_is_checked(tmp_path: Path) -> None:
     module = ShakespeareLM("\nabc", num_layers=1, num_heads=2, d_model=8, memory_order=2)
-    module.transformer.ngrams.remember(torch.tensor([0, 1, 2, 1]), torch.tensor([4]))
+    module.network.ngrams.remember(torch.tensor([0, 1, 2, 1]), torch.tensor([4]))
     assert read_checkpoint(save(tmp_path / "a.ckpt", module)).config.memory_order == 2
     for change, message in (
         ({"text": torch.full((4,), 9, dtype=torch.uint8)}, "is not one of this vocabulary"),
@@ -202,7 +307,7 @@ def test_the_text_of_a_memory_is_checked(tmp_path: Path) -> None:
     ):
         state = dict(module.state_dict())
         for name, tensor in change.items():
-            state[f"transformer.ngrams.{name}"] = tensor
+            state[f"network.ngrams.{name}"] = tensor
         state = {name: tensor for name, tensor in state.items() if tensor is not None}
         with pytest.raises(UserError, match=message):
             read_checkpoint(save(tmp_path / "a.ckpt", module, state_dict=state))

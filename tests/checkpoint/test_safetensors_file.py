@@ -18,6 +18,7 @@ from tests.conftest import save
 VOCABULARY = '\n "abcé😀'
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
+    "previous characters": {"previous_characters": 4},
     "tied head": {"tied_head": True},
     "learned, post-norm": {"positions": "learned", "norm": "post", "bias": True},
     "bigram": {"network": "bigram", "optimizer": "adamw"},
@@ -38,7 +39,7 @@ def exported(folder: Path, **options: Any) -> tuple[Path, Path]:
         torch.nn.init.normal_(parameter)
     if options.get("memory_order"):
         ids = torch.arange(40) % 7
-        module.transformer.ngrams.remember(ids, torch.tensor([40]))  # type: ignore[union-attr,operator]
+        module.network.ngrams.remember(ids, torch.tensor([40]))  # type: ignore[union-attr,operator]
     path = save(folder / "best.ckpt", module)
     checkpoint = read_checkpoint(path)
     target = folder / "model.safetensors"
@@ -51,7 +52,7 @@ def exported(folder: Path, **options: Any) -> tuple[Path, Path]:
 def test_a_completer_reads_it_back_bit_for_bit(tmp_path: Path, name: str) -> None:
     path, target = exported(tmp_path, **OPTIONS[name])
     before, after = (Completer.from_checkpoint(one) for one in (path, target))
-    states = [one.transformer.state_dict() for one in (before, after)]
+    states = [one.network.state_dict() for one in (before, after)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert after.complete("a", 50, seed=1) == before.complete("a", 50, seed=1)

@@ -24,7 +24,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(version)
         module = ShakespeareLM(VOCABULARY, context_length=16, num_layers=1, num_heads=2, d_model=8)
         # Heads start at zero, and would make every text a random one.
-        torch.nn.init.normal_(module.transformer.head.weight)
+        torch.nn.init.normal_(module.network.head.weight)
         path = folder / f"lightning_logs/version_{version}/checkpoints/best.ckpt"
         path.parent.mkdir(parents=True)
         save(path, module)

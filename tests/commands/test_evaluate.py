@@ -8,7 +8,7 @@ import torch
 
 from shakespeare_lm.commands.evaluate import main
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.evaluation import ngram
+from shakespeare_lm.methods import ngrams
 from tests.conftest import Fit
 
 
@@ -139,7 +139,7 @@ def test_models_of_different_texts_or_splits_are_not_put_into_one_table(
 def test_without_the_memory_for_n_grams_the_rest_is_shown(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ngram, "_BYTES_PER_CHARACTER", 1 << 50)
+    monkeypatch.setattr(ngrams, "_BYTES_PER_CHARACTER", 1 << 50)
     assert main(["--report=a.html", *SAMPLES]) == 0
     output, errors = capsys.readouterr()
     assert "warning: without n-gram models: counting n-grams needs at least " in errors

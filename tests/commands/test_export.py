@@ -85,7 +85,8 @@ def test_a_memory_is_refused_by_what_cannot_hold_it(
     output = tmp_path / "out"
     arguments = ["--ckpt", str(tmp_path / "best.ckpt"), "--to", form, "--output", str(output)]
     assert main(arguments) == 1
-    assert "export to safetensors" in capsys.readouterr().err
+    assert "memory_order is 2: " in (said := capsys.readouterr().err)
+    assert "export --to safetensors" in said
     assert not output.exists()
 
 

@@ -16,16 +16,16 @@ import torch
 import yaml
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from shakespeare_lm.commands import fit_arguments, fit_cli, standard_streams
+from shakespeare_lm.commands import console, fit_arguments, fit_cli
 from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data import datamodule
 from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.evaluation import ngram
+from shakespeare_lm.methods import ngrams
 from shakespeare_lm.methods.distillation import DistillationConfig
-from shakespeare_lm.methods.multi_token import CharactersAheadConfig
+from shakespeare_lm.methods.multi_token import MultiTokenConfig
 from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.optimizer import OptimizerConfig
@@ -100,7 +100,7 @@ def test_a_checkpoint_alone_gives_the_same_logits_elsewhere(tiny_fit: Fit) -> No
     completer = Completer.from_checkpoint(RUN / "checkpoints" / "last.ckpt")
     ids = torch.randint(len(completer.tokenizer.vocabulary), (2, 16))
     with torch.no_grad():
-        assert torch.equal(completer.transformer(ids), cli.model.transformer.eval()(ids))
+        assert torch.equal(completer.network(ids), cli.model.network.eval()(ids))
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,24 @@ def test_every_recipe_trains_checkpoints_and_completes(
     assert len(completer.complete("To be", 5, seed=0)) == 5
 
 
-def test_the_default_recipe_is_what_the_classes_default_to_and_two_more_losses(
-    tiny_fit: Fit,
-) -> None:
+TRICKS = {
+    "previous_characters": 4,
+    "zero_init": True,
+    "ngram_distillation": 0.5,
+    "characters_ahead": 2,
+}
+
+
+def test_the_default_recipe_is_what_the_classes_default_to_and_its_tricks(tiny_fit: Fit) -> None:
     config = yaml.safe_load((CONFIGS / "default.yaml").read_text())
     with_file = ShakespeareCLI(
         ["--data.corpus=sample"], default_config=str(CONFIGS / "default.yaml")
     ).config
     without = ShakespeareCLI(["--data.corpus=sample"]).config
-    assert config
-    for name, without_it in (("ngram_distillation", 0.0), ("characters_ahead", 1)):
-        assert without["model"][name] == without_it
-        without["model"][name] = config["model"][name]
+    assert config["model"].items() >= TRICKS.items()
+    for name, value in TRICKS.items():
+        assert without["model"][name] != value
+        without["model"][name] = value
     assert with_file["model"] == without["model"]
     assert with_file["data"] == without["data"]
     assert with_file["trainer"] == without["trainer"]
@@ -234,7 +240,7 @@ def test_a_full_disk_under_the_log_ends_the_run_without_a_traceback_and_keeps_th
         written(self, data)
 
     monkeypatch.setattr(RecordWriter, "write", write)
-    monkeypatch.setattr(threading, "excepthook", standard_streams._thread_failed)
+    monkeypatch.setattr(threading, "excepthook", console._thread_failed)
     assert tiny_main("--max_steps=200", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "warning: the log cannot be written: No space left on device" in error
@@ -368,7 +374,7 @@ def documentation(config: type) -> dict[str, str]:
         ("model", NetworkConfig),
         ("model", OptimizerConfig),
         ("model", DistillationConfig),
-        ("model", CharactersAheadConfig),
+        ("model", MultiTokenConfig),
         ("data", SplitConfig),
     ],
 )
@@ -459,6 +465,68 @@ def test_the_end_says_where_the_loss_is_among_n_grams_unless_it_need_not_or_cann
     assert verdict.search(capsys.readouterr().out)
     assert tiny_main("--max_steps=1", "--compare_with_ngrams=false") == 0
     assert not verdict.search(capsys.readouterr().out)
-    monkeypatch.setattr(ngram, "_BYTES_PER_CHARACTER", 1 << 50)
+    monkeypatch.setattr(ngrams, "_BYTES_PER_CHARACTER", 1 << 50)
     assert tiny_main("--max_steps=1") == 0  # the run is not lost for want of memory
     assert not verdict.search(capsys.readouterr().out)
+
+
+class ResearcherError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize("error", [ResearcherError, ValueError, IndexError])
+def test_an_error_in_a_step_keeps_its_traceback(
+    tiny_main: Main, monkeypatch: pytest.MonkeyPatch, resumes: bool, error: type[Exception]
+) -> None:
+    def broken(self: ShakespeareLM, batch: object, batch_idx: int) -> None:
+        raise error("my mistake")
+
+    if resumes:
+        assert tiny_main("--max_steps=1") == 0
+    monkeypatch.setattr(ShakespeareLM, "training_step", broken)
+    options = ["--ckpt_path=last", "--max_steps=2"] if resumes else ["--max_steps=1"]
+    with pytest.raises(error, match="my mistake"):
+        tiny_main(*options)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("too large"), RuntimeError("you tried to allocate memory")]
+)
+def test_too_little_memory_is_one_line_and_traceback_shows_where(
+    tiny_main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:  # fmt: skip
+    def broken(self: ShakespeareLM, batch: object, batch_idx: int) -> None:
+        raise error
+
+    monkeypatch.setattr(ShakespeareLM, "training_step", broken)
+    assert tiny_main("--max_steps=1") == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == f"error: {error}"
+    assert "Traceback" not in said
+    assert tiny_main("--max_steps=1", "--traceback") == 1
+    said = capsys.readouterr().err
+    assert "in broken" in said
+    assert said.splitlines()[-1] == f"error: {error}"
+
+
+def test_a_failing_picture_is_a_warning_and_the_checkpoints_are_there_before_it(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def broken(*_: object, **__: object) -> None:
+        seen.append(all(Path(f"lightning_logs/version_0/checkpoints/{name}.ckpt").exists()
+                        for name in ("best", "last")))  # fmt: skip
+        raise ResearcherError("no picture")
+
+    monkeypatch.setattr("shakespeare_lm.training.pictures.next_characters_picture", broken)
+    monkeypatch.setattr("shakespeare_lm.training.progress._print_losses", broken)
+    with pytest.warns(UserWarning, match="failed and is left out of the rest") as caught:
+        cli = tiny_fit("--max_steps=4", "--val_check_interval=2")
+    messages = [str(one.message) for one in caught if "left out" in str(one.message)]
+    assert sorted(message.split()[0] for message in messages) == ["Pictures", "SampleText"]
+    assert all("ResearcherError: no picture" in message for message in messages)
+    assert seen == [True, True]
+    assert cli.trainer.global_step == 4

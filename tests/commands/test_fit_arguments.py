@@ -1,16 +1,22 @@
-"""What the words after `fit` imply."""
+"""What the words after `fit` imply, and recipes by name."""
 
 from pathlib import Path
 
 import pytest
 
 from shakespeare_lm.commands import fit_arguments
-from shakespeare_lm.commands.fit_arguments import default_recipe, with_implied
-from shakespeare_lm.commands.recipes import FOLDER
+from shakespeare_lm.commands.fit_arguments import (
+    FOLDER,
+    config_path,
+    default_recipe,
+    recipe_names,
+    with_implied,
+)
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT = f"--config={FOLDER / 'default.yaml'}"
 RUN = Path("lightning_logs/version_0")
 
@@ -130,3 +136,42 @@ def test_a_run_that_starts_from_a_model_has_its_network_before_what_is_typed(run
     assert implied[-2:] == [f"--init_from={run / 'checkpoints/last.ckpt'}", "--x"]
     with pytest.raises(UserError, match=r"no best\.ckpt|there is no checkpoint"):
         with_implied([f"--init_from={run}"], "default")  # which has no best.ckpt
+
+
+def test_every_recipe_has_the_name_of_its_file_and_the_default_comes_first() -> None:
+    assert recipe_names()[0] == "default"
+    assert {config_path(name).resolve() for name in recipe_names()} == set(CONFIGS.glob("*.yaml"))
+
+
+def test_a_file_of_the_same_name_comes_before_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_path("little") == FOLDER / "little.yaml"
+    Path("little").write_text("data: {}")
+    assert config_path("little") == Path("little")
+
+
+@pytest.mark.parametrize("config", ["none.yaml", "Little", "little.yaml", "."])
+def test_anything_else_is_an_error_that_lists_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"expected a YAML file, or one of the recipes: default, b"):
+        config_path(config)
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"data: {corpus: \xff}")
+    with pytest.raises(UserError, match=r"a\.yaml is not UTF-8 text: invalid byte 0xFF"):
+        config_path(str(path))
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*a\.yaml: Permission denied"):
+        config_path(str(path))

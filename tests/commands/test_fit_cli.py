@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from shakespeare_lm.commands.fit import fit
+from shakespeare_lm.commands.fit_cli import expand_short_names
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
@@ -83,7 +84,7 @@ def test_more_steps_begin_the_schedule_anew_and_can_be_resumed_themselves(
     one = torch.load("lightning_logs/one/version_0/checkpoints/last.ckpt", weights_only=True)
     last = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
     for name, tensor in one["state_dict"].items():
-        if name.startswith("transformer."):
+        if name.startswith("network."):
             assert torch.equal(tensor, last["state_dict"][name]), name
 
 
@@ -269,3 +270,26 @@ def test_a_file_named_as_a_recipe_does_not_replace_the_default(
 ) -> None:
     Path("default").write_text("hello")
     assert tiny_main("--max_steps=1") == 0
+
+
+NAMES = ["max_steps", "devices", "callbacks"]
+
+
+def test_short_names_are_trainer_options_and_leave_the_rest_alone() -> None:
+    typed = [
+        "--max_steps=5",
+        "--devices",
+        "2",
+        "--seed",
+        "7",
+        "--model.d_model=8",
+        "--nonsense",
+        "-x",
+    ]
+    assert expand_short_names(typed, NAMES) == [
+        "--trainer.max_steps=5", "--trainer.devices", "2", "--seed_everything", "7",
+        "--model.d_model=8", "--nonsense", "-x",
+    ]  # fmt: skip
+    nested = ["--callbacks+=EarlyStopping", "--callbacks.monitor=val_loss"]
+    expected = [word.replace("--", "--trainer.") for word in nested]
+    assert expand_short_names(nested, NAMES) == expected

@@ -20,5 +20,5 @@ def test_the_newest_runs_best_checkpoint_is_the_default(
     given = load_completer(parser.parse_args(["--ckpt", str(older), "--dtype", "bfloat16"]))
     assert capsys.readouterr().err == f"model: {older}, in bfloat16\n"
     assert newest.complete("To", 20, greedy=True) != given.complete("To", 20, greedy=True)
-    dtypes = [next(c.transformer.parameters()).dtype for c in (newest, given)]
+    dtypes = [next(c.network.parameters()).dtype for c in (newest, given)]
     assert list(map(str, dtypes)) == ["torch.float32", "torch.bfloat16"]

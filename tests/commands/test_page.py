@@ -34,7 +34,7 @@ def test_the_page_of_a_run_has_its_losses_its_texts_and_what_packing_costs(
     assert main([]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert "with the page's weights, in 8 bits" in err
+    assert "the page (8-bit weights) costs" in err
     assert "model.html: " in err
     page = (tmp_path / "model.html").read_text("utf-8")
     model = model_of(tmp_path / "model.html")
@@ -88,7 +88,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for ckpt, output, message in (
         (tmp_path / "none.ckpt", "a.html", "none.ckpt"),
         (damaged, "a.html", "damaged"),
-        (remembers, "a.html", "a page cannot hold a model that reads n-gram counts"),
+        (remembers, "a.html", "memory_order is 2: a page cannot hold that"),
         (checkpoint, "missing/a.html", "missing/a.html"),
         (checkpoint, "best.ckpt", "best.ckpt"),
         (checkpoint, "", "irectory"),

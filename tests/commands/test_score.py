@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     vocabulary = "".join(sorted(set(TEXT)))
     module = ShakespeareLM(vocabulary, context_length=16, num_layers=1, num_heads=2, d_model=8)
-    torch.nn.init.normal_(module.transformer.head.weight)
+    torch.nn.init.normal_(module.network.head.weight)
     return save(tmp_path_factory.mktemp("run") / "best.ckpt", module)
 
 

@@ -9,10 +9,9 @@ from torch import Tensor
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.kernels.int8 import MOST_ROWS, quantise
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.methods.networks import build_network
-from shakespeare_lm.model.config import NetworkConfig
-from shakespeare_lm.model.transformer import CausalTransformer
+from shakespeare_lm.methods.memory_network import MemoryNetwork
+from shakespeare_lm.methods.networks import NetworkOptions, build_network
+from shakespeare_lm.model.network import Network
 
 NETWORKS = {
     "sinusoidal": {"positions": "sinusoidal"},
@@ -22,22 +21,23 @@ NETWORKS = {
     "memory": {"memory_order": 3, "previous_characters": 1},
     "longer_memory_than_context": {"memory_order": 12},
     "mixed_memory": {"memory_order": 3, "memory_share": 0.2, "previous_characters": 0},
+    "memory_shorter_than_the_lookback": {"memory_order": 2, "previous_characters": 4},
 }
 
 
-def network(**options: object) -> CausalTransformer:
+def network(**options: object) -> Network:
     torch.manual_seed(0)
     sizes = {"context_length": 8, "num_layers": 2, "num_heads": 2, "d_model": 8}
-    made = build_network(11, NetworkConfig(**{**sizes, **options}))
-    assert isinstance(made, CausalTransformer)
-    if isinstance(made, MemoryTransformer):
+    more = {"previous_characters": 4}
+    made = build_network(11, NetworkOptions(**{**sizes, **more, **options}))
+    if isinstance(made, MemoryNetwork):
         made.ngrams.remember(torch.randint(10, (300,)), torch.tensor([200, 100]))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made.eval()
 
 
-def last_logits(made: CausalTransformer, windows: list[list[int]]) -> Tensor:
+def last_logits(made: Network, windows: list[list[int]]) -> Tensor:
     return torch.stack([made(torch.tensor([window]))[0, -1] for window in windows])
 
 
@@ -92,9 +92,10 @@ def test_prefilling_some_rows_leaves_the_others() -> None:
 
 def test_equal_windows_are_computed_once() -> None:
     made, shapes = network(), []
-    made.blocks[0].register_forward_pre_hook(lambda _, x: shapes.append(tuple(x[0].shape[:2])))
     cached = CachedForward(made)
-    cached.prefill(cached.new_cache(4), torch.arange(4), [[1, 2], [3, 4], [1, 2], [1, 2]])
+    cache = cached.new_cache(4)
+    made.blocks[0].register_forward_pre_hook(lambda _, x: shapes.append(tuple(x[0].shape[:2])))
+    cached.prefill(cache, torch.arange(4), [[1, 2], [3, 4], [1, 2], [1, 2]])
     assert shapes == [(2, 2)]
 
 
@@ -129,10 +130,11 @@ def test_a_step_in_float32_runs_without_onednn_and_restores_its_flag(
     enabled: bool, dtype: torch.dtype, kept: bool, onednn: Callable[[], bool]
 ) -> None:
     made, during = network().to(dtype), []
-    made.blocks[0].register_forward_pre_hook(lambda *_: during.append(onednn()))
     cached = CachedForward(made)
+    cache = cached.new_cache(1)
+    made.blocks[0].register_forward_pre_hook(lambda *_: during.append(onednn()))
     torch.backends.mkldnn.set_flags(_enabled=enabled)
-    cached.step(cached.new_cache(1), torch.tensor([3]))
+    cached.step(cache, torch.tensor([3]))
     assert during == [enabled and kept]
     assert onednn() is enabled
 
@@ -140,11 +142,12 @@ def test_a_step_in_float32_runs_without_onednn_and_restores_its_flag(
 def test_steps_of_few_texts_in_int8_run_without_onednn(onednn: Callable[[], bool]) -> None:
     made, during = network(d_model=32).bfloat16(), []
     quantise(made)
-    made.blocks[0].register_forward_pre_hook(lambda *_: during.append(onednn()))
     cached = CachedForward(made)
+    caches = [cached.new_cache(texts) for texts in (1, MOST_ROWS, MOST_ROWS + 1)]
+    made.blocks[0].register_forward_pre_hook(lambda *_: during.append(onednn()))
     torch.backends.mkldnn.set_flags(_enabled=True)
-    for texts in (1, MOST_ROWS, MOST_ROWS + 1):
-        cached.step(cached.new_cache(texts), torch.full((texts,), 3))
+    for cache in caches:
+        cached.step(cache, torch.full((len(cache.lengths),), 3))
     assert during == [False, False, True]
 
 
@@ -166,3 +169,15 @@ def test_only_steps_of_fixed_shape_are_compiled(monkeypatch: pytest.MonkeyPatch)
         logits = cached.step(cached.new_cache(1, fixed_shape), torch.tensor([3]))
         assert_same(logits, last_logits(made, [[3]]))
     assert len(compiled_steps) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_cache_is_as_the_network_stores_keys_and_leaves_it_as_it_was(training: bool) -> None:
+    made = network(num_layers=3, dropout=0.5).double().train(training)
+    state = torch.get_rng_state()
+    cache = CachedForward(made).new_cache(5)
+    assert [tuple(layer.shape) for layer in cache.layers] == [(2, 5, 2, 8, 4)] * 3
+    assert {layer.dtype for layer in cache.layers} == {torch.float64}
+    assert not any(layer.any() for layer in cache.layers)
+    assert made.training is training
+    assert torch.equal(torch.get_rng_state(), state)

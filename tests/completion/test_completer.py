@@ -36,7 +36,7 @@ def test_greedy_takes_the_most_likely_character_each_time(completer: Completer) 
     text = "abc"
     for _ in range(12):
         ids = torch.tensor([completer.tokenizer.encode(text[-8:])])
-        text += VOCABULARY[int(completer.transformer(ids)[0, -1, :-1].argmax())]
+        text += VOCABULARY[int(completer.network(ids)[0, -1, :-1].argmax())]
     for cache in (True, False):
         assert completer.complete("abc", 12, greedy=True, window="exact", cache=cache) == text[3:]
 
@@ -155,7 +155,7 @@ def test_one_seed_gives_one_text_and_another_seed_another(completer: Completer) 
 
 @pytest.mark.parametrize("options", [{"greedy": True}, {"seed": 0, "temperature": 1.0}])
 def test_padding_is_never_produced_however_likely(options: dict) -> None:
-    table = BigramTable(11)
+    table = BigramTable(11, NetworkConfig(network="bigram", context_length=8))
     with torch.no_grad():
         table.table.weight[:, -1] = 100.0
     text = Completer(table, CharTokenizer(VOCABULARY), 8).complete("abc", 50, **options)
@@ -287,16 +287,18 @@ def test_a_stream_has_at_most_1024_samples(completer: Completer) -> None:
 
 def test_completing_leaves_mode_and_global_randomness_as_they_were(completer: Completer) -> None:
     for training in (True, False):
-        completer.transformer.train(training)
+        completer.network.train(training)
         before = torch.get_rng_state()
         completer.complete("abc", 5, seed=0)
-        assert completer.transformer.training is training
+        assert completer.network.training is training
         assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_completing_is_the_same_in_either_mode() -> None:
     torch.manual_seed(0)
-    config = NetworkConfig(context_length=8, num_layers=2, num_heads=2, d_model=8, dropout=0.5)
+    config = NetworkConfig(
+        context_length=8, num_layers=2, num_heads=2, d_model=8, previous_characters=4, dropout=0.5
+    )
     network = CausalTransformer(11, config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)  # small weights would hide what dropout does to them
@@ -310,7 +312,8 @@ def test_completing_is_the_same_in_either_mode() -> None:
 @pytest.fixture
 def module() -> ShakespeareLM:
     torch.manual_seed(0)
-    return ShakespeareLM(VOCABULARY, context_length=8, num_layers=1, num_heads=2, d_model=8)
+    sizes = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
+    return ShakespeareLM(VOCABULARY, **sizes, previous_characters=4)
 
 
 def test_a_checkpoint_yields_the_network_that_was_saved(
@@ -318,10 +321,10 @@ def test_a_checkpoint_yields_the_network_that_was_saved(
 ) -> None:
     completer = Completer.from_checkpoint(save(tmp_path / "a.ckpt", module))
     ids = torch.tensor([[1, 2, 3]])
-    assert torch.equal(completer.transformer(ids), module.transformer.eval()(ids))
+    assert torch.equal(completer.network(ids), module.network.eval()(ids))
     assert completer.tokenizer.vocabulary == VOCABULARY
     assert completer.context_length == 8
-    assert not completer.transformer.training
+    assert not completer.network.training
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])

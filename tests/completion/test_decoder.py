@@ -1,5 +1,8 @@
-"""Cached and uncached decoding give the same logits; cached, each character is read once."""
+"""Cached and uncached decoding give the same logits; cached, each character is read once. With
+continuous batching, each text gets the logits that it would get alone.
+"""
 
+import random
 from collections import deque
 
 import pytest
@@ -9,13 +12,16 @@ from torch import Tensor
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.decoder import (
     CachedDecoder,
+    ContinuousDecoder,
     Decoder,
     UncachedDecoder,
     Window,
     characters_kept,
 )
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.bigram import BigramTable
 from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.network import Network
 from shakespeare_lm.model.transformer import CausalTransformer
 
 CONTEXT_LENGTH = 8
@@ -24,7 +30,8 @@ CONTEXT_LENGTH = 8
 def network(**options: object) -> CausalTransformer:
     torch.manual_seed(0)
     sizes = {"context_length": CONTEXT_LENGTH, "num_layers": 2, "num_heads": 2, "d_model": 8}
-    made = CausalTransformer(11, NetworkConfig(**{**sizes, **options}))
+    more = {"previous_characters": 4}
+    made = CausalTransformer(11, NetworkConfig(**{**sizes, **more, **options}))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made.eval()
@@ -116,8 +123,9 @@ def test_the_smallest_contexts_work(context_length: int) -> None:
 def shapes_read(made: CausalTransformer, texts: list[list[int]], steps: int) -> list[tuple]:
     """Return the `(batch, time)` of every input of the first block."""
     shapes = []
+    decoder = cached(made, len(texts), "stride")
     made.blocks[0].register_forward_pre_hook(lambda _, x: shapes.append(tuple(x[0].shape[:2])))
-    grow(cached(made, len(texts), "stride"), texts, steps)
+    grow(decoder, texts, steps)
     return shapes
 
 
@@ -153,7 +161,50 @@ def test_decoding_uses_evaluation_mode_and_restores_the_mode(training: bool) -> 
 
 
 def test_uncached_decoding_works_with_any_network() -> None:
-    table = BigramTable(11)
+    table = BigramTable(11, NetworkConfig(network="bigram", context_length=8))
     texts = prompts(3, 20)
     (logits,) = grow(UncachedDecoder(table, CONTEXT_LENGTH, "exact"), texts, steps=1)
     assert torch.equal(logits, table.table.weight[[texts[0][-1], texts[1][-1]]])
+
+
+@pytest.mark.parametrize("window", ["stride", "exact"])
+def test_texts_that_come_and_go_do_not_change_each_other(
+    transformer: CausalTransformer, window: Window
+) -> None:
+    numbers = random.Random(0)
+    decoder = ContinuousDecoder(transformer, window)
+    texts: list[deque[int]] = []
+    alone: list[UncachedDecoder] = []
+    rows: list[int | None] = []
+    for _ in range(60):
+        kept = [row for row in range(len(texts)) if numbers.random() > 0.1]
+        new = numbers.choice([0, 0, 0, 1, 2]) if texts else 1
+        begun = [
+            deque([numbers.randrange(10) for _ in range(numbers.randint(1, 12))], maxlen=8)
+            for _ in range(new)
+        ]
+        texts = [texts[row] for row in kept] + begun
+        alone = [alone[row] for row in kept] + [
+            UncachedDecoder(transformer, 8, window) for _ in begun
+        ]
+        rows = [*kept, *[None] * new]
+        if not texts:
+            continue
+        logits = decoder.logits(texts, rows)
+        expected = torch.cat([one.logits([text]) for one, text in zip(alone, texts, strict=True)])
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        for text in texts:
+            text.append(numbers.randrange(10))
+
+
+def test_a_bigram_has_no_window() -> None:
+    table = BigramTable(5, NetworkConfig(network="bigram"))
+    texts = [deque([1, 2]), deque([3])]
+    logits = ContinuousDecoder(table).logits(texts, [None, None])
+    assert torch.equal(logits, table.table.weight[[2, 3]])
+
+
+def test_a_network_without_a_cache_is_refused() -> None:
+    for network in (torch.nn.Embedding(5, 5), Network(5, NetworkConfig())):
+        with pytest.raises(UserError, match=f"the network {type(network).__name__} has no key-val"):
+            ContinuousDecoder(network)

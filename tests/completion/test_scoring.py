@@ -10,6 +10,7 @@ from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.transformer import CausalTransformer
 
 VOCABULARY = "\nihgfedcba"
@@ -27,7 +28,7 @@ def by_hand(completer: Completer, text: str, window: Window) -> list[float]:
     for place in range(1, len(ids)):
         length = characters_kept(window, 8) if length == 8 else length + 1
         with torch.no_grad():
-            logits = completer.transformer(torch.tensor([ids[place - length : place]]))
+            logits = completer.network(torch.tensor([ids[place - length : place]]))
         scores.append(logits[0, -1, :-1].log_softmax(-1)[ids[place]].item())
     return scores
 
@@ -83,7 +84,7 @@ def test_the_progress_counts_the_characters_scored(
 
 
 def test_a_bigram_table_scores_too() -> None:
-    table = BigramTable(11)
+    table = BigramTable(11, NetworkConfig(network="bigram", context_length=8))
     score = Completer(table, CharTokenizer(VOCABULARY), 8).score("abcabcabcabc")
     assert score.log_probabilities[0] == pytest.approx(score.log_probabilities[3])
 
@@ -106,6 +107,6 @@ def test_too_short_a_text_and_values_out_of_range_are_refused(completer: Complet
 
 def test_scoring_leaves_the_mode_as_it_was(completer: Completer) -> None:
     for training in (True, False):
-        completer.transformer.train(training)
+        completer.network.train(training)
         completer.score("abc")
-        assert completer.transformer.training is training
+        assert completer.network.training is training

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader, WindowOrder
-from shakespeare_lm.data.windows import grid_windows
+from shakespeare_lm.data.windows import Documents, grid_windows
 from shakespeare_lm.errors import UserError
 
 

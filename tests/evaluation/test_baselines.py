@@ -1,12 +1,21 @@
-"""What a model is compared with."""
+"""What a model is compared with: models that count, and compressors."""
 
 import math
+import random
 
 import pytest
 
-from shakespeare_lm.data.documents import encode_documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.evaluation.baselines import Baseline, compressed, counted, verdict
+from shakespeare_lm.data.windows import encode_documents
+from shakespeare_lm.evaluation.baselines import (
+    COMPRESSORS,
+    Baseline,
+    added_bits,
+    compressed,
+    counted,
+    ppmd,
+    verdict,
+)
 
 TRAIN, TEXT = ["the cat sat on the mat. " * 30, "a rat. "], ["the rat sat on the cat."]
 
@@ -50,3 +59,18 @@ def test_the_verdict_places_a_loss_between_two_n_grams(nats: float, sentence: st
 
 def test_without_n_gram_models_there_is_no_verdict() -> None:
     assert verdict(1.5, [Baseline("zlib", 2.0)]) == "1.5000 nats per character"
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_what_is_known_already_costs_little(name: str) -> None:
+    known, other = (bytes(random.Random(seed).choices(range(97, 123), k=2000)) for seed in (1, 2))
+    compressor = COMPRESSORS[name]
+    assert 0 < added_bits(compressor, known, known) < 0.6 * added_bits(compressor, known, other)
+
+
+def test_ppmd_is_there_if_its_package_is() -> None:
+    pytest.importorskip("pyppmd", reason="needs the extra: pip install -e '.[evaluate]'")
+    compressor = ppmd()
+    assert compressor is not None
+    text = b"To be, or not to be: that is the question. " * 20
+    assert added_bits(compressor, text, text) < added_bits(COMPRESSORS["zlib"], text, text)

@@ -1,5 +1,6 @@
-"""How good a model is: exact, in agreement with its training, on the text of its training."""
+"""How good a model is: exact, in agreement with its training, on its text; and its rank."""
 
+import math
 import random
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import torch
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation.baselines import Baseline
 from shakespeare_lm.evaluation.breakdown import break_down
 from shakespeare_lm.evaluation.copying import SampleConfig
-from shakespeare_lm.evaluation.evaluation import Evaluation, encode, evaluate
+from shakespeare_lm.evaluation.evaluation import Evaluation, Row, encode, evaluate, notes, ranked
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
+from shakespeare_lm.methods.ngram_memory import NGramMemory
 from tests.conftest import Fit
 
 TEXT = "To be, or not to be: that is the question.\nWhether it is nobler, who can tell?\n"
@@ -79,21 +82,24 @@ def test_another_text_is_evaluated_with_a_warning(run: Path) -> None:
     assert result.agrees is None
 
 
-def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(tiny_fit: Fit) -> None:
+def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(0)
     for name in ("play.txt", "other.txt"):
         Path(name).write_text("".join(rng.choices("abcdefgh", k=2000)))
     options = "--data.corpus=play.txt", "--model.memory_order=3", "--max_steps=1"
     path = Path(tiny_fit(*options).best.best_model_path)
     same, other = evaluated(path, part="train"), evaluated(path, "other.txt", part="train")
-    network = Completer.from_checkpoint(path).transformer
+    network = Completer.from_checkpoint(path).network
     for corpus, result, is_own in (("play.txt", same, True), ("other.txt", other, False)):
         checkpoint = read_checkpoint(path)
         text = encode(SplitCorpus(checkpoint, corpus).documents("train"), checkpoint.tokenizer)
-        expected, wrong = (
-            float(np.nanmean(character_losses(network, text, 16, leave_out=own)))
-            for own in (is_own, not is_own)
-        )
+        means = []
+        for own in (is_own, not is_own):
+            monkeypatch.setattr(NGramMemory, "has_counted", lambda *_, own=own: own)
+            means.append(float(np.nanmean(character_losses(network, text, 16))))
+        expected, wrong = means
         assert result.block_nats == pytest.approx(expected, abs=0.01)
         assert abs(result.block_nats - wrong) > 0.02
 
@@ -139,3 +145,40 @@ def test_a_crafted_checkpoint_is_an_error_in_one_line(
     torch.save(content, run)
     with pytest.raises(UserError):
         evaluated(run)
+
+
+def evaluation(
+    checkpoint: str = "lightning_logs/a/version_0/checkpoints/best.ckpt",
+    stored: float | None = None,
+    warning: str | None = None,
+) -> Evaluation:
+    return Evaluation(
+        checkpoint=checkpoint, part="val", characters=2, block_nats=2.0, sliding_nats=1.0,
+        stride=4, stored_val_loss=stored, warning=warning, losses=np.array([2.0, 2.0]),
+    )  # fmt: skip
+
+
+def test_models_and_baselines_are_sorted_together() -> None:
+    rows = ranked([evaluation()], [Baseline("b", 3.0, "note"), Baseline("a", 1.5)])
+    name = "lightning_logs/a/version_0"
+    assert rows == [
+        Row(1.0, name, "sliding window, 4 new characters each", True),
+        Row(1.5, "a", "", False),
+        Row(2.0, name, "in blocks of the context", True),
+        Row(3.0, "b", "note", False),
+    ]
+    assert rows[2].bits == pytest.approx(2 / math.log(2))
+    assert rows[2].perplexity == pytest.approx(math.e**2)
+
+
+def test_only_the_best_of_a_run_has_the_name_of_its_folder() -> None:
+    for path in ("runs/checkpoints/last.ckpt", "best.ckpt", "/models/best.ckpt"):
+        assert evaluation(path).name == path
+
+
+def test_notes_say_what_differs_from_the_training() -> None:
+    assert notes(evaluation()) == []
+    assert notes(evaluation(stored=2.000001)) == ["its stored val_loss, 2.000001, is the same"]
+    (line,) = notes(evaluation(stored=2.1))
+    assert line.startswith("its stored val_loss is 2.100000, recomputed 2.000000: ")
+    assert notes(evaluation(warning="other")) == ["not the data of its training: other"]

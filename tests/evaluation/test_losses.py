@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.loader import WindowLoader
+from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.model.loss import masked_cross_entropy

@@ -1,8 +1,11 @@
 """The report: everything is on the page, and a real browser shows it without a request."""
 
+import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,7 +15,14 @@ from shakespeare_lm.evaluation.breakdown import break_down
 from shakespeare_lm.evaluation.copying import Copying, Extraction
 from shakespeare_lm.evaluation.evaluation import Evaluation
 from shakespeare_lm.evaluation.novelty import novelty
-from shakespeare_lm.evaluation.report import report
+from shakespeare_lm.evaluation.report import (
+    breakdown_section,
+    copied_chart,
+    copying_section,
+    html_table,
+    loss_by_position,
+    report,
+)
 from tests.system.browser import needs_browser, started_browser
 
 TEXT = 'ROMEO:\nWhat <light> & "noise"?\n\n' * 30
@@ -108,3 +118,76 @@ def test_a_browser_shows_it_wide_and_narrow_in_light_and_dark_without_a_request(
             ]  # fmt: skip
             papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert len(papers) == 2
+
+
+PASSAGE = "ab\n<d" * 20
+
+
+def evaluation_of(losses: np.ndarray) -> Evaluation:
+    return Evaluation(
+        checkpoint="a", part="val", characters=len(PASSAGE) - 1, block_nats=2.0, sliding_nats=2.0,
+        stride=2, stored_val_loss=None, warning=None, losses=losses,
+        breakdown=break_down([PASSAGE], losses, 8),
+    )  # fmt: skip
+
+
+def test_the_chart_has_a_point_for_each_range_and_the_best_n_gram() -> None:
+    losses = np.full(len(PASSAGE), 2.0)
+    losses[0] = np.nan
+    grams = [Baseline("2-gram", 2.5), Baseline("3-gram", 1.0), Baseline("uniform", 0.5)]
+    figure = ElementTree.fromstring(loss_by_position([evaluation_of(losses)], grams))
+    model, best = (line.get("points", "").split() for line in figure.findall("svg/polyline"))
+    assert len(model) == 4  # 1, 2, up to 4, up to 8
+    assert [point.split(",")[1] for point in best] == ["210.0", "210.0"]  # 1.0 is the lowest
+    assert [point.split(",")[1] for point in model] == ["8.0"] * 4  # 2.0 the highest
+    assert "3-gram, overall" in "".join(figure.itertext())
+
+
+def test_characters_are_coloured_by_surprise_and_escaped() -> None:
+    losses = np.zeros(len(PASSAGE))
+    losses[0], losses[1], losses[2], losses[3] = np.nan, 2.6, 5.2, 99.0
+    html = breakdown_section(evaluation_of(losses))
+    cell = re.findall(r'<td class="text">(.*?)</tr>', html)[0]
+    assert cell.startswith('a<b style="background:rgba(var(--surprise),0.33)" title="2.60 nats, ')
+    assert f'probability {math.exp(-2.6):.2%}">b</b>' in cell
+    assert ',0.65)" title="5.20 nats, probability 0.55%">↵</b>' in cell
+    assert ',0.65)" title="99.00 nats, probability 0.00%">&lt;</b>' in cell
+    assert ',0.00)" title="0.00 nats, probability 100.00%">d</b>' in cell
+
+
+TRAIN = ["The quality of mercy is not strained.\n"]
+
+
+def copying(*samples: str) -> Copying:
+    return Copying(novelty(samples, TRAIN), novelty(["mercies!"], TRAIN), 8, [], list(samples))
+
+
+def test_each_model_has_a_line_beside_the_held_out_text() -> None:
+    found = {"a": copying("quality is"), "b": copying("xyz")}
+    figure = ElementTree.fromstring(copied_chart(found).partition("</p>")[2])
+    a, b, held_out = (line.get("points", "").split() for line in figure.findall("svg/polyline"))
+    # "quality " is the longest copy, of 8 characters; "xyz" has three substring lengths only.
+    assert [len(line) for line in (a, b, held_out)] == [8, 3, 8]
+    texts = ["".join(item.itertext()) for item in figure.findall("ul/li")]
+    assert texts == ["a, samples", "b, samples", "held-out text"]
+
+
+def test_the_longest_copies_are_shown_with_their_line_and_samples_are_cut() -> None:
+    html = copying_section("name", copying("<" * 500, "of mercy", "3", "fourth"))
+    assert "Longest copy in the samples: 8 characters, from line 1 of the training part" in html
+    assert "of mercy</p>" in html
+    assert "&lt;" * 400 + "</p>" in html
+    assert "fourth" not in html
+
+
+def test_cells_are_escaped_and_numbers_are_marked() -> None:
+    assert html_table(("n", "<i>"), [("1", "a&b")], numbers=1) == (
+        '<div class="scroll"><table><tr><th class="number">n<th class="name">&lt;i&gt;</tr>'
+        '<tr><td class="number">1<td class="name">a&amp;b</tr></table></div>'
+    )
+
+
+def test_bars_have_their_length() -> None:
+    table = html_table(("n",), [("1",), ("2",)], numbers=1, bars=[0.5, 1.0])
+    assert '<td class="number">1<td class="bar"><span style="width:50.0%"></span></tr>' in table
+    assert '<td class="number">2<td class="bar"><span style="width:100.0%"></span></tr>' in table

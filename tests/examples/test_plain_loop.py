@@ -46,7 +46,7 @@ def test_its_losses_equal_the_trainers_to_the_last_digit(
         "seed": plain_loop.SEED,
     }
     cli = fit([f"--{name}={value}" for name, value in options.items()])
-    for ours, theirs in zip(cli.model.transformer.parameters(), network.parameters(), strict=True):
+    for ours, theirs in zip(cli.model.network.parameters(), network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     # TensorBoard keeps float32, which a loss in float32 survives exactly.
     assert logged(Path("lightning_logs/version_0"), "train_loss") == dict(enumerate(losses))

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
-from shakespeare_lm.methods.networks import Network, build_network
+from shakespeare_lm.methods.networks import build_network
+from shakespeare_lm.model.network import Network
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
 

@@ -1,4 +1,6 @@
-"""Hugging Face's form: AutoTokenizer and AutoModelForCausalLM load it, and compute the same."""
+"""Hugging Face's form: AutoTokenizer and AutoModelForCausalLM load it, and compute the same; in
+the model card, text stays text.
+"""
 
 import json
 import sys
@@ -10,14 +12,14 @@ import torch
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.export.huggingface import check_fits, huggingface_files, is_gpt2
-from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.export.huggingface import huggingface_files, is_gpt2, model_card
+from shakespeare_lm.methods.networks import NetworkOptions
 from tests.export.models import VOCABULARY, network_of, random_checkpoint
 
 # Warnings of transformers are about its own future.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-PLAIN = {"previous_characters": 0}
+PLAIN: dict[str, Any] = {}
 STOCK: dict[str, dict[str, Any]] = {
     "sinusoidal": PLAIN,
     "learned": {**PLAIN, "positions": "learned", "scale_embedding": False},
@@ -25,9 +27,9 @@ STOCK: dict[str, dict[str, Any]] = {
     "relu": {**PLAIN, "activation": "relu", "d_feedforward": 20, "qkv_bias": True},
 }
 OWN: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {"previous_characters": 4, "zero_init": True},
     "biases": {"bias": True, "qkv_bias": True, "tied_head": True},
-    "post-norm": {"norm": "post", "positions": "learned"},
+    "post-norm": {"norm": "post", "positions": "learned", "previous_characters": 1},
     "rotary": {"positions": "rotary", "activation": "relu"},
     "bigram": {"network": "bigram", "optimizer": "adamw"},
 }
@@ -109,7 +111,7 @@ def test_prompts_of_different_lengths_are_padded_on_the_left(
 
 
 def test_the_loss_is_that_of_the_next_character(tmp_path: Path, transformers: Any) -> None:
-    checkpoint, folder = written(tmp_path)
+    checkpoint, folder = written(tmp_path, **OWN["default"])
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     ids = torch.randint(len(VOCABULARY), (2, 10))
     with torch.inference_mode():
@@ -134,15 +136,36 @@ def test_the_folder_is_complete(tmp_path: Path) -> None:
              "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
     checkpoint = random_checkpoint(tmp_path, **PLAIN)
     assert huggingface_files(checkpoint, "").keys() == names
-    own = huggingface_files(random_checkpoint(tmp_path), "card")
+    own = huggingface_files(random_checkpoint(tmp_path, previous_characters=4), "card")
     assert own.keys() == names | {"modeling_shakespeare_lm.py"}
     assert own["README.md"] == b"card"
     assert json.loads(own["config.json"])["previous_characters"] == 4
 
 
-def test_a_memory_is_refused_and_stock_classes_are_found() -> None:
-    with pytest.raises(UserError, match="memory_order is 3: ONNX cannot hold an n-gram memory"):
-        check_fits(NetworkConfig(memory_order=3), "ONNX")
-    assert is_gpt2(NetworkConfig(previous_characters=0))
-    assert not is_gpt2(NetworkConfig())
-    assert not is_gpt2(NetworkConfig(previous_characters=0, bias=True))
+def test_a_memory_is_refused_and_stock_classes_are_found(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="memory_order is 3: Hugging Face's form cannot hold that"):
+        huggingface_files(random_checkpoint(tmp_path, memory_order=3), "")
+    assert is_gpt2(NetworkOptions())
+    assert not is_gpt2(NetworkOptions(previous_characters=4))
+    assert not is_gpt2(NetworkOptions(bias=True))
+
+
+def test_the_card_has_facts_losses_and_how_to_load_it() -> None:
+    card = model_card("my model", [("Seed", "1")], [("this model", "1.5")], "a text", "import x")
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for line in (
+        "# my model",
+        "| Seed | 1 |",
+        "| this model | 1.5 |",
+        "```python\nimport x\n```",
+        "on a text.",
+    ):
+        assert line in card, line
+    assert "How good" not in model_card("m", [], [], "", "")
+
+
+def test_names_cannot_break_the_card() -> None:
+    card = model_card("a\n---\n<script>", [("x | y", "[a](b)\n# c")], [], "", "")
+    assert "<script>" not in card
+    assert "| x \\| y | \\[a\\]\\(b\\) \\# c |" in card
+    assert card.count("\n---\n") == 1

@@ -1,9 +1,11 @@
 """The modelling file stands alone, and knows every option of a network that it may meet."""
 
 import ast
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from shakespeare_lm.checkpoint.closed import KNOWN
 from shakespeare_lm.model.config import NetworkConfig
 
 SOURCE = Path(__file__).parents[2] / "shakespeare_lm/export/modeling_shakespeare_lm.py"
@@ -17,10 +19,23 @@ def test_it_needs_torch_and_transformers_only() -> None:
     )
 
 
-def test_it_has_every_option_but_those_without_meaning_there() -> None:
-    tree = ast.parse(SOURCE.read_text())
-    (config,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.endswith("Config")]
-    (init,) = [n for n in config.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    names = {argument.arg for argument in init.args.args} - {"self", "vocab_size"}
-    options = {field.name for field in fields(NetworkConfig)}
-    assert names == options - {"memory_order", "memory_share", "zero_init"}
+def constant(name: str) -> Any:
+    """Return a constant of the file, which needs an extra to be imported."""
+    for node in ast.parse(SOURCE.read_text()).body:
+        if isinstance(node, ast.AnnAssign | ast.Assign):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id == name and node.value is not None:
+                return ast.literal_eval(node.value)
+    raise AssertionError(name)
+
+
+def test_it_knows_the_options_that_exports_let_pass_with_the_defaults_of_the_model() -> None:
+    options = constant("OPTIONS")
+    assert options.keys() == KNOWN.keys()
+    defaults = asdict(NetworkConfig())
+    assert options == {**{name: defaults[name] for name in options}, "d_feedforward": 640}
+
+
+def test_it_knows_the_values_that_exports_let_pass() -> None:
+    choices = {name: values for name, values in KNOWN.items() if values is not None}
+    assert constant("CHOICES") == choices

@@ -1,9 +1,11 @@
-"""Dropout: how many values it zeroes, which, and what it does to the others."""
+"""Dropout: how many values it zeroes, which, what it does to the others, and its seed, which is a
+function of the step alone.
+"""
 
 import pytest
 import torch
 
-from shakespeare_lm.kernels.dropout import _random_bits, apply_dropout
+from shakespeare_lm.kernels.dropout import _random_bits, apply_dropout, seed_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -66,3 +68,19 @@ def test_nothing_happens_in_evaluation_or_without_a_fraction(
 ) -> None:
     x = torch.randn(10)
     assert apply_dropout(x, fraction, training) is x
+
+
+def drawn(where: str) -> list[float]:
+    seed_dropout(where, torch.device("cpu"))
+    return torch.rand(4).tolist()
+
+
+def test_a_step_draws_the_same_numbers_whatever_was_drawn_before() -> None:
+    first = drawn("1 0 7 0")
+    torch.rand(3)
+    assert drawn("1 0 7 0") == first
+
+
+def test_steps_and_processes_draw_different_numbers() -> None:
+    places = ["1 0 7 0", "1 0 8 0", "1 1 7 0", "2 0 7 0", "1 0 7 1"]
+    assert len({tuple(drawn(place)) for place in places}) == len(places)

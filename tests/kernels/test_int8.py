@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.kernels.int8 import MOST_ROWS, Int8Linear, quantise
-from shakespeare_lm.methods.memory_transformer import MemoryTransformer
-from shakespeare_lm.methods.networks import build_network
-from shakespeare_lm.model.config import NetworkConfig
-from shakespeare_lm.model.transformer import CausalTransformer
+from shakespeare_lm.methods.memory_network import MemoryNetwork
+from shakespeare_lm.methods.networks import NetworkOptions, build_network
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -81,9 +79,8 @@ OPTIONS = {
 def test_a_network_with_8_bit_weights_predicts_nearly_the_same(options: dict) -> None:
     torch.manual_seed(0)
     sizes = {"context_length": 16, "num_layers": 2, "num_heads": 2, "d_model": 32}
-    made = build_network(11, NetworkConfig(**{**sizes, **options, "zero_init": False}))
-    assert isinstance(made, CausalTransformer)
-    if isinstance(made, MemoryTransformer):
+    made = build_network(11, NetworkOptions(**{**sizes, "previous_characters": 4, **options}))
+    if isinstance(made, MemoryNetwork):
         made.ngrams.remember(torch.randint(10, (200,)), torch.tensor([200]))
     for layer in made.modules():
         if isinstance(layer, nn.Linear):
@@ -93,7 +90,7 @@ def test_a_network_with_8_bit_weights_predicts_nearly_the_same(options: dict) ->
     made.bfloat16().eval()
     quantise(made)
     left = {name for name, layer in made.named_modules() if isinstance(layer, nn.Linear)}
-    assert left == ({"read_ngrams"} if isinstance(made, MemoryTransformer) else set())
+    assert left == ({"read_ngrams"} if isinstance(made, MemoryNetwork) else set())
     after = made(ids).float()
     assert (after - before).norm() < 0.03 * before.norm()
     # And step by step, with the product for few rows.

@@ -1,5 +1,6 @@
 """The n-gram memory: a Kneser-Ney model, which in training has not seen the answer."""
 
+import contextlib
 import math
 import random
 from collections import Counter, defaultdict
@@ -10,10 +11,9 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.evaluation.ngram import NGramModel
 from shakespeare_lm.methods import ngram_memory as module
-from shakespeare_lm.methods.ngram_memory import NGramMemory
-from shakespeare_lm.methods.ngrams import discounts
+from shakespeare_lm.methods.ngram_memory import Expected, NGramMemory, leaving_out
+from shakespeare_lm.methods.ngrams import NGramModel, discounts
 
 VOCABULARY, ORDER = 5, 4  # the last id is the padding symbol
 LENGTHS = [150, 90, 60]
@@ -28,6 +28,12 @@ def remembering(ids: Tensor) -> NGramMemory:
     memory = NGramMemory(VOCABULARY, ORDER)
     memory.remember(ids, torch.tensor(LENGTHS))
     return memory
+
+
+def without_own(memory: NGramMemory, ids: Tensor, targets: Tensor | None) -> Expected:
+    with leaving_out(memory, targets):
+        expected: Expected = memory(ids)
+    return expected
 
 
 def test_it_is_the_ngram_model_of_the_text() -> None:
@@ -92,7 +98,7 @@ def test_leaving_out_the_own_occurrence_is_counting_anew_without_it() -> None:
     ids = some_ids(sum(LENGTHS))
     memory = remembering(ids)
     for number, text in enumerate(ids.split(LENGTHS)):
-        _, found = memory(text[None, :-1], own=text[None, 1:])
+        _, found = without_own(memory, text[None, :-1], text[None, 1:])
         train = [document.tolist() for document in ids.split(LENGTHS)]
         for place in range(1, len(text)):
             expected = torch.tensor(without(train, number, place)).log().float()
@@ -104,7 +110,9 @@ def test_a_character_that_occurs_once_is_not_expected_where_it_is() -> None:
     ids[21] = 3
     memory = NGramMemory(VOCABULARY, ORDER)
     memory.remember(ids, torch.tensor([32]))
-    plain, left_out = (memory(ids[None, :21], own)[1][0, -1, 3] for own in (None, ids[None, 1:22]))
+    plain, left_out = (
+        without_own(memory, ids[None, :21], own)[1][0, -1, 3] for own in (None, ids[None, 1:22])
+    )
     assert plain > math.log(0.1)
     assert left_out < math.log(0.02)
 
@@ -112,11 +120,26 @@ def test_a_character_that_occurs_once_is_not_expected_where_it_is() -> None:
 def test_at_the_beginning_of_a_window_only_what_is_certain_is_left_out() -> None:
     ids = some_ids(sum(LENGTHS))
     memory = remembering(ids)
-    whole = memory(ids[None, :-1], own=ids[None, 1:])[1][0]
-    window = memory(ids[None, 40:60], own=ids[None, 41:61])[1][0]
+    whole = without_own(memory, ids[None, :-1], ids[None, 1:])[1][0]
+    window = without_own(memory, ids[None, 40:60], ids[None, 41:61])[1][0]
     torch.testing.assert_close(window[ORDER - 2 :], whole[40 + ORDER - 2 : 60])
     assert torch.isfinite(window).all()
     assert not torch.equal(window[0], whole[40])
+
+
+def test_what_is_left_out_ends_with_the_block_and_is_told_to_every_memory() -> None:
+    ids = some_ids(sum(LENGTHS))
+    nested = torch.nn.ModuleList([torch.nn.ModuleList([remembering(ids)]), remembering(ids)])
+    memories = [one for one in nested.modules() if isinstance(one, NGramMemory)]
+    window, targets = ids[None, 3:9], ids[None, 4:10]
+    plain = [memory(window).log_probabilities for memory in memories]
+    inside = []
+    with contextlib.suppress(KeyError), leaving_out(nested, targets):
+        inside = [memory(window).log_probabilities for memory in memories]
+        raise KeyError
+    for memory, before, during in zip(memories, plain, inside, strict=True):
+        assert not torch.equal(before, during)
+        assert torch.equal(memory(window).log_probabilities, before)
 
 
 def test_its_text_is_its_state() -> None:

@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError, asdict, fields
 import pytest
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods.networks import build_network
-from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,6 @@ from shakespeare_lm.model.config import NETWORK_OPTIONS, NetworkConfig
         ({"context_length": 0}, "context_length is 0: expected a value >= 1"),
         ({"context_length": 65_537}, "context_length is 65537: expected at most 65536"),
         ({"d_feedforward": 0}, "d_feedforward is 0: expected a value >= 1"),
-        ({"network": "bigram", "memory_order": 3}, "memory_order is 3 and network is bigram"),
     ],
 )
 def test_sizes_that_make_no_transformer_are_refused(sizes: dict, message: str) -> None:
@@ -35,7 +35,7 @@ def test_sizes_that_make_no_transformer_are_refused(sizes: dict, message: str) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "rnn"}, "network is 'rnn': choose from: transformer, bigram"),
+        ({"network": 3}, "network is '3': expected str"),
         ({"positions": "alibi"}, "positions is 'alibi': choose from: sinusoidal, learned, rotary"),
         ({"norm": None}, "norm is 'None': choose from: pre, post"),
         ({"activation": "tanh"}, "activation is 'tanh': choose from: gelu, relu"),
@@ -71,10 +71,15 @@ def test_a_config_cannot_change_after_its_checks() -> None:
         NetworkConfig().num_layers = 0  # type: ignore[misc]
 
 
-def test_the_network_options_are_the_fields_and_rebuild_a_config() -> None:
+def test_plain_values_rebuild_a_config() -> None:
     config = NetworkConfig(num_layers=1, positions="rotary", d_feedforward=7)
-    assert tuple(asdict(config)) == NETWORK_OPTIONS
-    assert NetworkConfig(**{name: getattr(config, name) for name in NETWORK_OPTIONS}) == config
+    assert NetworkConfig(**asdict(config)) == config
+
+
+def test_the_defaults_are_those_of_a_textbook() -> None:
+    config = NetworkConfig()
+    assert (config.network, config.norm, config.positions) == ("transformer", "pre", "sinusoidal")
+    assert (config.previous_characters, config.zero_init, config.tied_head) == (0, False, False)
 
 
 def test_every_default_is_a_plain_value_that_a_checkpoint_can_hold() -> None:
@@ -89,11 +94,18 @@ def test_every_default_is_a_plain_value_that_a_checkpoint_can_hold() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"tied_head": True}, {"positions": "learned", "d_feedforward": 24}, {"network": "bigram"}],
+    [
+        {},
+        {"previous_characters": 4},
+        {"tied_head": True, "previous_characters": 4},
+        {"positions": "learned", "d_feedforward": 24},
+        {"network": "bigram"},
+    ],
 )
 def test_the_number_of_matrix_weights_is_that_of_the_network(options: dict) -> None:
     config = NetworkConfig(num_layers=2, num_heads=2, d_model=8, **options)
-    network = build_network(11, config)
+    kind = BigramTable if config.network == "bigram" else CausalTransformer
+    network = kind(11, config)
     assert config.num_matrix_weights(11) == sum(
         p.numel() for p in network.parameters() if p.ndim > 1
     )

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shakespeare_lm.model.feed_forward import Activation, FeedForward
+from shakespeare_lm.model.config import Activation, NetworkConfig
+from shakespeare_lm.model.feed_forward import FeedForward
 from shakespeare_lm.model.initialisation import ResidualProjection
+
+
+def small(activation: Activation, bias: bool) -> NetworkConfig:
+    return NetworkConfig(d_model=4, num_heads=1, d_feedforward=6, activation=activation, bias=bias)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -14,7 +19,7 @@ def test_it_is_two_linear_layers_around_the_nonlinearity(
     activation: Activation, bias: bool
 ) -> None:
     torch.manual_seed(0)
-    layer = FeedForward(4, 6, activation, bias)
+    layer = FeedForward(small(activation, bias))
     x = torch.randn(2, 3, 4)
     inner = F.linear(x, layer[0].weight, layer[0].bias)
     assert inner.shape == (2, 3, 6)
@@ -24,5 +29,5 @@ def test_it_is_two_linear_layers_around_the_nonlinearity(
 
 
 def test_its_last_layer_writes_to_the_residual_stream() -> None:
-    layer = FeedForward(4, 6, "gelu", bias=True)
+    layer = FeedForward(small("gelu", bias=True))
     assert [isinstance(part, ResidualProjection) for part in layer] == [False, False, True]

@@ -23,6 +23,7 @@ def network(num_layers: int, zero_init: bool) -> CausalTransformer:
         positions="learned",
         bias=True,
         qkv_bias=True,
+        previous_characters=4,
         zero_init=zero_init,
     )
     return CausalTransformer(66, config)

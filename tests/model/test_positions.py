@@ -74,34 +74,31 @@ def test_each_kind_has_a_table_with_a_row_per_position() -> None:
 
 @pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
 def test_sinusoidal_and_learned_positions_add_the_row_of_each_position(kind: PositionKind) -> None:
-    table, x, mask = torch.randn(9, 8), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
-    positioned = apply_positions(kind, table, x, slice(2, 5), mask)
+    table, x = torch.randn(9, 8), torch.randn(2, 3, 8)
+    positioned, rotation = apply_positions(kind, table, x, slice(2, 5))
     for number in range(3):
-        assert torch.equal(positioned.x[:, number], x[:, number] + table[2 + number])
-    assert positioned.rotation is None
-    assert positioned.mask is mask
+        assert torch.equal(positioned[:, number], x[:, number] + table[2 + number])
+    assert rotation is None
 
 
 def test_rows_can_be_at_different_positions() -> None:
     table, x, at = torch.randn(9, 8), torch.randn(2, 1, 8), torch.tensor([[4], [7]])
-    positioned = apply_positions("learned", table, x, at, None)
-    assert torch.equal(positioned.x[:, 0], x[:, 0] + table[[4, 7]])
-    assert positioned.mask is None
+    positioned, _ = apply_positions("learned", table, x, at)
+    assert torch.equal(positioned[:, 0], x[:, 0] + table[[4, 7]])
 
 
 def test_rotary_positions_leave_the_embeddings_and_return_a_rotation() -> None:
-    table, x, mask = rotary_table(9, 4), torch.randn(2, 3, 8), torch.ones(3, 3).bool()
-    positioned = apply_positions("rotary", table, x, slice(2, 5), mask)
-    assert positioned.x is x
-    assert positioned.mask is mask
+    table, x = rotary_table(9, 4), torch.randn(2, 3, 8)
+    positioned, rotation = apply_positions("rotary", table, x, slice(2, 5))
+    assert positioned is x
     queries = torch.randn(2, 2, 3, 4)
-    assert positioned.rotation is not None
-    assert torch.equal(rotate(queries, positioned.rotation), rotate(queries, table[:, 2:5]))
+    assert rotation is not None
+    assert torch.equal(rotate(queries, rotation), rotate(queries, table[:, 2:5]))
 
 
 def test_rotary_rows_can_be_at_different_positions() -> None:
     table, at = rotary_table(9, 4), torch.tensor([[4], [7]])
-    rotation = apply_positions("rotary", table, torch.randn(2, 1, 8), at, None).rotation
+    _, rotation = apply_positions("rotary", table, torch.randn(2, 1, 8), at)
     queries = torch.randn(2, 2, 1, 4)
     assert rotation is not None
     rotated = rotate(queries, rotation)

@@ -2,16 +2,14 @@
 
 import math
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.attention import CausalSelfAttention
-from shakespeare_lm.model.config import NetworkConfig, Norm
-from shakespeare_lm.model.feed_forward import Activation, FeedForward
-from shakespeare_lm.model.positions import PositionKind
+from shakespeare_lm.model.config import Activation, NetworkConfig, Norm, PositionKind
 from shakespeare_lm.model.transformer import Block, CausalTransformer
 
 
@@ -19,7 +17,8 @@ def small(vocab_size: int = 9, **options: object) -> CausalTransformer:
     """Return a transformer with one layer of one head, unless the options say otherwise."""
     torch.manual_seed(0)
     sizes = {"context_length": 4, "num_layers": 1, "num_heads": 1, "d_model": 8}
-    return CausalTransformer(vocab_size, NetworkConfig(**{**sizes, **options}))
+    more = {"previous_characters": 4}
+    return CausalTransformer(vocab_size, NetworkConfig(**{**sizes, **more, **options}))
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -28,8 +27,11 @@ def test_a_block_equals_the_layer_of_torch_in_outputs_and_gradients(
     norm: Norm, activation: Activation
 ) -> None:
     torch.manual_seed(0)
-    attention = CausalSelfAttention(8, 2, bias=True, qkv_bias=True, dropout=0.0)
-    ours = Block(attention, FeedForward(8, 16, activation, bias=True), norm, dropout=0.0).double()
+    config = NetworkConfig(
+        d_model=8, num_heads=2, d_feedforward=16, norm=norm, activation=activation, bias=True,
+        qkv_bias=True,
+    )  # fmt: skip
+    ours = Block(config).double()
     theirs = nn.TransformerEncoderLayer(
         8, 2, 16, 0.0, activation, batch_first=True, norm_first=norm == "pre"
     ).double()
@@ -165,12 +167,48 @@ def test_the_embeddings_of_the_preceding_characters_are_added_at_each_position()
         # The digits of the sum tell which character is at which distance.
         table.weight.data[:, 0] = torch.arange(5.0) * 10**distance
     padding = 4
-    embedded = network.embed(torch.tensor([[4, 4, 1, 2, 3, 1]]))[0, :, 0].tolist()
+    embedded = network.embed(torch.tensor([[1, 2, 3, 1]]))[0, :, 0].tolist()
     assert embedded == [1 + 10 * padding + 100 * padding, 2 + 10 + 100 * padding, 123, 231]
     # Fewer characters than tables.
-    assert (
-        network.embed(torch.tensor([[4, 4, 1]]))[0, 0, 0].item() == 1 + 10 * padding + 100 * padding
-    )
+    alone = network.embed(torch.tensor([[1]]))[0, :, 0].tolist()
+    assert alone == [1 + 10 * padding + 100 * padding]
+
+
+def test_the_preceding_characters_of_a_past_are_embedded() -> None:
+    network = small(5, previous_characters=2)
+    ids = torch.tensor([[3, 1, 2, 0, 1]])
+    whole = network.embed(ids)
+    # Those of the past that are too far away have no effect.
+    for start in (2, 3, 4):
+        past = Before(ids)
+        torch.testing.assert_close(network.embed(ids[:, start:], past), whole[:, start:])
+
+
+class Before(NamedTuple):
+    """A `Past` that knows ids alone."""
+
+    recent: Tensor
+    positions: slice = slice(1)
+    mask: None = None
+
+    def extend(self, layer: int, keys_values: Tensor) -> Tensor:
+        return keys_values
+
+
+def test_each_layer_extends_a_past_by_its_own_keys_and_values(
+    transformer: CausalTransformer,
+) -> None:
+    seen: list[tuple[int, Tensor]] = []
+
+    class Remembering(Before):
+        def extend(self, layer: int, keys_values: Tensor) -> Tensor:
+            seen.append((layer, keys_values))
+            return keys_values
+
+    transformer(torch.tensor([[3]]), past=Remembering(torch.tensor([[1, 2, 5, 4, 3]])))
+    assert [layer for layer, _ in seen] == [0, 1]
+    assert {tuple(new.shape) for _, new in seen} == {(2, 1, 2, 1, 4)}
+    assert not torch.equal(seen[0][1], seen[1][1])
 
 
 def test_ids_under_padding_on_the_left_are_not_embedded_as_preceding_characters(
@@ -183,11 +221,11 @@ def test_ids_under_padding_on_the_left_are_not_embedded_as_preceding_characters(
 
 
 def test_with_zero_init_every_block_starts_as_the_identity() -> None:
-    network = small(num_layers=2)
+    network = small(num_layers=2, zero_init=True)
     x = torch.randn(1, 3, 8)
     assert torch.equal(network.blocks[0](x), x)
     assert not network.head.weight.any()
-    assert small(tied_head=True).head.weight.any()
+    assert small(tied_head=True, zero_init=True).head.weight.any()
 
 
 def test_a_tied_head_shares_the_weights_of_the_embedding() -> None:
@@ -223,7 +261,8 @@ def test_dropout_acts_in_training_and_never_in_evaluation() -> None:
 @pytest.mark.parametrize("zero_init", [True, False])
 def test_the_initial_loss_is_that_of_a_uniform_guess(zero_init: bool) -> None:
     torch.manual_seed(0)
-    network = CausalTransformer(66, NetworkConfig(context_length=64, zero_init=zero_init))
+    config = NetworkConfig(context_length=64, previous_characters=4, zero_init=zero_init)
+    network = CausalTransformer(66, config)
     logits = network(torch.randint(66, (8, 64))).flatten(0, 1)
     loss = nn.functional.cross_entropy(logits, torch.randint(66, (512,))).item()
     assert loss == pytest.approx(math.log(66), rel=0.05)

@@ -4,19 +4,21 @@ import json
 import re
 from base64 import b64decode, b64encode
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
 
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods.networks import build_network
-from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.methods.networks import NetworkOptions, build_network
+from shakespeare_lm.page import html
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
 from shakespeare_lm.page.packing import pack
+from tests.export.models import random_checkpoint
 
 HOSTILE = '</script><script>alert("1")</script><!--'
-CONFIG = NetworkConfig(context_length=8, num_layers=1, num_heads=2, d_model=8)
+CONFIG = NetworkOptions(context_length=8, num_layers=1, num_heads=2, d_model=8)
 
 
 def page(**changes: object) -> str:
@@ -75,14 +77,12 @@ def test_a_part_without_content_is_hidden() -> None:
     assert 'aria-labelledby="learned-title" >' in page()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"memory_order": 3}, "memory_order is 3: a page cannot hold"),
-        ({"d_model": 4000, "num_heads": 4}, r"weights: expected at most 50,000,000 for a page"),
-    ],
-)
-def test_what_a_page_cannot_hold_is_refused(options: dict[str, int], message: str) -> None:
-    check_fits(CONFIG, 66)
-    with pytest.raises(UserError, match=message):
-        check_fits(NetworkConfig(**options), 66)  # type: ignore[arg-type]
+def test_what_a_page_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_fits(random_checkpoint(tmp_path))
+    with pytest.raises(UserError, match="memory_order is 3: a page cannot hold that, only 0"):
+        check_fits(random_checkpoint(tmp_path, memory_order=3))
+    monkeypatch.setattr(html, "MAX_WEIGHTS", 1000)
+    with pytest.raises(UserError, match=r"weights: expected at most 1,000 for a page"):
+        check_fits(random_checkpoint(tmp_path))

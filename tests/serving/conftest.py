@@ -35,7 +35,9 @@ def server() -> Iterator[Running]:
     from shakespeare_lm.serving.app import ServingConfig, build_app
 
     torch.manual_seed(0)
-    config = NetworkConfig(context_length=16, num_layers=1, num_heads=2, d_model=8)
+    config = NetworkConfig(
+        context_length=16, num_layers=1, num_heads=2, d_model=8, previous_characters=4
+    )
     network = CausalTransformer(len(VOCABULARY) + 1, config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)

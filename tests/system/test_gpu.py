@@ -9,8 +9,7 @@ import torch
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.continuous_batching import ContinuousDecoder
-from shakespeare_lm.completion.decoder import Window
+from shakespeare_lm.completion.decoder import ContinuousDecoder, Window
 from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from tests.conftest import Fit, Main
@@ -40,9 +39,9 @@ def assert_completes_as_on_a_cpu(path: Path) -> None:
     on_cpu, on_gpu = (Completer.from_checkpoint(path, device) for device in ("cpu", "cuda"))
     ids = torch.randint(50, (2, 16))
     with torch.no_grad():
-        logits = on_gpu.transformer(ids.cuda()).cpu()
+        logits = on_gpu.network(ids.cuda()).cpu()
         # float32, summed in another order.
-        torch.testing.assert_close(logits, on_cpu.transformer(ids), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(logits, on_cpu.network(ids), rtol=1e-3, atol=1e-3)
     assert len(on_gpu.complete("To be", 20, seed=0)) == 20
 
 
@@ -108,7 +107,7 @@ def test_texts_that_come_and_go_are_completed_on_a_gpu(tiny_fit: Fit) -> None:
     rows = [deque([1, 2, 3]), deque([4, 5])]
     found = []
     for device in ("cpu", "cuda"):
-        decoder = ContinuousDecoder(Completer.from_checkpoint(path, device).transformer)
+        decoder = ContinuousDecoder(Completer.from_checkpoint(path, device).network)
         decoder.logits(rows[:1], [None])
         grown = [deque([1, 2, 3, 6]), rows[1]]
         found.append(decoder.logits(grown, [0, None]).cpu())

@@ -89,9 +89,9 @@ def attempt(path: Path) -> str:
 
 
 def same_weights(path: Path, content: dict[str, Any]) -> bool:
-    loaded = Completer.from_checkpoint(path).transformer.state_dict()
+    loaded = Completer.from_checkpoint(path).network.state_dict()
     return all(
-        torch.equal(tensor, content["state_dict"][f"transformer.{name}"])
+        torch.equal(tensor, content["state_dict"][f"network.{name}"])
         for name, tensor in loaded.items()
     )
 
@@ -259,14 +259,14 @@ def strange_weights(weights: torch.Tensor) -> Iterator[object]:
 
 
 def test_strange_weights_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
-    names = [name for name in content["state_dict"] if name.startswith("transformer.")]
+    names = [name for name in content["state_dict"] if name.startswith("network.")]
     for name in names[:4]:
         for weights in strange_weights(content["state_dict"][name]):
             torch.save(replaced(content, "state_dict", name, weights), tmp_path / "a.ckpt")
             assert attempt(tmp_path / "a.ckpt"), (name, weights)
         fewer = {key: tensor for key, tensor in content["state_dict"].items() if key != name}
         torch.save({**content, "state_dict": fewer}, tmp_path / "a.ckpt")
-        assert f"it lacks the weights {name.removeprefix('transformer.')}" in attempt(
+        assert f"it lacks the weights {name.removeprefix('network.')}" in attempt(
             tmp_path / "a.ckpt"
         )
 
@@ -404,7 +404,7 @@ def strange_states(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
         held = loops["fit_loop"]["state_dict"]["combined_loader"]
         held[0] = {**held[0], **place} if place else {}
         yield {**content, "loops": loops}
-    for gradients in ([], {"transformer.head.weight": torch.zeros(3)}, {"x": torch.zeros(3)}):
+    for gradients in ([], {"network.head.weight": torch.zeros(3)}, {"x": torch.zeros(3)}):
         yield {**content, "gradients": gradients}
 
 

@@ -30,8 +30,11 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a page of a tiny model."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("page")
-    module = ShakespeareLM(VOCABULARY, context_length=40, num_layers=2, num_heads=2, d_model=16)
-    torch.nn.init.normal_(module.transformer.head.weight)
+    module = ShakespeareLM(
+        VOCABULARY, context_length=40, num_layers=2, num_heads=2, d_model=16, zero_init=True,
+        previous_characters=4,
+    )  # fmt: skip
+    torch.nn.init.normal_(module.network.head.weight)
     checkpoint = save(folder / "best.ckpt", module)
     output = folder / "model.html"
     assert main(["--ckpt", str(checkpoint), "--output", str(output)]) == 0

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions, next_probabilities
 from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.methods.networks import Network, build_network
-from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.methods.networks import NETWORKS, NetworkOptions, build_network
+from shakespeare_lm.model.config import Activation, Norm, PositionKind
+from shakespeare_lm.model.network import Network
 from shakespeare_lm.page.packing import pack
 from tests.system.browser import needs_browser, started_browser
 
@@ -24,16 +25,14 @@ pytestmark = needs_browser
 VOCABULARY = "\n abcdefghijklmnopqrstuvwxyz.é😀"
 SIZES = {"context_length": 16, "num_layers": 2, "num_heads": 2, "d_model": 24}
 CONFIGS = {
-    "default": {},
-    "no preceding characters": {"previous_characters": 0},
-    "learned positions": {"positions": "learned"},
-    "rotary positions": {"positions": "rotary"},
-    "post-norm": {"norm": "post", "bias": True},
+    "default": {"previous_characters": 4},
+    **{f"{kind} positions": {"positions": kind} for kind in get_args(PositionKind)},
+    **{f"{kind}-norm": {"norm": kind, "bias": True} for kind in get_args(Norm)},
+    **{kind: {"activation": kind, "d_feedforward": 7} for kind in get_args(Activation)},
     "biases": {"bias": True, "qkv_bias": True},
     "tied head": {"tied_head": True, "scale_embedding": False},
-    "relu": {"activation": "relu", "d_feedforward": 7},
     "long context": {"context_length": 70},
-    "bigram": {"network": "bigram"},
+    **{kind: {"network": kind, "previous_characters": 1} for kind in NETWORKS},
 }
 # In the worker's order; `worker.js` itself is tested on a page.
 SCRIPTS = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window")
@@ -55,7 +54,7 @@ def evaluate() -> Iterator[Evaluate]:
 def random_network(options: dict[str, Any]) -> tuple[Network, dict[str, Any]]:
     """Return a network with the weights that a page would have, and what the page needs."""
     torch.manual_seed(0)
-    config, tokenizer = NetworkConfig(**{**SIZES, **options}), CharTokenizer(VOCABULARY)
+    config, tokenizer = NetworkOptions(**{**SIZES, **options}), CharTokenizer(VOCABULARY)
     network = build_network(tokenizer.vocab_size, config)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -110,7 +109,7 @@ def test_the_logits_of_a_thousand_positions_are_pytorchs(
 def test_a_thousand_characters_are_those_of_python(
     evaluate: Evaluate, window: str, prompt: str, options: dict[str, Any]
 ) -> None:
-    network, model = random_network({})
+    network, model = random_network({"previous_characters": 4})
     completer = Completer(network, CharTokenizer(VOCABULARY), 16)
     expected = completer.complete(prompt, 1000, window=window, temperature=0.7, **options)  # type: ignore[arg-type]
     sampling = {
@@ -171,3 +170,14 @@ def test_damage_is_found(evaluate: Evaluate) -> None:
         )
         damage = "The weights in this page are damaged"
         assert str(message).startswith(damage), json.dumps(weights)[:40]
+
+
+def test_what_the_page_does_not_know_is_an_error(evaluate: Evaluate) -> None:
+    _, model = random_network({})
+    for name in ("network", "positions", "norm", "activation"):
+        config = {**model["config"], name: "another"}
+        message = evaluate(
+            "([c]) => { try { buildNetwork(c, new Map()); } catch (e) { return e.message; } }",
+            [config],
+        )
+        assert str(message).startswith(f"{name} is another: this page knows only ")

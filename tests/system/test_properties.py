@@ -19,12 +19,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shakespeare_lm.commands.complete import main as complete
-from shakespeare_lm.commands.trainer_options import expand_short_names
+from shakespeare_lm.commands.fit_cli import expand_short_names
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, next_probabilities
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.data.documents import Documents, encode_documents
 from shakespeare_lm.data.loader import WindowLoader, WindowOrder
 from shakespeare_lm.data.splits import (
     SplitKind,
@@ -33,7 +32,7 @@ from shakespeare_lm.data.splits import (
     split_whole_documents,
 )
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import grid_windows
+from shakespeare_lm.data.windows import Documents, encode_documents, grid_windows
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save

@@ -18,7 +18,7 @@ module = ShakespeareLM.load_from_checkpoint(checkpoint, weights_only=True).eval(
 completer = Completer.from_checkpoint(checkpoint)
 assert completer.tokenizer.vocabulary == module.tokenizer.vocabulary
 with torch.no_grad():
-    torch.save([module(ids), completer.transformer(ids)], result)
+    torch.save([module(ids), completer.network(ids)], result)
 """
 
 

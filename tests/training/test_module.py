@@ -1,27 +1,34 @@
-"""The LightningModule: exact losses, steps that equal a hand-written loop, and its checkpoints."""
+"""The LightningModule: its options, exact losses, steps that equal a hand-written loop, its
+checkpoints, and what a subclass can change.
+"""
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.tuner import Tuner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from shakespeare_lm.checkpoint.reading import FORMAT, read_checkpoint
+from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint
 from shakespeare_lm.checkpoint.safetensors_file import safetensors_bytes
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.data.documents import Documents, encode_documents
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.data.windows import Batch
+from shakespeare_lm.data.windows import Batch, Documents, encode_documents
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.config import NETWORK_OPTIONS
+from shakespeare_lm.methods.distillation import DistillationConfig
+from shakespeare_lm.methods.multi_token import MultiTokenConfig
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS
+from shakespeare_lm.methods.objective import Objective, TrainingStep
 from shakespeare_lm.model.loss import masked_cross_entropy
-from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.module import ModelConfig, ShakespeareLM, TrainingConfig
 from shakespeare_lm.training.optimizer import (
     OptimizerConfig,
     OptimizerName,
@@ -35,7 +42,10 @@ TEXT = "the cat sat on the mat; a rat ran at the cat, and that was that. " * 3
 TOKENIZER = CharTokenizer.from_text(TEXT)
 GOLDEN_LOSS, GOLDEN_NORM = 2.811697, 1.060014
 # No zero_init: a head of zeros predicts the same, whatever goes wrong before it.
-SMALL = {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 8, "zero_init": False}
+SMALL = {
+    "num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 8, "zero_init": False,
+    "previous_characters": 4,
+}  # fmt: skip
 
 
 def small_module(**options: object) -> ShakespeareLM:
@@ -72,12 +82,35 @@ def curve_names(run_folder: Path) -> set[str]:
     return set(events.Tags()["scalars"])
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("d_model", 0, "d_model is 0: expected"),
+        ("beta2", 1.0, "beta2 is 1.0: expected 0 <= beta2 < 1"),
+        ("ngram_distillation", 1.0, "ngram_distillation is 1.0: expected 0 <= ngram_dist"),
+        ("characters_ahead", 0, "characters_ahead is 0: expected a value >= 1"),
+        ("ngram_distillation", "half", "ngram_distillation is 'half': expected float"),
+    ],
+)
+def test_the_options_of_all_classes_are_checked(option: str, value: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**{option: value})  # type: ignore[arg-type]
+
+
+def test_no_option_is_in_two_classes() -> None:
+    kinds = (OptimizerConfig, DistillationConfig, MultiTokenConfig)
+    of_training = [field.name for kind in kinds for field in fields(kind)]
+    assert sorted(of_training) == sorted(field.name for field in fields(TrainingConfig))
+    both = [*of_training, *NETWORK_OPTIONS]
+    assert sorted(both) == sorted({field.name for field in fields(ModelConfig)})
+
+
 @torch.no_grad()
 def test_val_loss_is_the_mean_over_real_characters_whatever_the_batches() -> None:
     module = small_module()
     nats, count = 0.0, 0
     for row in batches(batch_size=1):
-        logits = module.transformer.eval()(row.inputs)[row.target_mask].double()
+        logits = module.network.eval()(row.inputs)[row.target_mask].double()
         nats -= float(logits.log_softmax(-1).gather(1, row.targets[row.target_mask][:, None]).sum())
         count += int(row.target_mask.sum())
     for batch_size in (1, 3, 8):
@@ -120,16 +153,16 @@ def steps_by_hand(
         weight_decay=0.1,
         warmup_steps=3,
     )
-    optimizer = build_optimizer(module.transformer, config)
+    optimizer = build_optimizer(module.network.parameters(), config, module.network.blocks)
     highest = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
-    module.transformer.train()
+    module.network.train()
     while len(losses) < steps:
         for batch in data:
             factor = learning_rate_factor(len(losses), config, steps)
             for group, learning_rate in zip(optimizer.param_groups, highest, strict=True):
                 group["lr"] = learning_rate * factor
-            logits = module.transformer(batch.inputs)
+            logits = module.network(batch.inputs)
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             loss = nats / count
             optimizer.zero_grad()
@@ -173,11 +206,11 @@ def test_one_seeded_step_has_these_golden_numbers() -> None:
     module = small_module(num_layers=2, positions="rotary", bias=True, zero_init=False)
     batch = next(iter(batches(batch_size=8)))
     nats, count = masked_cross_entropy(
-        module.transformer(batch.inputs), batch.targets, batch.target_mask
+        module.network(batch.inputs), batch.targets, batch.target_mask
     )
     loss = nats / count
     loss.backward()
-    norm = torch.nn.utils.get_total_norm(p.grad for p in module.transformer.parameters())
+    norm = torch.nn.utils.get_total_norm(p.grad for p in module.network.parameters())
     why = "update these only with a change meant to alter initialisation, batches or the network"
     # Summation order differs between processors and versions of torch.
     assert loss.item() == pytest.approx(GOLDEN_LOSS, rel=1e-4), why
@@ -189,14 +222,14 @@ def test_one_batch_is_memorised_and_greedy_completion_reproduces_it() -> None:
     ids = torch.tensor([TOKENIZER.encode(TEXT[:33])])
     mask = torch.ones(1, 32, dtype=torch.bool)
     config = OptimizerConfig(optimizer="adamw", learning_rate=1e-2)
-    optimizer = build_optimizer(module.transformer, config)
+    optimizer = build_optimizer(module.network.parameters(), config, None)
     for _ in range(150):
-        nats, count = masked_cross_entropy(module.transformer(ids[:, :-1]), ids[:, 1:], mask)
+        nats, count = masked_cross_entropy(module.network(ids[:, :-1]), ids[:, 1:], mask)
         optimizer.zero_grad()
         (nats / count).backward()
         optimizer.step()
     assert float((nats / count).detach()) < 0.05
-    completer = Completer(module.transformer, TOKENIZER, 32)
+    completer = Completer(module.network, TOKENIZER, 32)
     assert completer.complete(TEXT[:1], 32, greedy=True) == TEXT[1:33]
 
 
@@ -331,3 +364,148 @@ def test_a_loaded_model_warns_if_it_is_evaluated_on_another_text_or_split(
     Path("text.txt").write_text("to be: That is the question, or not To be.\n" * 50)
     with pytest.warns(UserWarning, match="trained on another text; the loss cannot be compared"):
         evaluate()
+
+
+class WithProbe(ShakespeareLM):
+    """A subclass with a parameter of its own, which its training step uses."""
+
+    def __init__(self, vocabulary: str, **options: Any) -> None:
+        super().__init__(vocabulary, **options)
+        self.probe = torch.nn.Linear(16, 2)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        hidden, _ = self.network(batch.inputs, with_hidden=True)
+        return super().training_step(batch, batch_idx) + self.probe(hidden).square().mean()
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
+def test_the_parameters_of_a_subclass_are_trained(name: OptimizerName) -> None:
+    torch.manual_seed(0)
+    module = WithProbe(TOKENIZER.vocabulary, **{**SMALL, "optimizer": name})
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    trainer(max_steps=2, limit_val_batches=0).fit(
+        module, batches(window_order="shifted"), batches()
+    )
+    for name, parameter in module.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    assert {"probe.weight", "probe.bias"} <= before.keys()
+
+
+class OwnOptimizer(ShakespeareLM):
+    """A subclass that has no schedule."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:  # type: ignore[override]
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class SaveAfterTwoSteps(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 2:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore:.*no fingerprint of its text")
+@pytest.mark.parametrize("kind", [OwnOptimizer, WithProbe, ShakespeareLM])
+def test_a_subclass_is_resumed_as_if_it_had_not_stopped(
+    tmp_path: Path, kind: type[ShakespeareLM]
+) -> None:
+    made = []
+    options: dict[str, Any] = {"callbacks": SaveAfterTwoSteps(tmp_path / "a.ckpt")}
+    for steps, path in ((5, None), (2, None), (5, tmp_path / "a.ckpt")):
+        torch.manual_seed(0)
+        module = kind(TOKENIZER.vocabulary, **SMALL, decay_steps=9, dropout=0.1)
+        trainer(max_steps=steps, limit_val_batches=0, **options).fit(
+            module, batches(window_order="shifted"), batches(), ckpt_path=path, weights_only=True
+        )
+        made.append(module)
+    whole, half, resumed = (module.state_dict() for module in made)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any(not torch.equal(whole[name], half[name]) for name in whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*no fingerprint of its text")
+def test_a_checkpoint_of_format_1_is_resumed_by_a_trainer_without_our_plugin(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.ckpt"
+    states = []
+    for steps, resumed in ((5, None), (2, None), (5, path)):
+        module = small_module(decay_steps=9, characters_ahead=2)
+        made = trainer(max_steps=steps, limit_val_batches=0, callbacks=SaveAfterTwoSteps(path))
+        made.fit(
+            module, batches(window_order="shifted"), batches(), ckpt_path=resumed, weights_only=True
+        )
+        states.append(module.state_dict())
+        content = torch.load(path, weights_only=True)
+        content[FORMAT_KEY] = 1
+        content["state_dict"] = {
+            name.replace("network.", "transformer.", 1).replace(
+                "objectives.multi_token.head.", "further_head."
+            ): tensor
+            for name, tensor in content["state_dict"].items()
+        }
+        torch.save(content, path)
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[2][name]), name
+
+
+def test_build_optimizer_has_every_parameter_of_the_module_once() -> None:
+    module = WithProbe(TOKENIZER.vocabulary, **SMALL, characters_ahead=2)
+    groups = module.build_optimizer().param_groups
+    found = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(found) == sorted(map(id, module.parameters()))
+    assert [group["lr"] for group in groups] == [8e-3, 0.04]
+
+
+def test_the_loss_that_is_logged_is_that_on_the_text_whatever_objectives_there_are(
+    tmp_path: Path,
+) -> None:
+    class Twice(Objective):
+        def forward(self, loss: torch.Tensor, step: TrainingStep) -> torch.Tensor:
+            return 2 * loss
+
+    losses = {}
+    for name in ("plain", "doubled"):
+        module = small_module(learning_rate=0.1, optimizer="sgd")
+        if name == "doubled":
+            module.objectives["twice"] = Twice()
+        made = trainer(
+            max_steps=1, limit_val_batches=0, log_every_n_steps=1, logger=CSVLogger(tmp_path, name)
+        )
+        made.fit(module, batches(), batches())
+        losses[name] = made.logged_metrics["train_loss"]
+        moved = module.network.head.weight - small_module().network.head.weight
+        losses[f"{name} step"] = moved.norm().detach()
+    assert losses["plain"] == losses["doubled"]
+    torch.testing.assert_close(losses["doubled step"], 2 * losses["plain step"])
+
+
+def lr_find(folder: Path, optimizer: str) -> tuple[ShakespeareLM, ShakespeareDataModule]:
+    data = ShakespeareDataModule("sample", context_length=8, batch_size=16)
+    data.setup()
+    sizes = {**SMALL, "optimizer": optimizer, "schedule": "constant", "learning_rate": 1e-5}
+    module = ShakespeareLM(data.vocabulary, **sizes)
+    made = trainer(default_root_dir=folder, limit_val_batches=0, max_steps=30)
+    Tuner(made).lr_find(module, datamodule=data, num_training=20)
+    return module, data
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_learning_rate_that_is_found_is_the_one_of_the_training(
+    tmp_path: Path, optimizer: str
+) -> None:
+    module, data = lr_find(tmp_path, optimizer)
+    found = module.hparams["learning_rate"]
+    assert found > 1e-5
+    made = trainer(max_steps=1, limit_val_batches=0)
+    made.fit(module, datamodule=data)
+    assert {group["lr"] for group in made.optimizers[0].param_groups} == {found}
+    assert module.config.learning_rate == found
+
+
+def test_no_learning_rate_is_found_for_muon_which_has_two(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^lr_find tries one learning rate for .*: use it with"):
+        lr_find(tmp_path, "muon")

@@ -6,16 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 from PIL import Image
+from pytorch_lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from shakespeare_lm.data.documents import Documents
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.data.windows import Documents, encode_documents
 from shakespeare_lm.evaluation.attention_weights import attention_weights
 from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training import pictures
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.pictures import long_lines, validation_loader, write_projector
 from tests.conftest import Fit, Main
+from tests.training.test_module import trainer
 
 RUN = Path("lightning_logs/version_0")
 ALWAYS = {"next_characters", "loss_by_position"}
@@ -155,3 +160,53 @@ def test_the_beginning_of_a_text_keeps_its_documents(monkeypatch: pytest.MonkeyP
     beginning = pictures._beginning(documents)
     assert beginning.ids.tolist() == [0, 1, 2, 3, 4]
     assert beginning.lengths.tolist() == [2, 1, 2]
+
+
+def test_each_character_has_its_row_and_its_label(tmp_path: Path) -> None:
+    table = torch.tensor([[1.5, -2.0], [0.25, 3.0], [4.0, 5.0], [9.0, 9.0]])  # the last: padding
+    for _ in range(2):  # the newest replaces the one before
+        write_projector(tmp_path, table.requires_grad_(), "\n A")
+    config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    (embedding,) = config.embeddings
+    rows = (tmp_path / embedding.tensor_path).read_text().splitlines()
+    assert [list(map(float, row.split("\t"))) for row in rows] == table[:3].tolist()
+    labels = (tmp_path / embedding.metadata_path).read_text(encoding="utf-8").splitlines()
+    # With two columns TensorBoard takes the first row for a heading.
+    assert labels == ["character\tUnicode category", "\\n\tCc", "·\tZs", "A\tLu"]
+
+
+def test_nothing_is_written_where_there_is_no_local_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_projector("s3://runs/version_0", torch.zeros(2, 2), "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def lines_of(text: str, count: int) -> list[str]:
+    tokenizer = CharTokenizer.from_text(text)
+    return long_lines(encode_documents([text], tokenizer), tokenizer, count)
+
+
+def test_lines_are_long_and_evenly_spaced() -> None:
+    lines = [f"this is a long line, number {number}" for number in range(6)]
+    text = "ROMEO:\n" + "\nshort\n".join(lines)
+    assert lines_of(text, 1) == lines[:1]
+    assert lines_of(text, 2) == [lines[0], lines[3]]
+    assert lines_of(text, 9) == lines
+
+
+def test_a_text_without_long_lines_gives_its_beginning() -> None:
+    assert lines_of("a\nb\n" * 10, 2) == ["a\nb\n" * 5]
+
+
+def test_the_loader_is_that_of_the_validation_part(tiny_fit: Fit) -> None:
+    cli = tiny_fit("--max_steps=1")
+    loader = validation_loader(cli.trainer)
+    assert loader is not None
+    assert torch.equal(loader.documents.ids, cli.datamodule.encoded["val"].ids)
+
+
+def test_other_loaders_have_no_text() -> None:
+    run: Trainer = trainer()
+    assert validation_loader(run) is None

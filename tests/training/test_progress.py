@@ -14,10 +14,10 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import progress
-from shakespeare_lm.training.hparams_tab import HparamsTab
 from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.pictures import long_lines
 from shakespeare_lm.training.progress import ProgressBar, SampleText
-from shakespeare_lm.training.validation_text import long_lines
+from shakespeare_lm.training.tensorboard_layout import HparamsTab
 from tests.conftest import Fit, logged
 
 RUN = Path("lightning_logs/version_0")
@@ -184,7 +184,7 @@ def test_tensorboard_also_has_samples_of_several_prompts_greedy_and_sampled(tiny
     texts = logged_texts(RUN, "samples")
     assert set(texts) == {1}
     sections = re.split(r"^### ", texts[1], flags=re.MULTILINE)[1:]
-    completer = Completer(cli.model.transformer, cli.model.tokenizer, 16)
+    completer = Completer(cli.model.network, cli.model.tokenizer, 16)
     lines = long_lines(cli.datamodule.encoded["val"], cli.model.tokenizer, 2)
     prompts = ["To be", *(line[:16] for line in lines)]
     assert len(set(prompts)) == 3

@@ -23,6 +23,7 @@ def saved(tmp_path: Path, **options: object) -> Checkpoint:
 
 NETWORKS = [
     {},
+    {"previous_characters": 4},
     {"positions": "learned", "tied_head": False, "bias": True},
     {"tied_head": True, "norm": "post"},
     {"network": "bigram", "optimizer": "adamw"},
@@ -49,7 +50,7 @@ def test_without_new_characters_every_weight_is_the_checkpoints(tmp_path: Path) 
     checkpoint = saved(tmp_path)
     module = ShakespeareLM("\nabc", **SIZES, dropout=0.3)
     start_from(module, checkpoint, "a.ckpt")
-    for name, tensor in module.transformer.state_dict().items():
+    for name, tensor in module.network.state_dict().items():
         assert torch.equal(tensor, checkpoint.weights[name]), name
 
 

@@ -80,8 +80,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ("--max_steps=12", "--val_check_interval=5", "--model.dropout=0.2")
-    # The command has the default recipe's two more losses; `tiny_fit` has none of its own accord.
+    # The command takes these from the default recipe; `tiny_fit` has none of its own accord.
     options += ("--model.ngram_distillation=0.5", "--model.characters_ahead=2")
+    options += ("--model.previous_characters=4", "--model.zero_init=true")
     whole = tiny_fit(*options, "--default_root_dir=whole")
     with monkeypatch.context() as patch:
         send_signal_after(7, patch, signal.SIGINT)

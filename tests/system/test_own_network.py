@@ -1,0 +1,130 @@
+"""A network of one's own, in a file outside the package: what works with it, and what says no."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shakespeare_lm.checkpoint.reading import read_checkpoint
+from shakespeare_lm.commands import complete, evaluate, export, page, score, serve
+from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.decoder import ContinuousDecoder
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods import networks
+from tests.conftest import Fit
+
+SOURCE = """
+from torch import nn
+
+from shakespeare_lm.model.network import Network
+
+
+class GRU(Network):
+    def __init__(self, vocab_size, config):
+        super().__init__(vocab_size, config)
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.gru = nn.GRU(config.d_model, config.d_model, config.num_layers, batch_first=True)
+        self.head = nn.Linear(config.d_model, vocab_size)
+
+    def embed(self, ids, past=None):
+        return self.embedding(ids)
+
+    def hidden(self, x, attention_mask=None, past=None):
+        return self.gru(x)[0]
+
+    def logits(self, hidden):
+        return self.head(hidden)
+"""
+NETWORK = ("--model.network=own_gru.GRU", "--model.optimizer=adamw", "--precision=32-true")
+
+
+@pytest.fixture
+def gru(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the file into the current folder of the test, and forget it afterwards."""
+    (tmp_path / "own_gru.py").write_text(SOURCE)
+    monkeypatch.setenv(networks.TRUST_VARIABLE, "")
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_gru", raising=False)
+
+
+@pytest.mark.usefixtures("gru")
+def test_it_trains_resumes_completes_and_is_evaluated(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (*NETWORK, "--model.characters_ahead=2", "--model.ngram_distillation=0.5")
+    options = (*options, "--val_check_interval=3", "--model.decay_steps=6")
+    whole = tiny_fit(*options, "--max_steps=6")
+    tiny_fit(*options, "--max_steps=3")
+    resumed = tiny_fit("--ckpt_path=last", "--max_steps=6")
+    for name, tensor in whole.model.state_dict().items():
+        assert tensor.equal(resumed.model.state_dict()[name]), name
+    capsys.readouterr()
+    assert complete.main(["--prompt=The", "--max_new_tokens=9", "--seed=1"]) == 0
+    assert len(capsys.readouterr().out) > 9
+    Path("text.txt").write_text("To be, or not to be")
+    assert score.main(["text.txt"]) == 0
+    assert evaluate.main(["--json", "e.json", "--stride", "16"]) == 0
+    assert json.loads(Path("e.json").read_text())["evaluations"][0]["agrees"] is True
+
+
+@pytest.mark.usefixtures("gru")
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_memory_wraps_it(tiny_fit: Fit, share: float) -> None:
+    memory = ("--model.memory_order=2", f"--model.memory_share={share}")
+    cli = tiny_fit(*NETWORK, *memory, "--max_steps=2")
+    texts = [
+        Completer.from_checkpoint(cli.best.best_model_path).complete("The", 20, seed=1, cache=cache)
+        for cache in (True, False)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("gru")
+def test_forms_that_cannot_hold_it_say_so(
+    tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = tiny_fit(*NETWORK, "--max_steps=1")
+    capsys.readouterr()
+    for command in (
+        lambda: page.main(["--output", "a.html"]),
+        lambda: export.main(["--to", "huggingface", "--output", "a"]),
+    ):
+        assert command() == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: network is own_gru.GRU: ")
+        assert "only transformer, bigram; complete, score" in line
+    assert not Path("a.html").exists()
+    assert not Path("a").exists()
+    assert serve.main(["--port=0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the network GRU has no key-value cache")
+    with pytest.raises(UserError, match="the network GRU has no key-value cache"):
+        ContinuousDecoder(cli.model.network)
+    assert export.main(["--to", "safetensors", "--output", "a.safetensors"]) == 0
+    loaded = read_checkpoint("a.safetensors").network()
+    assert type(loaded).__name__ == "GRU"
+
+
+@pytest.mark.usefixtures("gru")
+def test_a_checkpoint_runs_no_code_that_was_not_allowed(tiny_fit: Fit, tmp_path: Path) -> None:
+    cli = tiny_fit(*NETWORK, "--max_steps=1")
+    path = cli.best.best_model_path
+    (tmp_path / "own_gru.py").write_text("open('ran', 'w')\n" + SOURCE)
+    code = (
+        "import sys; from shakespeare_lm import Completer;"
+        "print(len(Completer.from_checkpoint(sys.argv[1]).complete('The', 7)))"
+    )
+    command = [sys.executable, "-c", code, path]
+    environment = {k: v for k, v in os.environ.items() if k != networks.TRUST_VARIABLE}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "set SHAKESPEARE_LM_NETWORKS=own_gru.GRU" in refused.stderr.splitlines()[-1]
+    assert not Path("ran").exists()
+    allowed = {**environment, networks.TRUST_VARIABLE: "own_gru.GRU"}
+    done = subprocess.run(command, env=allowed, capture_output=True, text=True)
+    assert done.stdout.strip() == "7", done.stderr
+    assert Path("ran").exists()
