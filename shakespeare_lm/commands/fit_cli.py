@@ -144,7 +144,8 @@ class ShakespeareCLI(LightningCLI):
         self.config = parser.parse_args(words)
         if "sampling" in self.config["data"]:
             parser.error("data.sampling was renamed: use data.window_order")
-        trust(self.config["model"]["network"])  # typed, or in a YAML file that was named
+        if self.resumed is None:  # typed, or in a YAML file that was named, not one that was found
+            trust(self.config["model"]["network"])
         seed = self.config["seed_everything"]
         if not 0 <= int(seed) < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")

@@ -13,7 +13,7 @@ def plain_kernels(names: str) -> frozenset[str]:
     """Return the kernels that `names` leaves out.
 
     Raises:
-        UserError: for a name that is none of them.
+        UserError: for an unknown name.
     """
     listed = [name.strip() for name in names.split(",") if name.strip()]
     for name in listed:

@@ -74,7 +74,7 @@ def network_class(name: str) -> type[Network]:
             checkpoint that somebody else wrote.
 
     Raises:
-        UserError: if there is none, it is not trusted, or it is no `Network`.
+        UserError: if it does not exist, is not trusted, or is not a subclass of `Network`.
     """
     if name in NETWORKS:
         return NETWORKS[name]

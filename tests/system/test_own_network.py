@@ -128,3 +128,15 @@ def test_a_checkpoint_runs_no_code_that_was_not_allowed(tiny_fit: Fit, tmp_path:
     done = subprocess.run(command, env=allowed, capture_output=True, text=True)
     assert done.stdout.strip() == "7", done.stderr
     assert Path("ran").exists()
+
+
+@pytest.mark.usefixtures("gru")
+def test_the_options_found_beside_a_checkpoint_allow_no_code(tiny_fit: Fit, tmp_path: Path) -> None:
+    """A run's folder, with its config.yaml, can come from anybody."""
+    cli = tiny_fit("--max_steps=1")
+    config = cli.last.path.parents[1] / "config.yaml"
+    config.write_text(config.read_text().replace("network: transformer", "network: own_gru.GRU"))
+    (tmp_path / "own_gru.py").write_text("open('ran', 'w')\n" + SOURCE)
+    with pytest.raises(UserError, match=r"network is 'own_gru\.GRU', which is not part of"):
+        tiny_fit("--ckpt_path=last", "--max_steps=2")
+    assert not Path("ran").exists()
