@@ -5,7 +5,7 @@ exception is a bug in this package.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from inspect import signature
@@ -13,21 +13,12 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct: the message names the option, its value, and what is
-    expected.
-    """
+    """A mistake that the user can correct: it names the option, its value and what is expected."""
 
 
 def import_extra(name: str, extra: str, purpose: str) -> Any:
-    """Import a package that an extra of this one installs.
-
-    Args:
-        name: of the package.
-        extra: that has it.
-        purpose: what needs it, as the first word of the error.
-
-    Raises:
-        UserError: if it is not installed, with the line that installs it.
+    """Import the package `name`, which an extra of this one installs. If it is missing, a
+    `UserError` says what needs it (its first words are `purpose`) and how to install it.
     """
     try:
         return import_module(name)
@@ -40,37 +31,36 @@ def import_extra(name: str, extra: str, purpose: str) -> Any:
 
 def check_at_least(minimum: int, **values: float) -> None:
     """Raise a `UserError` that names the first value below the minimum, infinite or NaN."""
-    for name, value in values.items():
-        if not minimum <= value < math.inf:
-            raise UserError(f"{name} is {value}: expected a value >= {minimum}")
+    _check_each(values, lambda value: minimum <= value < math.inf, f"a value >= {minimum}")
 
 
 def check_at_most(maximum: int, **values: float) -> None:
     """Raise a `UserError` that names the first value above the maximum."""
-    for name, value in values.items():
-        if value > maximum:
-            raise UserError(f"{name} is {value}: expected at most {maximum}")
+    _check_each(values, lambda value: value <= maximum, f"at most {maximum}")
 
 
 def check_positive(**values: float) -> None:
     """Raise a `UserError` that names the first value that is not positive and finite."""
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} is {value}: expected a value > 0")
+    _check_each(values, lambda value: 0 < value < math.inf, "a value > 0")
 
 
 def check_fraction(**values: float) -> None:
     """Raise a `UserError` that names the first value outside 0 <= value < 1."""
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise UserError(f"{name} is {value}: expected 0 <= {name} < 1")
+    _check_each(values, lambda value: 0 <= value < 1, "0 <= {name} < 1")
 
 
 def check_probability(**values: float | None) -> None:
     """Raise a `UserError` that names the first value outside 0 < value <= 1; None passes."""
+    given = {name: value for name, value in values.items() if value is not None}
+    _check_each(given, lambda value: 0 < value <= 1, "0 < {name} <= 1")
+
+
+def _check_each(
+    values: Mapping[str, float], is_valid: Callable[[float], bool], expected: str
+) -> None:
     for name, value in values.items():
-        if value is not None and not 0 < value <= 1:
-            raise UserError(f"{name} is {value}: expected 0 < {name} <= 1")
+        if not is_valid(value):
+            raise UserError(f"{name} is {value}: expected {expected.format(name=name)}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -82,8 +72,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 def check_option_names(
     options: Iterable[str], function: Callable[..., object], config: type
 ) -> None:
-    """Raise a `UserError` that names the first option that neither a function nor the config
-    dataclass that it passes its `**options` on to has.
+    """Raise a `UserError` that names the first option that is neither an argument of the function
+    nor a field of the dataclass that takes its `**options`.
     """
     named = [name for name, p in signature(function).parameters.items() if p.kind != p.VAR_KEYWORD]
     for name in options:
@@ -101,27 +91,23 @@ def check_type(hint: Any, **values: object) -> None:
 
 
 def as_list(name: str, value: object, hint: Any) -> list[Any]:
-    """Return one value of the annotated type, or several, as a list.
-
-    Raises:
-        UserError: naming the value, or the first of several, that is of another type.
+    """Return one value of the annotated type, or several, as a list; a `UserError` names the first
+    value of another type.
     """
     if _fits(value, hint):
         return [value]
     if isinstance(value, bytes) or not isinstance(value, Iterable):
         raise UserError(f"{name} is {_shown(value)}: expected {_names(hint)}, or a list of them")
-    several = list(value)
-    for number, one in enumerate(several):
-        check_type(hint, **{f"{name}[{number}]": one})
-    return several
+    values = list(value)
+    check_type(hint, **{f"{name}[{number}]": item for number, item in enumerate(values)})
+    return values
 
 
 def check_types(config: object, annotated: type) -> None:
     """Raise a `UserError` that names the first attribute of another type than `annotated` says.
 
-    Types are compared exactly, but an int passes for a float. Values end up in a checkpoint, which
-    could not be loaded with, say, NumPy's subclass of float; or they come from a checkpoint that
-    somebody else wrote.
+    Types are compared exactly, but an int passes for a float: a checkpoint with, say, NumPy's
+    subclass of float could not be loaded.
     """
     for name, hint in get_type_hints(annotated).items():
         if get_origin(hint) is ClassVar:

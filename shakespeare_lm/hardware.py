@@ -1,6 +1,4 @@
-"""Which device to compute on, and which number format is fast on it. No Lightning: completion uses
-this too.
-"""
+"""Which device to compute on, and which number format is fast on it."""
 
 import functools
 import os
@@ -19,39 +17,36 @@ _DTYPES = {
 }
 DTYPES = ("auto", *_DTYPES)
 
-# From here on, the time for a character goes into reading the weights, and fewer bytes are faster;
-# smaller networks spend it on starting torch's operations.
+# With more weights, reading them takes most of the time for a character, and fewer bytes are
+# faster; smaller networks spend it on starting torch's operations.
 _FEWER_BYTES_FROM = 2_000_000
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU if there is one.
-
-    Raises:
-        UserError: if this machine has no such device.
+    """Return the device of that name, "auto" being a GPU if there is one; a `UserError` says that
+    this machine has no such device.
     """
     check_choice("device", name, DEVICES)
-    if name == "auto":
-        return torch.device(next((gpu for gpu in ("cuda", "mps") if is_available(gpu)), "cpu"))
-    if not is_available(name):
-        raise UserError(f"device is {name}: not available here; choose from: auto, cpu")
-    return torch.device(name)
+    available = ["cpu"] if name == "cpu" else available_accelerators()
+    if name not in ("auto", *available):
+        choices = ", ".join(["auto", *available])
+        raise UserError(f"device is {name}: not available here; choose from: {choices}")
+    return torch.device(available[-1] if name == "auto" else name)
 
 
-def is_available(device_type: str) -> bool:
-    """Say whether this machine has a "cpu", "cuda" or "mps" device."""
-    if device_type == "cuda":
-        return torch.cuda.is_available()
-    return device_type == "cpu" or torch.backends.mps.is_available()
+def available_accelerators() -> list[str]:
+    """Return this machine's device types, the fastest last, as Lightning's `--accelerator` spells
+    them.
+    """
+    gpus = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return ["cpu", *(name for name, exists in gpus.items() if exists)]
 
 
 @functools.cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Say whether this machine's "cpu" or "cuda" multiplies bfloat16 matrices in hardware.
-
-    That is a GPU since Ampere, or an x86 CPU with AMX (Xeons since Sapphire Rapids) or AVX512_BF16
-    (Zen 4 and later, Xeons since Cooper Lake). Elsewhere bfloat16 is emulated, and slower than
-    float32.
+    """Say whether this machine's "cpu" or "cuda" multiplies bfloat16 matrices in hardware: a GPU
+    since Ampere, or an x86 CPU with AMX (Xeons since Sapphire Rapids) or AVX512_BF16 (Zen 4 and
+    later, Xeons since Cooper Lake). Elsewhere bfloat16 is emulated, and slower than float32.
     """
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -62,12 +57,11 @@ def has_fast_bfloat16(device_type: str) -> bool:
 
 
 def choose_dtype(name: str, device: torch.device, num_weights: int) -> torch.dtype:
-    """Return the number format of that name; "auto" is the one that completes fastest: for large
-    networks int8 on a CPU, or bfloat16 on a GPU, that multiplies bfloat16 in hardware; float32
-    otherwise.
+    """Return the number format of that name; a `UserError` says that it is unknown or does not work
+    on that device.
 
-    Raises:
-        UserError: if there is none of that name, or it does not work on that device.
+    "auto" is the one that completes fastest: on hardware that multiplies bfloat16, int8 (CPU) or
+    bfloat16 (GPU) for large networks; otherwise float32.
     """
     check_choice("dtype", name, DTYPES)
     if name == "auto":
@@ -81,17 +75,14 @@ def choose_dtype(name: str, device: torch.device, num_weights: int) -> torch.dty
 
 def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """Return the Trainer precision that trains fastest on Lightning's accelerator of that name."""
-    device_type = {"gpu": "cuda"}.get(accelerator, accelerator)
-    if device_type == "auto":
-        device_type = choose_device("auto").type
+    device_type = choose_device("auto").type if accelerator == "auto" else accelerator
+    device_type = "cuda" if device_type == "gpu" else device_type
     return "bf16-mixed" if has_fast_bfloat16(device_type) else "32-true"
 
 
 def check_memory(needed_bytes: float, what: str, advice: str) -> None:
-    """Refuse what this machine's memory cannot hold, instead of failing half-way.
-
-    Raises:
-        UserError: with the sizes; never on a system that does not tell its memory.
+    """Raise a `UserError` with the sizes if this machine's memory cannot hold something. A system
+    that does not tell its memory refuses nothing.
     """
     try:
         total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -102,8 +93,3 @@ def check_memory(needed_bytes: float, what: str, advice: str) -> None:
             f"{what} needs at least {needed_bytes / 1e9:,.1f} GB, but this machine has "
             f"{total_bytes / 1e9:,.1f} GB of memory: {advice}"
         )
-
-
-def available_accelerators() -> list[str]:
-    """Return the device types of this machine, as Lightning's `--accelerator` spells them."""
-    return [name for name in DEVICES if name != "auto" and is_available(name)]

@@ -4,7 +4,16 @@ import shlex
 import sys
 from pathlib import Path
 
-COMMANDS = ("fit", "complete", "score", "evaluate", "page", "export", "serve")
+COMMANDS = {
+    "fit": "train a model",
+    "complete": "complete a prompt with a trained model",
+    "score": "say how likely a model finds a text",
+    "evaluate": "say how good a model is, and against what",
+    "page": "make one HTML page that runs a model in any browser",
+    "export": "write a model in a form that other programs load",
+    "serve": "serve a model over HTTP",
+    "runs": "list the runs in a folder",
+}
 
 
 def command_line(command: str) -> str:

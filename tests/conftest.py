@@ -1,5 +1,6 @@
 """What several tests share: tiny sizes, and runs of the `fit` command inside the test's process."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ Main = Callable[..., int]
 
 # Tensors this small gain nothing from a second thread, and lose a lot if something else runs.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start
 
 
 @pytest.fixture
@@ -85,4 +87,5 @@ def logged(run_folder: Path, name: str) -> dict[int, float]:
     """Return a curve as TensorBoard shows it: step -> value."""
     events = EventAccumulator(str(run_folder))
     events.Reload()
-    return {event.step: event.value for event in events.Scalars(name)}
+    tags = {tag.rpartition("/")[2]: tag for tag in events.Tags()["scalars"]}  # without groups
+    return {event.step: event.value for event in events.Scalars(tags[name])}

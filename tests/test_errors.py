@@ -1,6 +1,7 @@
 """The checks of values, and their messages: what was given, and what is expected."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,73 +21,44 @@ from shakespeare_lm.errors import (
     check_probability,
     check_type,
     check_types,
+    import_extra,
     one_line,
 )
 
 
-@pytest.mark.parametrize("value", [2, 2.5, 10**30])
-def test_a_value_of_at_least_the_minimum_passes(value: float) -> None:
-    check_at_least(2, steps=value)
+def at_least_2(**values: float) -> None:
+    check_at_least(2, **values)
 
 
-@pytest.mark.parametrize("value", [1, 1.999, -math.inf, math.inf, math.nan])
-def test_a_value_below_the_minimum_or_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=f"^steps is {value}: expected a value >= 2$"):
-        check_at_least(2, steps=value)
+def at_most_3(**values: float) -> None:
+    check_at_most(3, **values)
 
 
-@pytest.mark.parametrize("value", [1, 1e-300])
-def test_a_positive_value_passes(value: float) -> None:
-    check_positive(rate=value)
+@pytest.mark.parametrize(
+    ("check", "valid", "invalid", "expected"),
+    [
+        (at_least_2, [2, 2.5, 10**30], [1, 1.999, -math.inf, math.inf, math.nan], "a value >= 2"),
+        (at_most_3, [3, -1], [4, math.inf, math.nan], "at most 3"),
+        (check_positive, [1, 1e-300], [0, -1.0, math.inf, math.nan], "a value > 0"),
+        (check_fraction, [0, 0.0, 0.999], [1, -0.001, math.inf, math.nan], "0 <= rate < 1"),
+        (check_probability, [0.001, 1, None], [0, 1.001, -1, math.nan], "0 < rate <= 1"),
+    ],
+)
+def test_the_first_value_out_of_range_is_named(
+    check: Callable[..., None], valid: list, invalid: list[float], expected: str
+) -> None:
+    for good in valid:
+        check(rate=good)
+        for bad in invalid:
+            with pytest.raises(UserError, match=f"^rate is {bad}: expected {expected}$"):
+                check(other=good, rate=bad, last=invalid[0])
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])
-def test_a_value_that_is_not_positive_and_finite_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=f"^rate is {value}: expected a value > 0$"):
-        check_positive(rate=value)
-
-
-@pytest.mark.parametrize("value", [0, 0.0, 0.999])
-def test_a_fraction_can_be_0_but_not_1(value: float) -> None:
-    check_fraction(part=value)
-
-
-@pytest.mark.parametrize("value", [1, -0.001, 1.5, math.inf, math.nan])
-def test_a_fraction_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=f"^part is {value}: expected 0 <= part < 1$"):
-        check_fraction(part=value)
-
-
-@pytest.mark.parametrize("value", [0.001, 1, None])
-def test_a_probability_can_be_1_or_none_but_not_0(value: float | None) -> None:
-    check_probability(top_p=value)
-
-
-@pytest.mark.parametrize("value", [0, 1.001, -1, math.nan])
-def test_a_probability_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=f"^top_p is {value}: expected 0 < top_p <= 1$"):
-        check_probability(top_p=value)
-
-
-def test_the_first_of_several_bad_values_is_named() -> None:
-    with pytest.raises(UserError, match="b is 0: "):
-        check_at_least(1, a=1, b=0, c=-1)
-    with pytest.raises(UserError, match="b is 0: "):
-        check_positive(a=1, b=0, c=-1)
-    with pytest.raises(UserError, match="b is 1: "):
-        check_fraction(a=0, b=1, c=-1)
-    with pytest.raises(UserError, match="b is 0: "):
-        check_probability(a=1, b=0, c=-1)
-
-
-def test_one_of_the_choices_passes() -> None:
+def test_a_value_not_among_the_choices_is_refused_with_their_list() -> None:
     check_choice("norm", "post", ("pre", "post"))
-
-
-@pytest.mark.parametrize("value", ["", "PRE", None, 3])
-def test_a_value_not_among_the_choices_is_refused_with_their_list(value: object) -> None:
-    with pytest.raises(UserError, match=f"^norm is '{value}': choose from: pre, post$"):
-        check_choice("norm", value, ("pre", "post"))
+    for value in ("", "PRE", None, 3):
+        with pytest.raises(UserError, match=f"^norm is '{value}': choose from: pre, post$"):
+            check_choice("norm", value, ("pre", "post"))
 
 
 @pytest.mark.parametrize(
@@ -104,13 +76,10 @@ def test_a_value_of_the_annotated_type_passes(hint: Any, value: object) -> None:
     ("hint", "value", "message"),
     [
         (int, "3", "option is '3': expected int"),
-        (int, 2.5, "option is 2.5: expected int"),
         (int, True, "option is True: expected int"),
         (int, np.int64(3), f"option is {np.int64(3)!r}: expected int"),
         (int | None, "x\ny", "option is 'x\\ny': expected int or None"),
-        (float, "hot", "option is 'hot': expected float"),
         (float, True, "option is True: expected float"),
-        (bool, 1, "option is 1: expected bool"),
         (str | Path, np.eye(2), "option is array([[1., 0.], [0., 1.]]): expected str or Path"),
     ],
 )
@@ -127,21 +96,11 @@ def test_one_value_or_several_become_a_list() -> None:
     assert as_list("stop", ("a", "b"), str) == ["a", "b"]
     assert as_list("stop", (letter for letter in "ab"), str) == ["a", "b"]
     assert as_list("stop", [], str) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (3, "stop is 3: expected str, or a list of them"),
-        (None, "stop is None: expected str, or a list of them"),
-        (b"", "stop is b'': expected str, or a list of them"),
-        (["a", 3], "stop[1] is 3: expected str"),
-    ],
-)
-def test_neither_one_value_nor_several_is_refused(value: object, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        as_list("stop", value, str)
-    assert str(caught.value) == message
+    for value in (3, None, b""):
+        with pytest.raises(UserError, match=f"^stop is {value}: expected str, or a list of them$"):
+            as_list("stop", value, str)
+    with pytest.raises(UserError, match=r"^stop\[1\] is 3: expected str$"):
+        as_list("stop", ["a", 3], str)
 
 
 def test_a_tensor_with_other_axes_is_refused() -> None:
@@ -161,18 +120,11 @@ class Options:
     norm: Literal["pre", "post"] = "pre"
 
 
-@pytest.mark.parametrize("options", [{}, {"rate": 1}, {"width": 3}, {"flag": True, "norm": "post"}])
-def test_values_of_the_annotated_types_pass(options: dict[str, Any]) -> None:
-    check_types(Options(**options), Options)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"count": 1.0}, "count is '1.0': expected int"),
         ({"count": True}, "count is 'True': expected int"),
-        ({"count": None}, "count is 'None': expected int"),
-        ({"rate": "1e-3"}, "rate is '1e-3': expected float"),
         ({"rate": True}, "rate is 'True': expected float"),
         ({"rate": np.float64(0.5)}, "rate is '0.5': expected float"),
         ({"flag": 0}, "flag is '0': expected bool"),
@@ -181,32 +133,39 @@ def test_values_of_the_annotated_types_pass(options: dict[str, Any]) -> None:
         ({"rate": "x", "norm": "both"}, "rate is 'x': expected float"),
     ],
 )
-def test_a_value_of_another_type_is_refused(options: dict[str, Any], message: str) -> None:
+def test_an_attribute_of_another_type_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
         check_types(Options(**options), Options)
 
 
-def test_only_the_annotated_attributes_are_checked() -> None:
+def test_attributes_that_are_not_annotated_or_of_their_types_pass() -> None:
     @dataclass
     class More(Options):
         other: int = 0
 
-    check_types(More(other="x"), Options)  # type: ignore[arg-type]
+    for options in ({}, {"rate": 1}, {"width": 3}, {"flag": True, "norm": "post"}, {"other": "x"}):
+        check_types(More(**options), Options)
     with pytest.raises(UserError, match="other is 'x'"):
         check_types(More(other="x"), More)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["x" * 1_000_000, ["x" * 1_000_000]])
-def test_a_huge_value_makes_a_short_message(value: object) -> None:
-    with pytest.raises(UserError) as caught:
-        check_types(Options(count=value), Options)  # type: ignore[arg-type]
-    assert len(str(caught.value)) < 200
-    with pytest.raises(UserError) as caught:
-        check_type(int, count=value)
-    assert len(str(caught.value)) < 200
-    with pytest.raises(UserError) as caught:
-        check_choice("norm", value, ("pre", "post"))
-    assert len(str(caught.value)) < 200
+@pytest.mark.parametrize("value", ["x" * 1_000_000, ["x" * 1_000_000]], ids=["str", "list"])
+def test_a_huge_value_makes_a_short_message(value: Any) -> None:
+    for check in (
+        lambda: check_types(Options(count=value), Options),
+        lambda: check_type(int, count=value),
+        lambda: check_choice("norm", value, ("pre", "post")),
+    ):
+        with pytest.raises(UserError) as caught:
+            check()
+        assert len(str(caught.value)) < 200
+
+
+def test_a_missing_package_is_refused_with_the_line_that_installs_it() -> None:
+    assert import_extra("math", "serve", "the server") is math
+    message = r"^the server needs no_such: pip install 'shakespeare-lm\[serve\]'"
+    with pytest.raises(UserError, match=message):
+        import_extra("no_such", "serve", "the server")
 
 
 @pytest.mark.parametrize(
@@ -221,9 +180,3 @@ def test_a_huge_value_makes_a_short_message(value: object) -> None:
 )
 def test_an_error_is_printed_as_one_line(error: BaseException, line: str) -> None:
     assert one_line(error) == line
-
-
-def test_a_value_above_the_maximum_is_named() -> None:
-    check_at_most(3, a=3, b=-1)
-    with pytest.raises(UserError, match="b is 4: expected at most 3"):
-        check_at_most(3, a=3, b=4)

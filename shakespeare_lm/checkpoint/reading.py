@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from shakespeare_lm.checkpoint.archive import EXPECTED, check_archive
+from shakespeare_lm.checkpoint.ckpt_file import EXPECTED, read_archive
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
@@ -20,14 +20,15 @@ from shakespeare_lm.methods.networks import (
 from shakespeare_lm.methods.objectives import ObjectiveConfig
 from shakespeare_lm.model.network import Network
 
-# Raised when older programs would misread what newer ones write. Checkpoints without a number are
-# those before 0.1.0, which are read as 1. In format 1, weights had other names.
+# Raised when older programs would misread what newer ones write. Checkpoints without a number,
+# from before 0.1.0, are read as format 1, in which weights had other names.
 FORMAT = 2
 FORMAT_KEY = "shakespeare_lm_format"
 
 # Options that older checkpoints lack, with the values that they were trained with.
 ADDED_OPTIONS = {**NetworkOptions.ADDED, **ObjectiveConfig.ADDED}
 _WEIGHTS_PREFIX = "network."  # of the network's weights in the LightningModule's state
+_MEMORY = ("ngrams.text", "ngrams.lengths")
 _OF_MEMORY = ("ngrams.", "read_ngrams.", "trust")
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -67,31 +68,41 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = read_safetensors(path) if is_safetensors else read_archive(path)
     _check_is_ours(content, path)
     rename_weights(content)
-    weights = {
-        name.removeprefix(_WEIGHTS_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if str(name).startswith(_WEIGHTS_PREFIX)
-    }
-    hyperparameters = content["hyper_parameters"]
+    hyperparameters, state = content["hyper_parameters"], content["state_dict"]
     for name, value in ADDED_OPTIONS.items():
         hyperparameters.setdefault(name, value)
     try:
-        _check_size(content["state_dict"], hyperparameters, Path(path).stat().st_size)
+        _check_size(state, hyperparameters, Path(path).stat().st_size)
+        weights = {
+            name.removeprefix(_WEIGHTS_PREFIX): tensor
+            for name, tensor in state.items()
+            if name.startswith(_WEIGHTS_PREFIX)
+        }
         tokenizer = CharTokenizer(hyperparameters["vocabulary"])
         config = NetworkOptions(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
-        with torch.device("meta"):  # shapes without memory
-            network = build_network(tokenizer.vocab_size, config, initialise=False)
-            expected = network.state_dict()
-        if config.memory_order:
-            for name in ("ngrams.text", "ngrams.lengths"):
-                expected[name] = weights.get(name, expected[name])
-            network.ngrams.check_state(expected["ngrams.text"], expected["ngrams.lengths"])  # type: ignore[operator,union-attr]
+        expected = _expected_weights(tokenizer.vocab_size, config, weights)
         _check_shapes(expected, weights)
     except UntrustedNetworkError as error:
         raise UntrustedNetworkError(f"{path}: {error}") from None
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
     return Checkpoint(tokenizer, config, weights, content)
+
+
+def _expected_weights(
+    vocab_size: int, config: NetworkOptions, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return tensors without memory of the shapes that the options ask for. An n-gram memory, which
+    has any size, is checked and returned as it is.
+    """
+    with torch.device("meta"):
+        network = build_network(vocab_size, config, initialise=False)
+        expected = network.state_dict()
+    if config.memory_order:
+        memory = {name: weights.get(name, expected[name]) for name in _MEMORY}
+        network.ngrams.check_state(*memory.values())  # type: ignore[operator,union-attr]
+        expected |= memory
+    return expected
 
 
 def rename_weights(content: dict[str, Any]) -> None:
@@ -106,38 +117,23 @@ def rename_weights(content: dict[str, Any]) -> None:
 
 
 def _renamed(name: Any, has_memory: bool) -> Any:
-    if not isinstance(name, str):
-        return name  # refused later
-    if name.startswith("further_head."):
-        return name.replace("further_head.", "objectives.multi_token.head.", 1)
-    own = name.removeprefix("transformer.")
-    if own == name:
-        return name
+    part, _, own = name.partition(".") if isinstance(name, str) else ("", "", "")
+    if part == "further_head":
+        return f"objectives.multi_token.head.{own}"
     inside = "base." if has_memory and not own.startswith(_OF_MEMORY) else ""
-    return f"{_WEIGHTS_PREFIX}{inside}{own}"
-
-
-def read_archive(path: str | Path) -> Any:
-    """Return tensors, on the CPU, and plain values; a file with anything else is a `UserError`."""
-    check_archive(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # as many kinds as there are ways to be wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from None
+    return f"{_WEIGHTS_PREFIX}{inside}{own}" if part == "transformer" else name
 
 
 def _check_is_ours(read: object, path: str | Path) -> None:
     content = read if isinstance(read, dict) else {}
     _check_format(content.get(FORMAT_KEY, FORMAT), path)
-    given = content.get("hyper_parameters")
-    hyperparameters = given if isinstance(given, dict) else {}
-    complete = (
-        isinstance(hyperparameters.get("vocabulary"), str)
+    hyperparameters = content.get("hyper_parameters")
+    if not (
+        isinstance(hyperparameters, dict)
+        and isinstance(hyperparameters.get("vocabulary"), str)
         and isinstance(content.get("state_dict"), dict)
         and not hyperparameters.keys().isdisjoint(NETWORK_OPTIONS)
-    )
-    if not complete:
+    ):
         raise UserError(
             f"{path} is a checkpoint of another program: it lacks the vocabulary and sizes of a "
             "shakespeare_lm model"

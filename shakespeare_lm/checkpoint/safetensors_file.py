@@ -16,7 +16,6 @@ from shakespeare_lm.methods.networks import NETWORK_OPTIONS
 SUFFIX = ".safetensors"
 # Names of the header's texts.
 _HYPERPARAMETERS, _FORMAT = "shakespeare_lm", "shakespeare_lm_format"
-_PREFIXES = {1: "transformer."}  # of the names in a checkpoint
 
 
 def safetensors_bytes(
@@ -45,9 +44,9 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged or not a safetensors file: {reason}") from None
     # A tied head is in the file once. A bigram has neither, whatever the option says.
     if isinstance(hyperparameters, dict) and hyperparameters.get("tied_head") is True:
-        for inside in ("", "base."):
-            if f"{inside}embedding.weight" in weights:
-                weights.setdefault(f"{inside}head.weight", weights[f"{inside}embedding.weight"])
-    prefix = _PREFIXES.get(number, "network.")
+        for name in ("embedding.weight", "base.embedding.weight"):
+            if name in weights:
+                weights.setdefault(name.replace("embedding", "head"), weights[name])
+    prefix = "transformer." if number == 1 else "network."  # of the names in a checkpoint
     state = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
     return {"hyper_parameters": hyperparameters, "state_dict": state, _FORMAT: number}

@@ -2,37 +2,39 @@
 what others have published. Tables on stdout, JSON for programs, or one HTML page.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import fields
 from typing import get_args
 
-from rich.console import Console
-
-from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
+from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.console import command, progress_bar
-from shakespeare_lm.commands.evaluation_tables import as_json, print_evaluations
 from shakespeare_lm.commands.exported import ngram_baselines
-from shakespeare_lm.commands.model_options import DEVICE
+from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.baselines import COMPRESSORS, PUBLISHED, Baseline, compressed
 from shakespeare_lm.evaluation.copying import SampleConfig
-from shakespeare_lm.evaluation.evaluation import Evaluation, evaluate
+from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.report import report
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
+from shakespeare_lm.evaluation.tables import as_json, as_tables
 
-_WIDTH_OF_A_FILE = 200  # no line of the table is folded
+_SAMPLES = {
+    "num_samples": "texts for --copying",
+    "max_new_tokens": "characters of each text for --copying",
+    "temperature": "for --copying; 1 is the model's own distribution, lower values copy more",
+    "seed": "for --copying",
+}
 
 
 # fmt: off
 def _add_options(parser: ArgumentParser) -> None:
-    add, samples = parser.add_argument, SampleConfig()
-    add("--ckpt", nargs="+", metavar="PATH", default=[None],
-        help="checkpoints, or folders of runs (default: the newest run's best)")
-    add("--corpus", help="another corpus than the checkpoint's, with the same split")
-    add("--part", choices=get_args(PartName), default="val", help="of the corpus (default: val)")
+    add = parser.add_argument
+    add_shared(parser, "ckpt", nargs="+", default=[None])
+    add_shared(parser, "corpus", "device")
+    add("--part", choices=get_args(PartName), default="val", help="of the corpus")
     add("--stride", type=int, metavar="N",
         help="how far the sliding window moves on; 1 is exact (default: an eighth of the context)")
     add("--where", action="store_true",
@@ -41,13 +43,8 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--copying", action="store_true",
         help="show also whether the model copies: how much of the text that it makes stands in its "
         "training part, beside the same for held-out text")
-    add("--num_samples", type=int, default=samples.num_samples, help="texts for --copying (32)")
-    add("--max_new_tokens", type=int, default=samples.max_new_tokens,
-        help="characters of each text for --copying (1000)")
-    add("--temperature", type=float, default=samples.temperature,
-        help="for --copying; 1 is the model's own distribution, lower values copy more (1)")
-    add("--seed", type=int, default=samples.seed, help="for --copying (0)")
-    add("--device", **DEVICE)
+    for field in fields(SampleConfig):
+        add(f"--{field.name}", type=field.type, default=field.default, help=_SAMPLES[field.name])
     add("--json", metavar="FILE", help="write everything to FILE too (- for stdout, alone)")
     add("--report", metavar="FILE.html",
         help="also write everything to one HTML page; implies --where and --copying")
@@ -74,34 +71,25 @@ def main(arguments: Namespace) -> int:
             "these models have different texts or splits, so their losses cannot be compared: "
             "evaluate them one at a time, or all on one text with --corpus"
         )
-    evaluations = [
-        _evaluated(str(path), checkpoint, corpus, arguments)
-        for path, checkpoint, corpus in zip(paths, checkpoints, corpora, strict=True)
-    ]
+    everything = arguments.report is not None
+    samples = SampleConfig(**{name: getattr(arguments, name) for name in _SAMPLES})
+    evaluations = []
+    for path, checkpoint, corpus in zip(paths, checkpoints, corpora, strict=True):
+        with progress_bar(f"evaluating {path}") as progress:
+            found = evaluate(
+                checkpoint, path, corpus, arguments.part, stride=arguments.stride,
+                device=arguments.device, breakdown=arguments.where or everything,
+                copying=samples if arguments.copying or everything else None, progress=progress,
+            )  # fmt: skip
+        evaluations.append(found)
     baselines = _baselines(corpora[0], arguments.part)
     if arguments.json is not None:
         write_text(arguments.json, as_json(evaluations, baselines) + "\n")
     if arguments.report is not None:
         write_text(arguments.report, report(evaluations, baselines))
     if STDIN not in (arguments.json, arguments.report):
-        print_evaluations(_console(), evaluations, baselines)
+        print(as_tables(evaluations, baselines))
     return 0
-
-
-def _evaluated(
-    path: str, checkpoint: Checkpoint, corpus: SplitCorpus, arguments: Namespace
-) -> Evaluation:
-    samples = SampleConfig(
-        num_samples=arguments.num_samples, max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature, seed=arguments.seed,
-    )  # fmt: skip
-    everything = arguments.report is not None
-    with progress_bar(f"evaluating {path}") as progress:
-        return evaluate(
-            checkpoint, path, corpus, arguments.part, stride=arguments.stride,
-            device=arguments.device, breakdown=arguments.where or everything,
-            copying=samples if arguments.copying or everything else None, progress=progress,
-        )  # fmt: skip
 
 
 def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
@@ -114,10 +102,3 @@ def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     if part == "val" and corpus.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256):
         baselines += PUBLISHED
     return baselines
-
-
-def _console() -> Console:
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_FILE
-    return console

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.checkpoint.card import card, corpus_name
+from shakespeare_lm.checkpoint.model_card import card, corpus_name
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.commands.console import progress_bar
 from shakespeare_lm.completion.inference import evaluating
@@ -36,21 +37,6 @@ CHECKED_CHARACTERS = 2048
 # Of logits. JavaScript and PyTorch agree to 1e-3; another function does not.
 _TOLERANCE = 0.002
 _COMPARED_NGRAM = "7-gram"
-# Reads a page from its file, runs its worker's code, and answers the ids on stdin.
-_RUN_PAGE = """\
-const fs = require("fs");
-const html = fs.readFileSync(process.argv[1], "utf-8");
-const part = (id) => html.split(`id="${id}">`)[1].split("</script>")[0];
-globalThis.onmessage = null;
-const model = JSON.parse(part("model"));
-const build = new Function("m", "weights",
-  part("worker") + "; return buildNetwork(m.config, unpackWeights(weights, m.manifest));");
-const network = build(model, part("weights"));
-const rows = JSON.parse(fs.readFileSync(0, "utf-8"));
-const logits = rows.flatMap((ids) => network.read(network.newCache(), ids, ids.length));
-const bytes = logits.map((one) => Buffer.from(Float32Array.from(one).buffer));
-process.stdout.write(Buffer.concat(bytes));
-"""
 _RUN_HUGGING_FACE = """\
 import json, sys
 import torch
@@ -63,17 +49,16 @@ sys.stdout.buffer.write(logits.float().numpy().astype("<f4").tobytes())
 
 
 class ProgramNetwork(nn.Module):
-    """A command that maps ids, as JSON on its stdin, to logits in float32 on its stdout; a
-    `UserError` says why it fails to run `form`.
+    """A command that maps ids `[batch, time]`, as JSON on its stdin, to logits
+    `[batch, time, vocab]` in float32 on its stdout; a `UserError` says why it fails to run `form`.
     """
 
-    def __init__(self, command: list[str], form: str) -> None:
+    def __init__(self, form: str, *command: str | Path) -> None:
         super().__init__()
-        self.command, self.form = command, form
+        self.form, self.command = form, command
         self.unused = nn.Parameter(torch.zeros(0))  # says that it is on the CPU
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Map ids `[batch, time]` to logits `[batch, time, vocab]`."""
         with TemporaryDirectory() as folder:  # for what it caches
             changes = {"HF_HOME": folder, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
             done = subprocess.run(
@@ -90,16 +75,16 @@ class ProgramNetwork(nn.Module):
 
 def page_network(path: Path) -> nn.Module | None:
     """Return the network of a page, run by Node.js; None if that is not installed."""
-    node = shutil.which("node")
-    return ProgramNetwork([node, "-e", _RUN_PAGE, str(path)], "the page") if node else None
+    node, run = shutil.which("node"), str(files("shakespeare_lm.page") / "run.js")
+    return ProgramNetwork("the page", node, run, path) if node else None
 
 
 def huggingface_network(folder: Path) -> nn.Module | None:
     """Return the network of a Hugging Face folder; None without transformers."""
     if importlib.util.find_spec("transformers") is None:
         return None
-    command = [sys.executable, "-c", _RUN_HUGGING_FACE, str(folder)]
-    return ProgramNetwork(command, "the Hugging Face folder")
+    run = sys.executable, "-c", _RUN_HUGGING_FACE, folder
+    return ProgramNetwork("the Hugging Face folder", *run)
 
 
 class Losses(NamedTuple):
@@ -145,9 +130,8 @@ def measure_losses(checkpoint: Checkpoint, corpus: str | None) -> Losses | None:
         network, context_length = checkpoint.network().eval(), checkpoint.config.context_length
         model = np.nanmean(character_losses(network, text, context_length, progress=progress))
     published = split.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256)
-    others = [PUBLISHED[0]] if published else []
     ngrams = ngram_baselines(split.parts.train, split.parts.val)
-    others += [ngram for ngram in ngrams if ngram.name == _COMPARED_NGRAM]
+    others = [*PUBLISHED[:published], *(one for one in ngrams if one.name == _COMPARED_NGRAM)]
     name = "tiny Shakespeare" if published else PurePath(corpus or corpus_name(checkpoint)).name
     by_name = {other.name: other.nats for other in others}
     return Losses(float(model), by_name, name, split.difference is None, text)
@@ -204,19 +188,18 @@ def check_exported(
         return None
     model = nn.functional.cross_entropy(*_logits(checkpoint.network(), ids, context_length))
     cost = float(nn.functional.cross_entropy(found, targets) - model)
-    check = f"run by {program} on {len(targets):,} characters"
-    print(f"val_loss {losses.model:.4f}; {form} costs {cost:+.5f} ({check})", file=sys.stderr)
+    result = f"val_loss {losses.model:.4f}; {form} costs {cost:+.5f}"
+    print(f"{result}\n  (run by {program} on {len(targets):,} characters)", file=sys.stderr)
     return cost
 
 
 def _some_characters(checkpoint: Checkpoint, losses: Losses | None) -> Tensor:
     """Return the beginning of the text, repeated if it is short; or random ids."""
-    if losses is None:
-        choices = len(checkpoint.tokenizer.vocabulary)
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(choices, (CHECKED_CHARACTERS + 1,), generator=generator)
-    ids = losses.text.ids
-    return ids.repeat(1 + CHECKED_CHARACTERS // len(ids))[: CHECKED_CHARACTERS + 1]
+    count = CHECKED_CHARACTERS + 1
+    if losses is not None:
+        return losses.text.ids.repeat(1 + count // len(losses.text.ids))[:count]
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(len(checkpoint.tokenizer.vocabulary), (count,), generator=generator)
 
 
 def _logits(network: nn.Module, ids: Tensor, context_length: int) -> tuple[Tensor, Tensor]:

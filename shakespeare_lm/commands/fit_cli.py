@@ -3,10 +3,9 @@ model and a data module that fit each other.
 """
 
 import argparse
-import inspect
-import re
-import sys
-from collections.abc import Iterable, Mapping
+import glob
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,16 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
-from shakespeare_lm.checkpoint.runs import (
-    LOG_FOLDER,
-    Resumable,
-    find_checkpoint,
-    resolve_checkpoint,
-)
-from shakespeare_lm.commands.fit_arguments import with_implied
+from shakespeare_lm.checkpoint.origin import find_origin
+from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable, Run, find_checkpoint
+from shakespeare_lm.checkpoint.starting_model import start_from
+from shakespeare_lm.commands.fit_parser import FitParser, is_typed, spell_out
+from shakespeare_lm.commands.recipes import config_path, recipe_name
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, check_at_least, check_positive, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.methods.distillation import named, split_paths
+from shakespeare_lm.methods.distillation import find_teachers
 from shakespeare_lm.methods.networks import trust
 from shakespeare_lm.training.checkpointing import (
     AtomicCheckpointIO,
@@ -36,11 +32,12 @@ from shakespeare_lm.training.checkpointing import (
     LastCheckpoint,
 )
 from shakespeare_lm.training.history import ValidationHistory
-from shakespeare_lm.training.module import ShakespeareLM
+from shakespeare_lm.training.interim_validation import InterimValidation
+from shakespeare_lm.training.module import ModelConfig, ShakespeareLM
 from shakespeare_lm.training.pictures import Pictures
-from shakespeare_lm.training.progress import ProgressBar, SampleText, Throughput
-from shakespeare_lm.training.run_folder import RunConfig, check_run_name, logger_of_run
-from shakespeare_lm.training.starting_model import start_from
+from shakespeare_lm.training.progress import ProgressBar, Throughput
+from shakespeare_lm.training.run_logger import RunConfig, RunLogger, logger_of_run
+from shakespeare_lm.training.samples import SampleText
 from shakespeare_lm.training.step_metrics import StepMetrics
 from shakespeare_lm.training.stopping import (
     FinalValidation,
@@ -50,13 +47,12 @@ from shakespeare_lm.training.stopping import (
     StopWithoutImprovement,
 )
 from shakespeare_lm.training.summary import RunDescription
-from shakespeare_lm.training.tensorboard_layout import HparamsTab, StepAxis, TensorBoardLayout
+from shakespeare_lm.training.tensorboard_layout import StepAxis, TensorBoardTabs
 
 _DESCRIPTION = (
     "Train a character-level transformer. Trainer options have short names too: --max_steps 500 is "
     "--trainer.max_steps 500, --accelerator gpu is --trainer.accelerator gpu."
 )
-_TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
 _TRAINER_DEFAULTS = {
     "max_steps": 1250,
     "val_check_interval": 625,
@@ -69,36 +65,41 @@ _TRAINER_DEFAULTS = {
 
 
 class ShakespeareCLI(LightningCLI):
-    """LightningCLI with this project's classes and defaults. The YAML file or recipe
+    """LightningCLI with this project's classes and defaults. The recipe or YAML file
     `default_config` is for new runs without `--config`.
     """
 
-    def __init__(
-        self, arguments: list[str] | None = None, default_config: str | None = None
-    ) -> None:
-        self._arguments = sys.argv[1:] if arguments is None else arguments
+    def __init__(self, arguments: list[str], default_config: str | None = None) -> None:
         self._default_config = default_config
         self.best, self.last = BestCheckpoint(), LastCheckpoint()
         self.history = ValidationHistory()
-        self.resumed: Resumable | None = None
-        self._initial: Checkpoint | None = None
-        self._restarted = self.last_is_older = False
-        usage = f"{command_line('fit')} [--config FILE] [options]"
+        usage = f"{command_line('fit')} [--config NAME] [options]"
         super().__init__(
             ShakespeareLM, ShakespeareDataModule, run=False, seed_everything_default=1337,
             save_config_callback=RunConfig, save_config_kwargs={"overwrite": True},
-            parser_kwargs={"description": _DESCRIPTION, "usage": usage},
-            auto_configure_optimizers=False,
+            parser_class=FitParser, parser_kwargs={"description": _DESCRIPTION, "usage": usage},
+            auto_configure_optimizers=False, args=spell_out(arguments),
         )  # fmt: skip
 
     @property
+    def resumed(self) -> Resumable | None:
+        """The checkpoint that the run resumes from; None for a new run."""
+        return self.origin.resumed
+
+    @property
     def resumed_step(self) -> int:
-        """The step of the checkpoint that the run resumes from; 0 for a new run."""
+        """The step that the run resumes from; 0 for a new run."""
         return self.resumed.step if self.resumed else 0
 
-    def is_recipe(self, recipe: Path) -> bool:
-        """Return whether the options begin with this YAML file, and no other."""
-        return [str(path) for path in self.config["config"] or []] == [str(recipe)]
+    @property
+    def run(self) -> Run | None:
+        """The run, if it has a folder."""
+        logger = self.trainer.logger
+        return logger.run if isinstance(logger, RunLogger) else None
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        """Return the parser, which has its own way with `--config`."""
+        return self.parser_class(**options)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's options first, so that the help starts with them."""
@@ -139,47 +140,69 @@ class ShakespeareCLI(LightningCLI):
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        arguments = expand_short_names(self._arguments, _TRAINER_OPTIONS)
-        words, self.resumed = with_implied(arguments, self._default_config)
-        self.config = parser.parse_args(words)
+        """Parse the words three times: which files they name, what they say with these files, and
+        that on top of the options of the run or model that the run begins from.
+        """
+        words = list(args or [])
+        question = [word for word in words if not word.startswith("--print_config")]
+        parser.parse_args(question)
+        assert isinstance(parser, FitParser)
+        named = [config_path(name) for name in parser.config_files]
+        typed = self._parse(question, named)
+        _check_combination(words)
+        trust(typed["model"]["network"])  # typed, or in a YAML file that was named
+        more = "last" if typed["more_steps"] is not None else None
+        root = Path(typed["trainer"]["default_root_dir"] or ".") / LOG_FOLDER
+        known = {field.name for field in fields(ModelConfig)}
+        self.origin = find_origin(
+            typed["ckpt_path"] or more, typed["init_from"], named, root, known
+        )
+        configs = self.origin.configs
+        if not configs and self._default_config is not None:
+            configs = [config_path(self._default_config)]
+        # The config.yaml of a run that started from a model has its options already.
+        repeats = self.origin.initial is not None and not is_typed("init_from", words)
+        implied = [] if repeats else self.origin.arguments
+        self.config = self._parse([*implied, *words], configs)
+        self.recipe = ", ".join(map(recipe_name, configs))
+        self.is_default = not named and self.resumed is None and bool(configs)
+        if self.resumed is not None and self.resumed.run is not None and not named:
+            self.recipe = self.resumed.run.recipe
+        self._check()
+
+    def _parse(self, words: list[str], configs: list[Path]) -> Any:
+        self.parser.default_config_files = [glob.escape(str(path)) for path in configs]
+        return self.parser.parse_args(words)
+
+    def _check(self) -> None:
         if "sampling" in self.config["data"]:
-            parser.error("data.sampling was renamed: use data.window_order")
-        if self.resumed is None:  # typed, or in a YAML file that was named, not one that was found
-            trust(self.config["model"]["network"])
+            self.parser.error("data.sampling was renamed: use data.window_order")
         seed = self.config["seed_everything"]
         if not 0 <= int(seed) < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")
-        check_run_name(self.config["name"])
         for name in ("more_steps", "early_stopping"):
             if self.config[name] is not None:
                 check_at_least(1, **{name: self.config[name]})
 
     def before_instantiate_classes(self) -> None:
-        """Read the checkpoint that the run resumes or starts from, and adapt the options to it."""
-        config, logs = self.config, self._root / LOG_FOLDER
+        """Adapt the options to the checkpoint that the run resumes or starts from."""
+        config = self.config
         # Not in the config.yaml that the run leaves, which repeats the run from its start.
-        ckpt_path, config["ckpt_path"] = config["ckpt_path"], None
+        config["ckpt_path"] = None
         more_steps, config["more_steps"] = config["more_steps"], None
-        if ckpt_path is not None:
-            # A --config file can set default_root_dir, so it is resolved only now.
-            self.resumed = self.resumed or resolve_checkpoint(ckpt_path, logs)
-            found = self.resumed.path
-            self.last_is_older = found.name == "best.ckpt" and found != Path(ckpt_path)
-        elif config["init_from"] is not None:
-            config["init_from"] = str(find_checkpoint(config["init_from"], logs))
-            self._initial = read_checkpoint(config["init_from"])
-            config["data"]["known_characters"] = self._initial.tokenizer.vocabulary
+        if self.origin.initial is not None:
+            config["init_from"] = str(self.origin.initial_path)
+            config["data"]["known_characters"] = self.origin.initial.tokenizer.vocabulary
         if self.resumed is None and config["model"]["teachers"]:
             # The files, because which is the best of a run, or the newest run, can change.
-            paths = split_paths(config["model"]["teachers"])
-            files = [str(named(path, find_checkpoint)) for path in paths]
-            config["model"]["teachers"] = ",".join(files)
+            files = find_teachers(config["model"]["teachers"], find_checkpoint)
+            config["model"]["teachers"] = ",".join(map(str, files))
+        self._restarted = more_steps is not None
         if more_steps is not None:
             config["trainer"]["max_steps"] = self.resumed_step + more_steps
             config["trainer"]["max_epochs"] = config["model"]["decay_steps"] = None
             # None at step 0: a run that was killed before its first validation begins anew.
             config["model"]["restart_step"] = self.resumed_step or None
-            self._restarted = True
 
     def instantiate_classes(self) -> None:
         try:
@@ -188,19 +211,16 @@ class ShakespeareCLI(LightningCLI):
             if (mistake := _as_user_error(error)) is None:
                 raise
             raise mistake from error
-        if self._initial is not None:
-            start_from(self.model, self._initial, self.config["init_from"])
-
-    @property
-    def _root(self) -> Path:
-        return Path(self.config["trainer"]["default_root_dir"] or ".")
+        initial, path = self.origin.initial, self.config["init_from"]
+        if initial is not None:
+            start_from(initial, path, self.model.network, self.model.config, self.model.tokenizer)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init["trainer"]
         _check_trainer_options(config)
         if not isinstance(config["logger"], list | Logger):
-            writes = config["logger"] is not False
-            kwargs["logger"] = logger_of_run(self._root, self.config["name"], self.resumed, writes)
+            root, writes = Path(config["default_root_dir"] or "."), config["logger"] is not False
+            kwargs["logger"] = logger_of_run(root, self.config["name"], self.resumed, writes)
         elif self.config["name"]:
             raise UserError("name is for the default logger: name this one with --logger.name")
         self.trainer_defaults["callbacks"] = self._callbacks(config)
@@ -212,6 +232,7 @@ class ShakespeareCLI(LightningCLI):
             kwargs["precision"] = fastest_precision(str(config["accelerator"]))
             # For the config.yaml that the run leaves, so that another machine repeats the run.
             self.config["trainer"]["precision"] = kwargs["precision"]
+        self.save_config_kwargs["recipe"] = self.recipe
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -227,8 +248,11 @@ class ShakespeareCLI(LightningCLI):
         saves = config["enable_checkpointing"] is not False
         self.stop_on_signal = StopOnSignal(self.last if saves else None)
         self.timer = RunTimer(config["max_time"])
-        callbacks: list[Callback] = [RunDescription(), Throughput(), StepMetrics()]
-        callbacks += [self.history, TensorBoardLayout(), HparamsTab(self.history)]
+        reason = " (none was named)" if self.is_default else ""
+        throughput = Throughput()
+        callbacks: list[Callback] = [RunDescription(self.recipe, reason), throughput]
+        callbacks += [InterimValidation(throughput), StepMetrics()]
+        callbacks += [self.history, TensorBoardTabs(self.history)]
         callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
@@ -241,13 +265,16 @@ class ShakespeareCLI(LightningCLI):
         return callbacks
 
 
-def expand_short_names(arguments: Iterable[str], trainer_options: Iterable[str]) -> list[str]:
-    """Spell out Trainer options: `--max_steps=5` becomes `--trainer.max_steps=5`."""
-    full = {f"--{name}": f"--trainer.{name}" for name in trainer_options}
-    full["--seed"] = "--seed_everything"
-    # The name ends before a value, a nested key, or the + that appends to a list.
-    name = re.compile(r"^--\w+(?=$|[=.+])")
-    return [name.sub(lambda found: full.get(found[0], found[0]), word) for word in arguments]
+def _check_combination(words: list[str]) -> None:
+    """Refuse options of which one would have no effect."""
+    continues = is_typed("ckpt_path", words) or is_typed("more_steps", words)
+    if is_typed("init_from", words) and continues:
+        raise UserError(
+            "--init_from starts a new run, and --ckpt_path and --more_steps continue one: leave "
+            "one of them out"
+        )
+    if is_typed("more_steps", words) and is_typed("trainer.max_steps", words):
+        raise UserError("--more_steps and --max_steps both say when the run ends: leave one out")
 
 
 def _check_trainer_options(config: Mapping[str, Any]) -> None:

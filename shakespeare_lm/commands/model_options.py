@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are declared once."""
+"""Options that several commands have, each declared once."""
 
 import sys
 from argparse import Namespace, _ActionsContainer
@@ -11,38 +11,30 @@ from shakespeare_lm.completion.decoder import Window
 from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.hardware import DEVICES, DTYPES
 
-# Keyword arguments of `add_argument`.
-Option = dict[str, Any]
-CKPT: Option = {
-    "metavar": "PATH",
-    "help": "a checkpoint, or the folder of a run (default: the newest run's best)",
+# fmt: off
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "ckpt": {"metavar": "PATH",
+        "help": "a checkpoint, or the folder of a run (default: the newest run's best)"},
+    "corpus": {"help": "another corpus than the checkpoint's, with the same split"},
+    "device": {"choices": DEVICES, "default": "cpu", "help": "auto takes a GPU if there is one"},
+    "dtype": {"choices": DTYPES, "default": "float32",
+        "help": "of weights and cache (int8: of weights, on a CPU); auto takes the one that "
+        "completes fastest"},
+    "window": {"choices": get_args(Window), "default": "stride",
+        "help": "a full context window restarts with its newer half (stride), or moves on by one "
+        "character and is read again each time (exact)"},
+    "unknown": {"choices": get_args(Unknown), "default": "error",
+        "help": "characters never seen in training: refuse, drop, or replace with their plain form "
+        "or a space"},
+    "output": {"metavar": "FILE", "help": "write to FILE instead of stdout (-)"},
 }
-CORPUS: Option = {"help": "another corpus than the checkpoint's, to measure val_loss on"}
-DEVICE: Option = {
-    "choices": DEVICES, "default": "cpu", "help": "auto takes a GPU if there is one (cpu)"
-}  # fmt: skip
-UNKNOWN: Option = {"choices": get_args(Unknown), "default": "error"}
+# fmt: on
 
 
-def add_model_options(parser: _ActionsContainer, dtype: str) -> None:
-    """Add the options that choose a checkpoint, its device, its number format (by default `dtype`),
-    how it reads long and unknown texts, and where the output goes.
-    """
-    add = parser.add_argument
-    # fmt: off
-    add("--ckpt", **CKPT)
-    add("--device", **DEVICE)
-    add("--dtype", choices=DTYPES, default=dtype,
-        help="of weights and cache (int8: of weights, on a CPU); auto takes the one that completes "
-        f"fastest ({dtype})")
-    add("--window", choices=get_args(Window), default="stride",
-        help="a full context window restarts with its newer half (stride, the default), or moves "
-        "on by one character and is read again each time (exact)")
-    add("--unknown", **UNKNOWN,
-        help="characters never seen in training: refuse, drop, or replace with their plain form or "
-        "a space (default: error)")
-    add("--output", metavar="FILE", help="write to FILE instead of stdout (-)")
-    # fmt: on
+def add_shared(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
+    """Add the shared options of these names; `changes` are arguments of `add_argument`."""
+    for name in names:
+        parser.add_argument(f"--{name}", **{**_OPTIONS[name], **changes})
 
 
 def load_completer(arguments: Namespace, *inputs: str | None, compile: bool = False) -> Completer:
@@ -54,5 +46,6 @@ def load_completer(arguments: Namespace, *inputs: str | None, compile: bool = Fa
     check_output(arguments.output, path, *inputs)
     completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
     dtype = "" if completer.dtype == "float32" else f", in {completer.dtype}"
-    print(f"model: {path}{dtype}", file=sys.stderr)
+    compiling = ", compiling, which takes ten seconds or more" if compile else ""
+    print(f"model: {path}{dtype}{compiling}", file=sys.stderr)
     return completer

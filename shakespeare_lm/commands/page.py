@@ -5,10 +5,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shakespeare_lm.checkpoint.card import num_weights
+from shakespeare_lm.checkpoint.model_card import num_weights
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
-from shakespeare_lm.commands.console import command
+from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.exported import (
     CHECKED_CHARACTERS,
     Losses,
@@ -18,7 +18,7 @@ from shakespeare_lm.commands.exported import (
     page_network,
     trained_on,
 )
-from shakespeare_lm.commands.model_options import CKPT, CORPUS
+from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import check_output, write_text
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
@@ -31,11 +31,10 @@ _HIGHEST_LOSS = 2.6
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--ckpt", **CKPT)
-    add("--output", metavar="FILE", default="model.html", help="the page (model.html)")
-    add("--title", default="A small language model", help="of the page")
-    add("--corpus", **CORPUS)
+    add_shared(parser, "ckpt")
+    parser.add_argument("--output", metavar="FILE", default="model.html", help="the page")
+    parser.add_argument("--title", default="A small language model", help="of the page")
+    add_shared(parser, "corpus")
 
 
 @command(
@@ -49,11 +48,12 @@ def main(arguments: Namespace) -> int:
     check_output(arguments.output, path)
     checkpoint = read_checkpoint(path)
     check_fits(checkpoint)
-    packed = pack(checkpoint.distinct_weights)
     losses = measure_losses(checkpoint, arguments.corpus)
-    draft = _page(path, checkpoint, packed, arguments.title, losses)
-    cost = _check(draft, checkpoint, packed, losses)
-    page = _page(path, checkpoint, packed, arguments.title, losses, cost)
+    with progress_bar("making and checking the page"):
+        packed = pack(checkpoint.distinct_weights)
+        draft = _page(path, checkpoint, packed, arguments.title, losses)
+        cost = _check(draft, checkpoint, packed, losses)
+        page = _page(path, checkpoint, packed, arguments.title, losses, cost)
     write_text(arguments.output, page)
     size = len(page.encode())
     print(f"{arguments.output}: {size:,} bytes; open it in a browser", file=sys.stderr)
@@ -74,37 +74,31 @@ def _check(
         return check_exported(checkpoint, page_network(file), form, "Node.js", losses, exact)
 
 
-def _page(
-    path: Path,
-    checkpoint: Checkpoint,
-    packed: Packed,
-    title: str,
-    losses: Losses | None = None,
-    cost: float | None = None,
-) -> str:
-    """Return the page of a checkpoint, with what is known about its run."""
-    log = read_run_log(path.parent.parent)
-    weights, corpus = num_weights(checkpoint), trained_on(checkpoint, losses)
-    content = PageContent(
-        title=title,
-        subtitle=f"{weights:,} weights, trained on {corpus}.",
-        tokenizer=checkpoint.tokenizer,
-        config=checkpoint.config,
-        packed=packed,
-        prompt=_PROMPT if set(_PROMPT) <= set(checkpoint.tokenizer.vocabulary) else "",
-        card=model_facts(path, checkpoint, losses) + _loss_facts(losses, cost),
-        chart=_chart(log, losses),
-        samples=log.samples,
-    )
-    return build_page(content)
-
-
 def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
     """Return the page of a checkpoint at once, without losses; a `UserError` says that a page
     cannot hold it.
     """
     check_fits(checkpoint)
     return _page(path, checkpoint, pack(checkpoint.distinct_weights), title)
+
+
+def _page(
+    path: Path, checkpoint: Checkpoint, packed: Packed, title: str,
+    losses: Losses | None = None, cost: float | None = None,
+) -> str:  # fmt: skip
+    """Return the page of a checkpoint, with what is known about its run."""
+    log = read_run_log(path.parent.parent)
+    known = set(checkpoint.tokenizer.vocabulary)
+    content = PageContent(
+        title=title,
+        subtitle=f"{num_weights(checkpoint):,} weights, "
+        f"trained on {trained_on(checkpoint, losses)}.",
+        tokenizer=checkpoint.tokenizer, config=checkpoint.config, packed=packed,
+        prompt=_PROMPT if set(_PROMPT) <= known else "",
+        card=model_facts(path, checkpoint, losses) + _loss_facts(losses, cost),
+        chart=_chart(log, losses), samples=log.samples,
+    )  # fmt: skip
+    return build_page(content)
 
 
 def _loss_facts(losses: Losses | None, cost: float | None) -> list[tuple[str, str]]:
@@ -124,13 +118,14 @@ def _chart(log: RunLog, losses: Losses | None) -> str:
     """Return the curves of the run's losses, with other models as level lines. The first steps are
     left out, unless there is nothing else.
     """
-    curves = {"train_loss": log.train_loss, "val_loss": log.val_loss}
     low = {
         name: [(step, loss) for step, loss in curve if loss <= _HIGHEST_LOSS]
-        for name, curve in curves.items()
+        for name, curve in log.losses.items()
     }
-    shown = low if any(low.values()) else curves
-    lines = [Line(name, curve) for name, curve in shown.items() if curve]
+    shown = low if any(low.values()) else log.losses
+    # The loss on a sample is known more often than that on the whole part, which is exact.
+    few = "val_loss" if shown.get("val_sample_loss") else None
+    lines = [Line(name, curve, name == few) for name, curve in shown.items() if curve]
     if not lines:
         return ""
     last = max(step for line in lines for step, _ in line.points)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shakespeare_lm.commands.console import command, progress_bar
-from shakespeare_lm.commands.model_options import add_model_options, load_completer
+from shakespeare_lm.commands.model_options import add_shared, load_completer
 from shakespeare_lm.commands.text_files import opened, read_text
 from shakespeare_lm.completion.scoring import Score
 
@@ -24,18 +24,20 @@ _COLOURS = {
 
 
 def _add_options(parser: ArgumentParser) -> None:
+    text = parser.add_mutually_exclusive_group(required=True).add_argument
+    text("file", metavar="FILE", nargs="?", help="a UTF-8 file, - for stdin")
+    text("--text", metavar="TEXT", help="the text itself, instead of FILE")
     add = parser.add_argument
-    add("text", metavar="FILE", help="a UTF-8 file, - for stdin")
     add("--json", action="store_true", help="print every character's log-probability as JSON")
     add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
-    add_model_options(parser, dtype="float32")
+    add_shared(parser, "ckpt", "device", "dtype", "window", "unknown", "output")
 
 
 @command("score", "Say how likely a model finds a text, character by character.", _add_options)
 def main(arguments: Namespace) -> int:
     """Score the text, and only then open the output: a mistake leaves no empty file."""
-    text = read_text(arguments.text)
-    completer = load_completer(arguments, arguments.text)
+    text = read_text(arguments.file) if arguments.text is None else arguments.text
+    completer = load_completer(arguments, arguments.file)
     options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
     with progress_bar("scoring") as progress:
         result = completer.score(text, **options, progress=progress)
@@ -52,7 +54,6 @@ def main(arguments: Namespace) -> int:
 
 
 def summary(score: Score) -> str:
-    """Return the figures, one per line."""
     return (
         f"characters          {len(score.log_probabilities):,} (all but the first)\n"
         f"total               {score.total_nats:.4f} nats\n"

@@ -3,17 +3,18 @@
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import closing
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.console import command
-from shakespeare_lm.commands.model_options import CKPT, DEVICE, UNKNOWN
+from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.page import unmeasured_page
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.errors import UserError, check_at_least, check_at_most, import_extra
-from shakespeare_lm.hardware import DTYPES
+from shakespeare_lm.errors import UserError, check_at_least, check_at_most, import_extra, one_line
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PACKAGES = ("uvicorn", "starlette", "pydantic")
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 # Requests that are running when the server is told to stop have so long to end.
 _SECONDS_TO_FINISH = 20
 
@@ -21,18 +22,14 @@ _SECONDS_TO_FINISH = 20
 # fmt: off
 def _add_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--ckpt", **CKPT)
-    add("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    add_shared(parser, "ckpt", "device", "dtype", "unknown")
+    add("--port", type=int, default=8000, help="0 takes a free one")
     add("--host", default="127.0.0.1",
-        help="the address to listen on; anybody who can reach it can use the model (127.0.0.1: "
-        "programs on this machine)")
-    add("--name", default="shakespeare-lm", help="of the model, for clients (shakespeare-lm)")
-    add("--max_tokens", type=int, default=4096, help="the most characters of a completion (4096)")
-    add("--max_waiting", type=int, default=256, help="texts that may wait; then 429 (256)")
-    add("--device", **DEVICE)
-    add("--dtype", choices=DTYPES, default="float32", help="of the weights (float32)")
-    add("--unknown", **UNKNOWN,
-        help="characters never seen in training: refuse, drop, or replace (error)")
+        help="the address to listen on; anybody who can reach it can use the model; 127.0.0.1 "
+        "is for programs on this machine")
+    add("--name", default="shakespeare-lm", help="of the model, for clients")
+    add("--max_tokens", type=int, default=4096, help="the most characters of a completion")
+    add("--max_waiting", type=int, default=256, help="texts that may wait; then 429")
 # fmt: on
 
 
@@ -43,10 +40,9 @@ def _add_options(parser: ArgumentParser) -> None:
     _add_options,
 )
 def main(arguments: Namespace) -> int:
-    """Serve until a signal: requests that are running may then end."""
-    uvicorn = import_extra("uvicorn", "serve", "serving")
-    import_extra("starlette", "serve", "serving")
-    from shakespeare_lm.serving.app import ServingConfig, build_app
+    """Serve until a signal; requests that are running may then end."""
+    uvicorn, *_ = (import_extra(name, "serve", "serving") for name in _PACKAGES)
+    from shakespeare_lm.serving.app import LOOPBACK, Server
     from shakespeare_lm.serving.engine import Engine
 
     check_at_least(1, max_tokens=arguments.max_tokens, max_waiting=arguments.max_waiting)
@@ -54,25 +50,35 @@ def main(arguments: Namespace) -> int:
     check_at_most(65_535, port=arguments.port)
     path = find_checkpoint(arguments.ckpt)
     completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype)
+    page = no_page = ""
     try:
         page = unmeasured_page(path, read_checkpoint(path), arguments.name)
-    except UserError:  # such as a memory: the rest is worth having without
-        page = ""
-    hosts = ServingConfig.hosts if arguments.host in _LOOPBACK else ("*",)
-    config = ServingConfig(arguments.name, page, arguments.max_tokens, arguments.unknown, hosts)
-    engine = Engine(completer, arguments.max_waiting)
-    with _listening(arguments.host, arguments.port) as listener:
+    except UserError as error:  # such as a memory: the rest is worth having without
+        no_page = one_line(error)
+    with (
+        closing(Engine(completer, arguments.max_waiting)) as engine,
+        _listening(arguments.host, arguments.port) as listener,
+    ):
         host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        started = f"model: {path}\n{arguments.name}: http://{shown}:{port}"
-        print(started, file=sys.stderr, flush=True)
-        app = build_app(completer, engine, config)
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _say(f"model: {path}")
+        _say(f"page: none: {no_page}" if no_page else f"page: {address} (open it in a browser)")
+        _say(f"API: {address}/v1 (OpenAI's base_url; model: {arguments.name})")
+        _say("stop: Ctrl-C")
+        server = Server(
+            completer, engine, arguments.name, page, no_page, arguments.max_tokens,
+            arguments.unknown, hosts=LOOPBACK if arguments.host in _LOCAL else ("*",), log=_say,
+        )  # fmt: skip
         settings = uvicorn.Config(
-            app, log_level="warning", access_log=False,
+            server.build_app(), log_level="warning", access_log=False,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )  # fmt: skip
         uvicorn.Server(settings).run(sockets=[listener])
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -8,46 +8,45 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.invocation import COMMANDS, program
 
+_SECONDS_IN_SILENCE = 2.0
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
-
-_HELP = {
-    "fit": "train a model",
-    "complete": "complete a prompt with a trained model",
-    "evaluate": "say how good a model is, and against what",
-    "score": "say how likely a model finds a text",
-    "serve": "serve a model over HTTP",
-    "export": "write a model in a form that other programs load",
-    "page": "make one HTML page that runs a model in any browser",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that the first word names; return its exit code."""
+    """Run the command that the first word names, and return its exit code; without one, print the
+    help.
+    """
     words = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog=program(), usage="%(prog)s COMMAND [options]",
         description="A small causal transformer that learns Shakespeare character by character.",
         epilog="COMMAND --help shows the options of a command.",
     )  # fmt: skip
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        commands.add_parser(name, help=_HELP[name], add_help=False)
+    parser.add_argument("--version", action="version", version=version("shakespeare-lm"))
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
     # Only the first word: the command parses its own options.
     parser.parse_args(words[:1])
+    if not words:
+        parser.print_help()
+        return 0
     return run_command(words[0], words[1:])
 
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Import a command and run it; return its exit code."""
     try:
-        with _quiet_interrupts():
+        with _quiet_interrupts(), _announced():
             command = import_module(f"shakespeare_lm.commands.{name}")
     except UserError as error:  # in an environment variable
         print(f"error: {error}", file=sys.stderr)
@@ -69,3 +68,17 @@ def _quiet_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Say on a terminal what takes so long."""
+    message = "loading PyTorch and Lightning ..."
+    timer = threading.Timer(_SECONDS_IN_SILENCE, lambda: print(message, file=sys.stderr))
+    timer.daemon = True
+    if sys.stderr is not None and sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

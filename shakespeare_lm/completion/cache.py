@@ -1,10 +1,11 @@
-"""The key-value cache: the next character is generated without reading those before it again."""
+"""The KV cache: the next character is generated without reading those before it again."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from shakespeare_lm.errors import UserError
 
@@ -19,7 +20,6 @@ class KeyValueCache:
         context_length: the longest window.
         lookback: how many preceding characters the network embeds at each position.
         padding_id: stands before the first character of each window.
-        like: keys and values of one character for each layer, `[2, 1, heads, 1, head_dim]`.
         device: of all tensors.
         fixed_shape: make every step attend to all columns under a mask, so that it can be compiled.
     """
@@ -30,16 +30,12 @@ class KeyValueCache:
         context_length: int,
         lookback: int,
         padding_id: int,
-        like: Sequence[Tensor],
         device: torch.device,
         fixed_shape: bool = False,
     ) -> None:
         self.context_length, self.lookback = context_length, lookback
         self.padding_id, self.fixed_shape = padding_id, fixed_shape
-        # Zeros, because masked values are still multiplied (by zero) and must not be NaN.
-        self.layers = [
-            one.new_zeros(2, batch, one.shape[2], context_length, one.shape[4]) for one in like
-        ]
+        self.layers: list[Tensor] = []  # each `[2, batch, heads, context_length, head_dim]`
         self.lengths = [0] * batch
         # The position of the newest character of each window; on the device.
         self.newest = torch.full((batch,), -1, device=device)
@@ -61,14 +57,11 @@ class KeyValueCache:
 
     def with_rows(self, kept: Sequence[int], added: int) -> "KeyValueCache":
         """Return a cache of the kept windows, in this order, followed by `added` empty ones."""
-        device = self.newest.device
-        cache = KeyValueCache(
-            len(kept) + added, self.context_length, self.lookback, self.padding_id, self.layers,
-            device,
-        )  # fmt: skip
+        batch, device = len(kept) + added, self.newest.device
+        cache = KeyValueCache(batch, self.context_length, self.lookback, self.padding_id, device)
         rows = torch.tensor(kept, dtype=torch.long, device=device)
-        for theirs, ours in zip(cache.layers, self.layers, strict=True):
-            theirs[:, : len(kept)] = ours[:, rows]
+        for number, memory in enumerate(self.layers):
+            cache.layer(number, memory)[:, : len(kept)] = memory[:, rows]
         cache.lengths[: len(kept)] = [self.lengths[row] for row in kept]
         cache.newest[: len(kept)] = self.newest[rows]
         cache._ids[: len(kept)] = self._ids[rows]
@@ -78,10 +71,9 @@ class KeyValueCache:
         """Restart these rows with these windows, whose keys and values follow through `Prefill`;
         return their ids `[windows, time]`, padded on the right.
         """
-        time = max(map(len, windows))
-        padded = [[*window] + [self.padding_id] * (time - len(window)) for window in windows]
-        ids = torch.tensor(padded, dtype=torch.long, device=rows.device)
-        self._ids[rows, self.lookback : self.lookback + time] = ids
+        unpadded = [torch.tensor(window, dtype=torch.long) for window in windows]
+        ids = pad_sequence(unpadded, True, self.padding_id).to(rows.device)
+        self._ids[rows, self.lookback : self.lookback + ids.shape[1]] = ids
         self.newest[rows] = torch.tensor(list(map(len, windows)), device=rows.device) - 1
         for row, window in zip(rows.tolist(), windows, strict=True):
             self.lengths[row] = len(window)
@@ -94,28 +86,30 @@ class KeyValueCache:
         self.lengths = [length + 1 for length in self.lengths]
         self.newest += 1
         self._reach = self.context_length if self.fixed_shape else max(self.lengths)
-        self.positions, self.mask = slice(self._reach - 1, self._reach), None
         if self.fixed_shape or min(self.lengths) < self._reach:
             self.positions = self.newest[:, None]
             # `[batch, 1, 1, columns]`: True in the columns that a window has filled.
             self.mask = (self._columns[: self._reach] <= self.newest[:, None])[:, None, None]
-        if self.lookback:
-            self._append_id(ids)
-        else:
-            self.recent = ids[:, None]
-
-    def _append_id(self, ids: Tensor) -> None:
-        if self.mask is None:
-            newest = self._reach - 1 + self.lookback
-            self._ids[:, newest] = ids
-            self.recent = self._ids[:, self._reach - 1 : newest + 1]
-        else:
             self._ids[self._rows, self.newest + self.lookback] = ids
             self.recent = self._ids.gather(1, self.newest[:, None] + self._lookback)
+        else:
+            self.positions, self.mask = slice(self._reach - 1, self._reach), None
+            self._ids[:, self._reach - 1 + self.lookback] = ids
+            self.recent = self._ids[:, self._reach - 1 : self._reach + self.lookback]
+
+    def layer(self, number: int, like: Tensor) -> Tensor:
+        """Return a layer's memory, allocated with the heads and format of the first keys and values
+        that it is asked for with.
+        """
+        if number == len(self.layers):
+            shape = (2, len(self.lengths), like.shape[2], self.context_length, like.shape[4])
+            # Zeros, because masked values are still multiplied (by zero) and must not be NaN.
+            self.layers.append(like.new_zeros(shape))
+        return self.layers[number]
 
     def extend(self, layer: int, keys_values: Tensor) -> Tensor:
         """Store a layer's keys and values of one new character per window; return all so far."""
-        known = self.layers[layer]
+        known = self.layer(layer, keys_values)
         if self.mask is None:  # writing a slice is faster than writing at indices
             known[:, :, :, self.positions] = keys_values
         else:
@@ -137,5 +131,6 @@ class Prefill(NamedTuple):
 
     def extend(self, layer: int, keys_values: Tensor) -> Tensor:
         time = keys_values.shape[3]
-        self.cache.layers[layer][:, self.rows, :, :time] = keys_values[:, self.source]
+        known = self.cache.layer(layer, keys_values)
+        known[:, self.rows, :, :time] = keys_values[:, self.source]
         return keys_values

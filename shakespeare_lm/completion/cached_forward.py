@@ -25,7 +25,6 @@ class CachedForward:
         # Says where the network is and in which format; looking for it takes a while.
         self._weight = next(network.parameters())
         self._all_int8 = not any(isinstance(x, nn.Linear) for x in network.modules())
-        self._kept: dict[object, list[Tensor]] = {}
         self._compiled: Callable[[KeyValueCache, Tensor], Tensor] | None = None
         if compile_step:
             # No Python between the kernels on a CPU; on a GPU, a CUDA graph sees to that.
@@ -41,21 +40,17 @@ class CachedForward:
     def new_cache(self, batch: int, fixed_shape: bool = False) -> KeyValueCache:
         """Return an empty cache for `batch` windows."""
         network = self.network
-        return KeyValueCache(
+        cache = KeyValueCache(
             batch, network.config.context_length, network.lookback, network.padding_id,
-            self._keys_values(), self.device, fixed_shape,
+            self.device, fixed_shape,
         )  # fmt: skip
-
-    def _keys_values(self) -> list[Tensor]:
-        """Return what each layer keeps of one character, by running the network on it."""
-        kind = (self.device, self._weight.dtype)
-        if kind not in self._kept:
-            probe = _Probe(self.network, self.device)
-            with evaluating(self.network):
-                ids = torch.zeros((1, 1), dtype=torch.long, device=self.device)
-                self.network.hidden(self.network.embed(ids, probe), past=probe)
-            self._kept[kind] = probe.seen
-        return self._kept[kind]
+        if fixed_shape:  # its memory is there before a step is compiled or recorded
+            with evaluating(network):
+                ids = torch.zeros(batch, dtype=torch.long, device=self.device)
+                cache.append(ids)
+                self._advance(cache, ids)
+            cache.empty()
+        return cache
 
     def prefill(self, cache: KeyValueCache, rows: Tensor, windows: Sequence[Sequence[int]]) -> None:
         """Fill these rows of the cache with these windows; equal windows are computed once."""
@@ -82,20 +77,6 @@ class CachedForward:
 
     def _advance(self, cache: KeyValueCache, ids: Tensor) -> Tensor:
         return self.network(ids[:, None], past=cache)[:, 0]
-
-
-class _Probe:
-    """The empty `Past` of one character: it records what each layer would keep."""
-
-    def __init__(self, network: Network, device: torch.device) -> None:
-        self.recent = torch.full((1, network.lookback + 1), network.padding_id, device=device)
-        self.positions: slice | Tensor = slice(1)
-        self.mask: Tensor | None = None
-        self.seen: list[Tensor] = []
-
-    def extend(self, layer: int, keys_values: Tensor) -> Tensor:
-        self.seen.append(keys_values)
-        return keys_values
 
 
 @contextmanager

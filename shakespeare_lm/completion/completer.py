@@ -14,8 +14,12 @@ from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
-from shakespeare_lm.completion.generation import generate
-from shakespeare_lm.completion.sampling import SamplingKeywords, SamplingOptions, random_numbers
+from shakespeare_lm.completion.sampling import (
+    SamplingKeywords,
+    SamplingOptions,
+    generate,
+    random_numbers,
+)
 from shakespeare_lm.completion.scoring import Progress, Score, score_ids
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.tokenizer import CharTokenizer, Unknown
@@ -142,7 +146,8 @@ class Completer:
         """Return the text that follows the prompt, without the prompt itself.
 
         Args:
-            prompt: one text, or several; each of several gets the text that it would get alone.
+            prompt: one text, or several; each of several gets the text that it would get alone. The
+                last `context_length` characters count.
             max_new_tokens: how many characters to make at most.
             num_samples: how many completions of one prompt to return as a list; the prompt is read
                 once for all.
@@ -162,9 +167,9 @@ class Completer:
             prompts, seeds = prompts * num_samples, _seeds(seed, num_samples)
         texts, together = [], self._prompts_together()
         for first in range(0, len(prompts), together):
-            some = slice(first, first + together)
-            pieces = self._pieces(prompts[some], seeds[some], max_new_tokens, options)
-            texts += ["".join(of_one) for of_one in zip(*pieces, strict=True)]
+            group = slice(first, first + together)
+            pieces = self._pieces(prompts[group], seeds[group], max_new_tokens, options)
+            texts += ["".join(text) for text in zip(*pieces, strict=True)]
         return texts[0] if isinstance(prompt, str) and num_samples is None else texts
 
     def _prompts_together(self) -> int:
@@ -194,18 +199,11 @@ class Completer:
         seed: int | None = None,
         **options: Unpack[CompletionKeywords],
     ) -> Iterator[str] | Iterator[list[str]]:
-        """Yield the text of `complete` piece by piece, each as soon as it is certain.
-
-        Args:
-            prompt: one text; of a long one, only the last `context_length` characters are used.
-            max_new_tokens: how many characters to make at most.
-            num_samples: make this many completions at once, and yield lists of their next pieces.
-            seed: makes sampling repeatable; sample i is what `seed + i` gives alone.
-            **options: of `TextKeywords` and `SamplingOptions`.
+        """Yield the text of `complete` piece by piece, each as soon as it is certain; of several
+        samples, at most `MAX_SAMPLES`, lists of their next pieces.
 
         Raises:
-            UserError: for an unknown character, an unknown option, or a value of the wrong type or
-                out of range; at once and not when the stream is read.
+            UserError: as `complete` does; at once and not when the stream is read.
         """
         check_type(str, prompt=prompt)
         _check_numbers(max_new_tokens, num_samples, seed)
@@ -224,33 +222,32 @@ class Completer:
         sampling = SamplingOptions(
             **{name: options[name] for name in SamplingKeywords.__annotations__ if name in options}  # type: ignore[literal-required]
         )
-        window, cache = options.get("window", "stride"), options.get("cache", True)
-        check_choice("window", window, get_args(Window))
-        check_type(bool, cache=cache)
-        stop = options.get("stop")
-        stops = [] if stop is None else as_list("stop", stop, str)
-        endings = [StopStrings(stops, options.get("max_lines")) for _ in prompts]
-        decoder = self._decoder(len(prompts), window, cache)
-        unknown = options.get("unknown", "error")
-        prompt_ids = [self.tokenizer.encode_prompt(one, unknown) for one in prompts]
+        stop, unknown = options.get("stop"), options.get("unknown", "error")
+        stop_strings = [] if stop is None else as_list("stop", stop, str)
+        stops = [StopStrings(stop_strings, options.get("max_lines")) for _ in prompts]
+        decoder = self._decoder(len(prompts), options)
+        prompt_ids = [self.tokenizer.encode_prompt(text, unknown) for text in prompts]
         randoms, choices = [random_numbers(seed) for seed in seeds], len(self.tokenizer.vocabulary)
         if isinstance(decoder, CachedDecoder) and decoder.cache.newest.is_cuda:
             ids = generate_graphed(decoder, prompt_ids, sampling, randoms, choices)
         else:
             ids = generate(decoder, prompt_ids, sampling, randoms, choices)
-        return self._until_the_end(islice(ids, min(max_new_tokens, sys.maxsize)), endings)
+        return self._until_stopped(islice(ids, min(max_new_tokens, sys.maxsize)), stops)
 
-    def _until_the_end(
-        self, ids: Iterator[list[int]], endings: list[StopStrings]
+    def _until_stopped(
+        self, ids: Iterator[list[int]], stops: list[StopStrings]
     ) -> Iterator[list[str]]:
         vocabulary = self.tokenizer.vocabulary
         for row in ids:
-            yield [end.add(vocabulary[i]) for end, i in zip(endings, row, strict=True)]
-            if all(ending.reached for ending in endings):
+            yield [stop.add(vocabulary[i]) for stop, i in zip(stops, row, strict=True)]
+            if all(stop.reached for stop in stops):
                 return
-        yield [ending.rest() for ending in endings]
+        yield [stop.rest() for stop in stops]
 
-    def _decoder(self, batch: int, window: Window, cache: bool) -> Decoder:
+    def _decoder(self, batch: int, options: CompletionKeywords) -> Decoder:
+        window, cache = options.get("window", "stride"), options.get("cache", True)
+        check_choice("window", window, get_args(Window))
+        check_type(bool, cache=cache)
         if not cache or self._cached_forward is None:
             return UncachedDecoder(self.network, self.context_length, window)
         # Compiled for a CPU, the step of one text is faster, and that of many far slower.
@@ -285,8 +282,7 @@ def _check_numbers(max_new_tokens: int, num_samples: int | None, seed: int | Non
     check_type(int, max_new_tokens=max_new_tokens)
     check_type(int | None, num_samples=num_samples, seed=seed)
     check_at_least(0, max_new_tokens=max_new_tokens)
-    if num_samples is not None:
-        check_at_least(1, num_samples=num_samples)
+    check_at_least(1, num_samples=1 if num_samples is None else num_samples)
 
 
 def _seeds(seed: int | None, count: int) -> list[int | None]:

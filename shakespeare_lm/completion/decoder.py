@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.inference import evaluating
@@ -113,11 +114,10 @@ class UncachedDecoder:
     def logits(self, texts: Sequence[deque[int]]) -> Tensor:
         grown = [self._kept if n == self.context_length else n + 1 for n in self._lengths]
         self._lengths = grown or [len(text) for text in texts]
-        windows = [list(text)[-n:] for text, n in zip(texts, self._lengths, strict=True)]
-        device, time = next(self.network.parameters()).device, max(self._lengths)
-        # Padding on the right of a window changes nothing in it.
-        padded = [window + window[-1:] * (time - len(window)) for window in windows]
-        last = torch.tensor(self._lengths, device=device) - 1
+        pairs = zip(texts, self._lengths, strict=True)
+        windows = [torch.tensor([*text][-length:]) for text, length in pairs]
+        device = next(self.network.parameters()).device
         with evaluating(self.network):
-            logits = self.network(torch.tensor(padded, device=device))
-        return logits[torch.arange(len(texts), device=device), last]
+            # Padding on the right of a window changes nothing in it.
+            logits = self.network(pad_sequence(windows, batch_first=True).to(device))
+        return logits[range(len(texts)), [length - 1 for length in self._lengths]]

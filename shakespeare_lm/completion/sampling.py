@@ -1,18 +1,22 @@
-"""logits -> next ids: greedy, or sampled.
+"""logits -> next ids, greedy or sampled, by which texts grow.
 
 Randomness is passed in, and the logits are never modified. Order of the filters: temperature,
 top-k, top-p, min-p; each works on what the ones before it have kept.
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from shakespeare_lm.completion.decoder import Decoder
 from shakespeare_lm.errors import check_at_least, check_probability, check_type
+
+DEFAULT_TEMPERATURE = 0.8
 
 
 def random_numbers(seed: int | None) -> random.Random:
@@ -50,7 +54,7 @@ class SamplingOptions:
     """
 
     greedy: bool = False
-    temperature: float = 0.8
+    temperature: float = DEFAULT_TEMPERATURE
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
@@ -65,10 +69,31 @@ class SamplingOptions:
             check_at_least(1, top_k=self.top_k)
         check_probability(top_p=self.top_p, min_p=self.min_p)
 
-    @property
-    def filters(self) -> bool:
-        """Whether any filter is on: the options that default to None are the filters."""
-        return any(getattr(self, f.name) is not None for f in fields(self) if f.default is None)
+
+def generate(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    randoms: Sequence[random.Random],
+    choices: int,
+) -> Iterator[list[int]]:
+    """Yield the next id of every prompt, then the one after it, endlessly.
+
+    Args:
+        decoder: computes the logits after each text.
+        prompts: at least one id each; only the last `context_length` are used.
+        options: how to sample.
+        randoms: a generator per prompt, so that a prompt's text does not depend on the others.
+        choices: number of ids to choose from, which excludes the padding symbol after them.
+    """
+    # Ids that have left the window are dropped: memory does not grow with the text.
+    texts = [deque(prompt, maxlen=decoder.context_length) for prompt in prompts]
+    while True:
+        logits = decoder.logits(texts)[:, :choices]
+        ids = next_ids(logits, options, [source.random() for source in randoms]).tolist()
+        for text, number in zip(texts, ids, strict=True):
+            text.append(number)
+        yield ids
 
 
 def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float] | Tensor) -> Tensor:
@@ -91,7 +116,7 @@ def next_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
     # In float64, a tiny temperature leaves one character instead of infinities.
     scaled = logits.double() / max(options.temperature, 1e-200)
-    if options.filters:
+    if any(value is not None for value in (options.top_k, options.top_p, options.min_p)):
         scaled = scaled.masked_fill(~_kept(scaled, options), -torch.inf)
     return scaled.softmax(dim=-1)
 

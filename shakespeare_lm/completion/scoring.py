@@ -52,8 +52,6 @@ def score_ids(
     progress: Progress | None = None,
 ) -> Score:
     """Do what `Completer.score` does, with ids."""
-    if len(ids) < 2:
-        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
     if not 0 <= top <= len(tokenizer.vocabulary):
         raise UserError(f"top is {top}: expected 0 <= top <= {len(tokenizer.vocabulary)}")
     likelihoods: list[float] = []
@@ -65,8 +63,8 @@ def score_ids(
             likelihoods += rows.gather(1, targets[:, None])[:, 0].tolist()
             best = rows.topk(top)
             for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                named = [tokenizer.vocabulary[number] for number in numbers]
-                alternatives.append(list(zip(named, values, strict=True)))
+                characters = [tokenizer.vocabulary[number] for number in numbers]
+                alternatives.append(list(zip(characters, values, strict=True)))
             if progress is not None:
                 progress(len(likelihoods), len(ids) - 1)
     return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
@@ -80,19 +78,23 @@ def predictions(
     Each window after the first predicts `stride` characters: stride = context_length gives disjoint
     blocks, as in training; 1 gives every character all of its context. `is_counted`: a memory in
     the network has counted this very text (see `leaving_out`).
+
+    Raises:
+        UserError: if there are fewer than two ids: nothing predicts the first.
     """
+    if len(ids) < 2:
+        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
     device = next(network.parameters()).device
     ids = ids.to(device).long()
     kept = context_length + 1 - stride
-    starts = range(0, max(1, len(ids) - kept), stride)
-    together = max(1, _CHARACTERS_TOGETHER // context_length)
-    for first in range(0, len(starts), together):
-        some = torch.tensor(starts[first : first + together], device=device)
-        places = some[:, None] + torch.arange(context_length, device=device)
-        inputs, targets = (ids[(places + i).clamp(max=len(ids) - 1)] for i in (0, 1))
+    columns = torch.arange(context_length, device=device)
+    starts = torch.arange(0, max(1, len(ids) - kept), stride, device=device)
+    for group in starts.split(max(1, _CHARACTERS_TOGETHER // context_length)):
+        positions = group[:, None] + columns
+        inputs, targets = (ids[(positions + i).clamp(max=len(ids) - 1)] for i in (0, 1))
         with leaving_out(network, targets if is_counted else None):
             logits = network(inputs)
         # Each window predicts the characters that no window before it has predicted.
-        new = torch.arange(context_length, device=device) >= kept - 1
-        counted = (new | (some == 0)[:, None]) & (places + 1 < len(ids))
-        yield logits[counted], targets[counted]
+        new = (columns >= kept - 1) | (group == 0)[:, None]
+        new &= positions + 1 < len(ids)
+        yield logits[new], targets[new]

@@ -20,11 +20,9 @@ class StopStrings:
         if "" in stop:
             raise UserError("stop is an empty string: expected at least one character")
         check_type(int | None, max_lines=max_lines)
-        if max_lines is not None:
-            check_at_least(1, max_lines=max_lines)
+        check_at_least(1, max_lines=1 if max_lines is None else max_lines)
         self.reached = False
-        self._stop = tuple(stop)
-        self._lines_left = max_lines
+        self._stop, self._lines_left = tuple(stop), max_lines
         self._held = ""
 
     def add(self, character: str) -> str:
@@ -37,9 +35,8 @@ class StopStrings:
         found = [text for text in self._stop if self._held.endswith(text)]
         if found or self._lines_left == 0:
             self.reached = True
-            shown = self._held.removesuffix(max(found, key=len) if found else "\n")
-            self._held = ""
-            return shown
+            self._held = self._held.removesuffix(max(found, key=len, default="\n"))
+            return self._release(0)
         return self._release(self._length_of_partial_match())
 
     def rest(self) -> str:
@@ -48,8 +45,8 @@ class StopStrings:
 
     def _release(self, hold: int) -> str:
         cut = len(self._held) - hold
-        shown, self._held = self._held[:cut], self._held[cut:]
-        return shown
+        released, self._held = self._held[:cut], self._held[cut:]
+        return released
 
     def _length_of_partial_match(self) -> int:
         """Return how many of the last characters could still become a stop string."""

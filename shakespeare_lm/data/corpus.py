@@ -15,7 +15,6 @@ from shakespeare_lm.errors import UserError, as_list, check_type
 from shakespeare_lm.hardware import check_memory
 
 DATA_DIR_VARIABLE = "SHAKESPEARE_LM_DATA"
-SAMPLE_FILE = "sample.txt"
 # How long `auto` waits for the server's first answer before it falls back to the bundled sample.
 AUTO_PATIENCE_SECONDS = 12.0
 
@@ -46,10 +45,10 @@ NAMED_CORPORA = {
 
 def corpus_names(corpus: str | Path | Sequence[str | Path]) -> list[str]:
     """Return what `load_corpus` takes as a list; refuse an empty one, and other types."""
-    names = [os.fspath(name) for name in as_list("corpus", corpus, str | Path)]
+    names = as_list("corpus", corpus, str | Path)
     if not names:
         raise UserError("corpus is []: expected the name of a corpus, or files or globs")
-    return names
+    return list(map(os.fspath, names))
 
 
 def load_corpus(
@@ -70,29 +69,21 @@ def load_corpus(
     check_type(str | Path | None, data_dir=data_dir)
     folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
     names = corpus_names(corpus)
-    if names == ["auto"]:
-        return [_load_auto(folder)]
-    if names == ["sample"]:
-        return [_read_sample()]
     if len(names) == 1 and names[0] in NAMED_CORPORA:
         return [_load_named(names[0], folder)]
+    if names == ["auto"]:
+        try:
+            return [_load_named("tinyshakespeare", folder, AUTO_PATIENCE_SECONDS)]
+        except DownloadError as error:
+            warnings.warn(
+                f"using the bundled sample, because tiny Shakespeare is not available: {error}. "
+                "Losses on the sample cannot be compared with losses on tiny Shakespeare",
+                stacklevel=2,
+            )
+    if names in (["auto"], ["sample"]):
+        sample = resources.files("shakespeare_lm.data").joinpath("sample.txt")
+        return [sample.read_bytes().decode("utf-8")]
     return _load_files(names)
-
-
-def _read_sample() -> str:
-    return resources.files("shakespeare_lm.data").joinpath(SAMPLE_FILE).read_bytes().decode("utf-8")
-
-
-def _load_auto(folder: Path) -> str:
-    try:
-        return _load_named("tinyshakespeare", folder, AUTO_PATIENCE_SECONDS)
-    except DownloadError as error:
-        warnings.warn(
-            f"using the bundled sample, because tiny Shakespeare is not available: {error}. "
-            "Losses on the sample cannot be compared with losses on tiny Shakespeare",
-            stacklevel=3,
-        )
-        return _read_sample()
 
 
 def _load_named(name: str, folder: Path, patience_seconds: float | None = None) -> str:
@@ -125,14 +116,11 @@ def _load_files(patterns: list[str]) -> list[str]:
             )
         paths += [path for path in map(Path, found) if len(found) == 1 or path.is_file()]
     # A file that two patterns match is still one document.
-    return [_read_text(path) for path in dict.fromkeys(paths)]
-
-
-def _read_text(path: Path) -> str:
-    text = decode_utf8(_read_bytes(path), path)
-    if not text:
-        raise UserError(f"{path} is empty: expected a text file")
-    return text
+    texts = {path: decode_utf8(_read_bytes(path), path) for path in dict.fromkeys(paths)}
+    for path, text in texts.items():
+        if not text:
+            raise UserError(f"{path} is empty: expected a text file")
+    return list(texts.values())
 
 
 def _read_bytes(path: Path) -> bytes:

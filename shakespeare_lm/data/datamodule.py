@@ -15,10 +15,9 @@ from shakespeare_lm.data.windows import Documents, encode_documents, grid_window
 from shakespeare_lm.errors import UserError, check_option_names
 from shakespeare_lm.hardware import check_memory
 
-# Without gradients a batch can be larger; this many characters keep two CPU cores busy.
-_EVALUATION_CHARACTERS = 16_384
-# With thousands of symbols, memory goes into the logits: this many are 16 MiB.
-_EVALUATION_LOGITS = 1 << 22
+# Of an evaluation batch, which needs no gradients: so many characters keep two CPU cores busy; with
+# thousands of symbols, memory goes into the logits, and so many are 16 MiB.
+_EVALUATION_CHARACTERS, _EVALUATION_LOGITS = 16_384, 1 << 22
 # Length of the fixed sample of the training part that shows overfitting.
 _TRAIN_SAMPLE_CHARACTERS = 32_768
 
@@ -61,13 +60,10 @@ class ShakespeareDataModule(LightningDataModule):
         check_option_names(split_options, ShakespeareDataModule, splits.SplitConfig)
         check_loader_options(context_length, batch_size, window_order, seed)
         self.split_config = splits.SplitConfig(**split_options)
-        self.corpus = corpus_names(corpus)
-        self.data_dir = data_dir
-        self.context_length = context_length
-        self.batch_size = batch_size
+        self.corpus, self.data_dir = corpus_names(corpus), data_dir
+        self.context_length, self.batch_size = context_length, batch_size
         self.window_order: WindowOrder = window_order
-        self.known_characters = known_characters
-        self.seed = seed
+        self.known_characters, self.seed = known_characters, seed
 
     @cached_property
     def documents(self) -> list[str]:
@@ -84,21 +80,17 @@ class ShakespeareDataModule(LightningDataModule):
         return self.tokenizer.vocabulary
 
     @cached_property
-    def parts(self) -> splits.Parts:
-        return splits.split_documents(*self._what_to_split)
-
-    @cached_property
     def encoded(self) -> dict[str, Documents]:
         """Each part as ids, by name: train, val, test."""
-        parts = self.parts._asdict()
+        parts = splits.split_documents(*self._split_arguments)._asdict()
         return {name: encode_documents(part, self.tokenizer) for name, part in parts.items()}
 
     @cached_property
     def fingerprint(self) -> dict[str, str | float | int]:
-        return splits.fingerprint(*self._what_to_split)
+        return splits.fingerprint(*self._split_arguments)
 
     @property
-    def _what_to_split(self) -> tuple[list[str], splits.SplitConfig, int, int]:
+    def _split_arguments(self) -> tuple[list[str], splits.SplitConfig, int, int]:
         return self.documents, self.split_config, self.context_length, self.seed
 
     def setup(self, stage: str | None = None) -> None:
@@ -107,11 +99,10 @@ class ShakespeareDataModule(LightningDataModule):
         There is no `prepare_data`: every process needs the vocabulary before it can build its
         model, and a lock makes sure that several processes download once.
         """
-        _ = self.encoded, self.fingerprint
+        _ = self.fingerprint, self.encoded
         # Ids and masks, and the logits with their gradient in float32.
         needed = self.batch_size * self.context_length * (34 + 8 * self.tokenizer.vocab_size)
         check_memory(needed, f"a batch of {self.batch_size:,} windows", "use a smaller batch_size")
-        vars(self).pop("parts", None)
         vars(self).pop("documents", None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,8 +111,15 @@ class ShakespeareDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to resume training on another text or split than the checkpoint's."""
-        difference = splits.describe_difference(state_dict, self.fingerprint)
-        if difference and self.trainer is not None and self.trainer.training:
+        if self.trainer is not None and self.trainer.training:
+            self.check_resumes(state_dict)
+
+    def check_resumes(self, state_dict: object) -> None:
+        """Raise a `UserError` unless text and split are those of a checkpoint's `state_dict`. The
+        text comes first: a shorter one, or one file less, may not even be divisible as this run's
+        options say, which `setup` would find.
+        """
+        if difference := splits.describe_difference(state_dict, self.fingerprint):
             raise UserError(
                 f"cannot resume: {difference}; resume with the --data options of the first run"
             )
@@ -137,7 +135,7 @@ class ShakespeareDataModule(LightningDataModule):
     def val_dataloader(self) -> list[WindowLoader]:
         """Return the whole validation part, and a fixed sample of the training part to compare."""
         documents = self.encoded["val"], self._train_sample()
-        return [self._evaluation_loader(part) for part in documents]
+        return list(map(self._evaluation_loader, documents))
 
     def test_dataloader(self) -> WindowLoader:
         return self._evaluation_loader(self.encoded["test"])
@@ -169,6 +167,6 @@ class ShakespeareDataModule(LightningDataModule):
         total = len(windows.starts)
         count = min(total, max(1, _TRAIN_SAMPLE_CHARACTERS // self.context_length))
         chosen = torch.linspace(0, total - 1, count).long()
-        sizes = windows.sizes[chosen]
-        pieces = [train.ids[s : s + n] for s, n in zip(windows.starts[chosen], sizes, strict=True)]
+        starts, sizes = windows.starts[chosen], windows.sizes[chosen]
+        pieces = [train.ids[s : s + n] for s, n in zip(starts, sizes, strict=True)]
         return Documents(torch.cat(pieces), sizes)

@@ -1,9 +1,14 @@
-"""Downloads one file: complete and verified, or not at all."""
+"""Downloads one file: complete and verified, or not at all.
+
+Why not pooch (1.9): it ignores Retry-After, locks nothing, limits neither size nor time, and leaves
+a temporary file when it is killed.
+"""
 
 import hashlib
+import sys
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,23 +17,19 @@ from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.progress import Progress
-from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from shakespeare_lm.errors import UserError
 
-CONNECT_TIMEOUT_SECONDS = 5.0
-READ_TIMEOUT_SECONDS = 20.0
+CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 5.0, 20.0
 # Pauses before the second, third and fourth attempt.
 PAUSES_SECONDS = (1.0, 2.0, 4.0)
-_LARGE_BYTES = 1_000_000
-_BLOCK_BYTES = 1 << 16
 # Temporary errors of a server; urllib3 waits as long as a Retry-After header asks, up to a limit.
 _TEMPORARY_STATUS = (429, 500, 502, 503, 504)
 MAX_PAUSE_SECONDS = 30
+_BLOCK_BYTES = 1 << 16
 # Limits for a server that never stops sending, or sends a byte now and then: texts have a few MB.
-MAX_BYTES = 64 << 20
-MAX_SECONDS = 900.0
+MAX_BYTES, MAX_SECONDS = 64 << 20, 900.0
 
 
 class DownloadError(UserError):
@@ -36,9 +37,10 @@ class DownloadError(UserError):
 
 
 def download(url: str, sha256: str, path: Path, patience_seconds: float | None = None) -> None:
-    """Download `url` to `path`, unless another process has just done so.
+    """Download `url` to `path`, unless another process has just done so. A line on stderr says that
+    it tries. Missing folders are created.
 
-    Missing folders are created. The bytes go to a temporary file next to `path`, which is renamed
+    The bytes go to a temporary file next to `path`, which is renamed
     only after its SHA-256 (hexadecimal) has matched. `patience_seconds` limits the wait for the
     server's first answer, including retries.
 
@@ -49,10 +51,12 @@ def download(url: str, sha256: str, path: Path, patience_seconds: float | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.exists():
+                limit = "" if patience_seconds is None else f" for {patience_seconds:g} s"
+                print(f"trying{limit} to download {path.name}; Ctrl-C stops", file=sys.stderr)
                 _fetch(url, sha256, path, patience_seconds)
     except DownloadError:
         raise
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, ValueError, TimeoutError) as error:
         raise DownloadError(f"cannot download {url}: {_reason(error)}") from None
     except OSError as error:
         raise DownloadError(f"cannot write {path}: {error.strerror or error}") from None
@@ -72,35 +76,28 @@ def _fetch(url: str, sha256: str, path: Path, patience_seconds: float | None) ->
 
 
 def _open(url: str, patience_seconds: float | None) -> requests.Response:
-    """Return the response, or raise the request's error, within `patience_seconds`.
-
-    The request runs in a thread, because DNS look-up has no timeout of its own.
-    """
+    """Return the response; raise a TimeoutError after `patience_seconds`."""
     outcome: Future[requests.Response] = Future()
 
-    def request() -> None:
+    def get() -> None:
+        # A caller of limited patience does not wait for a network to come up: one retry, at once.
+        retry = Retry(
+            total=len(PAUSES_SECONDS), connect=None if patience_seconds is None else 1,
+            backoff_factor=1.0, status_forcelist=_TEMPORARY_STATUS,
+            retry_after_max=MAX_PAUSE_SECONDS,
+        )  # fmt: skip
+        session = requests.Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        timeouts = CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS
         try:
-            outcome.set_result(_get(url))
+            outcome.set_result(session.get(url, stream=True, timeout=timeouts))
         except Exception as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=request, daemon=True).start()
-    if not wait([outcome], patience_seconds).done:
-        raise requests.ConnectTimeout
-    return outcome.result()
-
-
-def _get(url: str) -> requests.Response:
-    retry = Retry(
-        total=len(PAUSES_SECONDS),
-        backoff_factor=1.0,
-        status_forcelist=_TEMPORARY_STATUS,
-        retry_after_max=MAX_PAUSE_SECONDS,
-    )
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session.get(url, stream=True, timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+    # In a thread, because DNS look-up has no timeout of its own.
+    threading.Thread(target=get, daemon=True).start()
+    return outcome.result(patience_seconds)
 
 
 def _save(response: requests.Response, sha256: str, path: Path) -> None:
@@ -122,13 +119,12 @@ def _save(response: requests.Response, sha256: str, path: Path) -> None:
 
 
 def _copy(response: requests.Response, file: BinaryIO) -> None:
-    """Copy the body, with a progress bar on stderr if it is large."""
+    """Copy the body, with a progress bar if stderr is a terminal."""
     end = time.monotonic() + MAX_SECONDS
     length = response.headers.get("Content-Length", "")
-    announced = int(length) if length.isdecimal() else 0
-    small = announced < _LARGE_BYTES
-    with Progress(console=Console(stderr=True), transient=True, disable=small) as progress:
-        task = progress.add_task(f"Downloading {response.url}", total=announced or None)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("downloading", total=int(length) if length.isdecimal() else None)
         for block in response.iter_content(_BLOCK_BYTES):
             progress.update(task, advance=file.write(block))
             if file.tell() > MAX_BYTES or time.monotonic() > end:
@@ -138,14 +134,12 @@ def _copy(response: requests.Response, file: BinaryIO) -> None:
                 )
 
 
-def _reason(error: requests.RequestException | ValueError) -> str:
+def _reason(error: Exception) -> str:
+    # requests wraps a read timeout in a ConnectionError: in the body, and after the last retry.
+    if isinstance(error, requests.Timeout | TimeoutError) or "Read timed out" in str(error):
+        return "no answer in time"
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    # requests wraps a read timeout in a ConnectionError: in the body, and after the last retry.
-    cause = error.args[0] if error.args else None
-    timed_out = isinstance(getattr(cause, "reason", cause), ReadTimeoutError)
-    if timed_out or isinstance(error, requests.Timeout):
-        return "no answer in time"
     if isinstance(error, requests.exceptions.RetryError):
         return "the server kept failing"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):

@@ -20,8 +20,7 @@ from shakespeare_lm.errors import UserError, check_at_least, check_choice, check
 
 WindowOrder = Literal["sequential", "grid", "shifted", "random"]
 
-# This many characters are gathered at once: the fixed cost of a tensor operation is paid once for
-# many batches.
+# Gathered at once: the fixed cost of a tensor operation is paid once for many batches.
 _CHARACTERS_PER_GATHER = 1 << 18
 
 
@@ -44,7 +43,6 @@ class WindowLoader:
     Looking up a batch of a corpus in memory takes microseconds, so there are no worker processes,
     and the position in the data is a few numbers: Lightning saves `state_dict` in every checkpoint
     and calls `load_state_dict` on resume, so a resumed run continues with the very next batch.
-
     """
 
     documents: Documents
@@ -52,9 +50,7 @@ class WindowLoader:
     context_length: int  # targets per full window
     batch_size: int  # windows per batch and process
     padding_id: int  # fills short windows
-    # "sequential" is the order of the text; "grid" shuffles the same windows anew each epoch;
-    # "shifted" also moves them by a new offset each epoch; "random" draws as many windows at random
-    # positions (some characters twice, some never).
+    # As `ShakespeareDataModule` describes them; "random" sees some characters twice, some never.
     window_order: WindowOrder = "sequential"
     seed: int = 0  # determines the order, with the number of the epoch
     # For training: halve as many windows as rows would be empty (each once at most, so a very short
@@ -70,16 +66,14 @@ class WindowLoader:
         # The same in every epoch: a shifted grid can have one more window per document.
         more = int((lengths > 1).sum()) if self.window_order == "shifted" else 0
         self._num_batches = -(-(self._grid_size + more) // per_batch)
-        self._epoch = -1
-        self._next_batch = 0
-        self._resuming = False
+        self._epoch, self._next_batch, self._resuming = -1, 0, False
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resuming:
-            self._epoch, self._next_batch = self._epoch + 1, 0
+            self.set_epoch(self._epoch + 1)
         self._resuming = False
         windows = self.windows(self._epoch)
         per_gather = max(1, _CHARACTERS_PER_GATHER // (self.batch_size * self.context_length))

@@ -1,5 +1,5 @@
 """text -> train, validation and test parts, which share no character to be predicted; and a
-fingerprint, by which a checkpoint knows its text and split again.
+fingerprint of text and split, which checkpoints keep.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ SplitKind = Literal["contiguous", "documents", "random_chunks"]
 
 
 class Parts(NamedTuple):
-    """The documents of each part of a split."""
+    """The documents of each part."""
 
     train: list[str]
     val: list[str]
@@ -45,10 +45,8 @@ class SplitConfig:
         check_types(self, SplitConfig)
         check_fraction(val_fraction=self.val_fraction, test_fraction=self.test_fraction)
         if self.val_fraction == 0.0:
-            raise UserError(
-                "val_fraction is 0.0: expected a value > 0, because checkpoints are chosen by "
-                "val_loss"
-            )
+            reason = "because checkpoints are chosen by val_loss"
+            raise UserError(f"val_fraction is 0.0: expected a value > 0, {reason}")
         if self.val_fraction + self.test_fraction >= 1.0:
             raise UserError(
                 f"val_fraction is {self.val_fraction} and test_fraction is {self.test_fraction}: "
@@ -60,9 +58,7 @@ def split_documents(
     documents: Sequence[str], config: SplitConfig, context_length: int, seed: int
 ) -> Parts:
     """Divide documents as the config says; random chunks depend on context length and seed too.
-
-    Raises:
-        UserError: if a part would have nothing to predict.
+    A part with nothing to predict is refused with a `UserError`.
     """
     fractions = config.val_fraction, config.test_fraction
     if config.split == "contiguous":
@@ -105,14 +101,13 @@ def describe_difference(stored: object, current: dict[str, str | float | int]) -
     if not isinstance(stored, dict):
         return "the checkpoint has no fingerprint of its text and split"
     for name, value in current.items():
-        other = stored.get(name)
-        if other != value:
-            if name == "text_sha256":
-                return "the checkpoint was trained on another text"
-            # Printing nested lists from a hostile file can take forever.
-            plain = isinstance(other, str | float | int)
-            shown = str(other)[:80] if plain else type(other).__name__
-            return f"the checkpoint was trained with {name} {shown}, not {value}"
+        if (other := stored.get(name)) == value:
+            continue
+        if name == "text_sha256":
+            return "the checkpoint was trained on another text"
+        # Printing nested lists from a hostile file can take forever.
+        shown = str(other)[:80] if isinstance(other, str | float | int) else type(other).__name__
+        return f"the checkpoint was trained with {name} {shown}, not {value}"
     return None
 
 

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 from shakespeare_lm.errors import UserError, check_choice, check_type
 
 Unknown = Literal["error", "skip", "replace"]
+# How the commands read other texts, at the end of an error.
+UNKNOWN_HINT = "; drop unknown characters (--unknown skip) or replace them (--unknown replace)"
 # What an empty prompt starts with: each speech in a play begins on a new line.
 _EMPTY_PROMPT = "\n"
 
@@ -25,10 +27,9 @@ def decode_utf8(data: bytes, name: object) -> str:
 
 
 class CharTokenizer:
-    """Maps each character of a vocabulary to an id, and back.
-
-    Character number i of `vocabulary` has id i; this string is the whole state. The padding symbol
-    is not a character: it has the id after the last one, `padding_id`, and `vocab_size` counts it.
+    """Maps each character of a vocabulary to its index there, and back; this string is the whole
+    state. The padding symbol is not a character: its id comes after the last one, `padding_id`, and
+    `vocab_size` counts it.
 
     Raises:
         UserError: if the vocabulary is empty, repeats a character, or has a lone surrogate.
@@ -44,9 +45,8 @@ class CharTokenizer:
             raise UserError(f"the vocabulary repeats a character: {vocabulary!r}")
         surrogates = [character for character in vocabulary if "\ud800" <= character <= "\udfff"]
         if surrogates:
-            raise UserError(
-                f"the vocabulary has a lone surrogate, {surrogates[0]!r}: no text contains it"
-            )
+            reason = "no text contains it"
+            raise UserError(f"the vocabulary has a lone surrogate, {surrogates[0]!r}: {reason}")
 
     @classmethod
     def from_text(cls, *texts: str, known: str = "") -> "CharTokenizer":
@@ -77,8 +77,8 @@ class CharTokenizer:
             character = text[position]
             raise UserError(
                 f"the character {character!r} (U+{ord(character):04X}) at position {position} is "
-                f"not among the {len(self.vocabulary)} characters that the model knows; drop "
-                "unknown characters (--unknown skip) or replace them (--unknown replace)"
+                f"not among the {len(self.vocabulary)} characters that the model knows"
+                + UNKNOWN_HINT
             )
         return [number for number in ids if number != -1]
 
@@ -95,13 +95,11 @@ class CharTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids, without padding; others are refused with a `UserError`."""
-        characters = []
+        ids = list(ids)
         for number in ids:
             if not 0 <= number <= self.padding_id:
                 raise UserError(f"the id is {number}: expected 0 <= id <= {self.padding_id}")
-            if number != self.padding_id:
-                characters.append(self.vocabulary[number])
-        return "".join(characters)
+        return "".join(self.vocabulary[number] for number in ids if number != self.padding_id)
 
     def batch_encode(
         self, texts: Sequence[str], unknown: Unknown = "error"
@@ -112,8 +110,7 @@ class CharTokenizer:
         rows = [self.encode(text, unknown) for text in texts]
         time = max(map(len, rows), default=0)
         ids = [row + [self.padding_id] * (time - len(row)) for row in rows]
-        mask = [[True] * len(row) + [False] * (time - len(row)) for row in rows]
-        return ids, mask
+        return ids, [[n != self.padding_id for n in row] for row in ids]
 
     def batch_decode(self, batch: Iterable[Iterable[int]]) -> list[str]:
         """Return the text of each row; padding is dropped, so it undoes `batch_encode` exactly."""

@@ -15,25 +15,20 @@ from torch import Tensor
 
 from shakespeare_lm.data.tokenizer import CharTokenizer
 
-# Encoding needs 12 temporary bytes per character: slices of this length keep that small.
+# Encoding needs 12 temporary bytes per character.
 _CHARACTERS_PER_SLICE = 1 << 20
 
 
 class Documents(NamedTuple):
-    """Encoded documents, concatenated.
+    """Encoded documents, concatenated."""
 
-    `ids` is `[characters]`, in the smallest integer type that holds them (one byte for up to 256
-    symbols); `lengths` is `[documents]`, in characters.
-    """
-
-    ids: Tensor
-    lengths: Tensor
+    ids: Tensor  # `[characters]`, of the smallest integer type that holds them
+    lengths: Tensor  # `[documents]`, in characters
 
 
 def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Documents:
-    """Encode documents by table look-up instead of one Python step per character.
-
-    Every character must be in the vocabulary.
+    """Encode documents, all of whose characters must be in the vocabulary, by table look-up instead
+    of one Python step per character.
     """
     code_points = torch.tensor([ord(character) for character in tokenizer.vocabulary])
     dtype = torch.uint8 if len(code_points) <= 256 else torch.int16
@@ -67,10 +62,10 @@ class Batch(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Where windows are in `Documents.ids`: first position and number of ids, both `[windows]`."""
+    """Where windows are in `Documents.ids`: both `[windows]`."""
 
     starts: Tensor
-    sizes: Tensor
+    sizes: Tensor  # numbers of ids
 
 
 def grid_windows(lengths: Tensor, context_length: int, offset: int = 0) -> Windows:
@@ -108,9 +103,8 @@ def halve_windows(windows: Windows, count: int) -> Windows:
 def random_windows(
     lengths: Tensor, context_length: int, count: int, generator: torch.Generator
 ) -> Windows:
-    """Draw `count` windows whose first character is uniform over all that have a next one.
-
-    A window ends with its document: one that starts near the end is short.
+    """Draw `count` windows whose first character is uniform over all that have a next one. Those
+    that start near the end of a document are short.
     """
     targets = (lengths - 1).clamp(min=0)
     targets_before = targets.cumsum(0)
@@ -126,8 +120,8 @@ def collate(ids: Tensor, windows: Windows, context_length: int, padding_id: int)
     """Gather windows into a batch `[windows, context_length]`; one of size 0 becomes a row of
     padding. Targets are shifted, and batches padded, only here.
     """
-    place = torch.arange(context_length + 1)
-    real = place < windows.sizes[:, None]
-    positions = (windows.starts[:, None] + place).clamp(max=len(ids) - 1)
+    column = torch.arange(context_length + 1)
+    real = column < windows.sizes[:, None]
+    positions = (windows.starts[:, None] + column).clamp(max=len(ids) - 1)
     window = ids[positions].long().masked_fill(~real, padding_id)
     return Batch(window[:, :-1], window[:, 1:], real[:, :-1], real[:, 1:])

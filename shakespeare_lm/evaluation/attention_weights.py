@@ -1,6 +1,4 @@
-"""How much each position attends to each other one: weights to be shown. Training and completion
-keep no such `[time, time]` matrix.
-"""
+"""Attention weights to be shown; training and completion keep no such `[time, time]` matrix."""
 
 import math
 from collections.abc import Iterable
@@ -17,11 +15,11 @@ from shakespeare_lm.model.transformer import Block
 
 
 def attention_weights(network: Network, ids: Tensor) -> Tensor:
-    """Return `[layers, batch, heads, time, time]`: in each row, how the position attends to itself
-    and to those before it (Vaswani et al. 2017, equation 1). Each row sums to one.
+    """Return `[layers, batch, heads, time, time]`: each row says how much a position attends to
+    itself and to those before it, and sums to one (Vaswani et al. 2017, equation 1).
 
     Args:
-        network: a transformer, with a memory or without; it is left in the mode it was in.
+        network: a transformer, with or without a memory; its mode is restored.
         ids: `[batch, time]`, without padding, at most `context_length` characters.
 
     Raises:

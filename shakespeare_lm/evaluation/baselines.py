@@ -1,5 +1,5 @@
-"""What a model has to be compared with, on the same characters: models that only count,
-compressors, and what others have published for the validation part of tiny Shakespeare.
+"""Baselines on the same characters: models that only count, compressors, and figures that others
+have published for the validation part of tiny Shakespeare.
 """
 
 import bz2
@@ -30,7 +30,7 @@ _PPMD_MEMORY_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Baseline:
-    """What another model needs for the same characters."""
+    """The loss of another model."""
 
     name: str
     nats: float  # per character
@@ -48,8 +48,8 @@ PUBLISHED = (
 def counted(
     train: Documents, part: Documents, vocab_size: int, progress: Progress | None = None
 ) -> Iterator[Baseline]:
-    """Yield the uniform model, and n-gram models counted on the training part, with their losses on
-    another one. `progress` is called with the numbers of orders counted, and of all.
+    """Yield the losses of the uniform model and of n-gram models counted on the training part.
+    `progress` is called with the numbers of orders counted, and in all.
 
     Raises:
         UserError: if the training part is too long for this machine's memory.
@@ -68,19 +68,17 @@ def _arrays(documents: Documents) -> tuple[np.ndarray, list[int]]:
 
 
 def compressed(train: Iterable[str], part: Iterable[str]) -> Iterator[Baseline]:
-    """Yield general compressors that have read the training part."""
+    """Yield the losses of general compressors that have read the training part."""
     known, text = "".join(train), "".join(part)
     strongest = ppmd()
-    compressors = COMPRESSORS if strongest is None else {**COMPRESSORS, "PPMd": strongest}
-    for name, compressor in compressors.items():
+    for name, compressor in {**COMPRESSORS, **({"PPMd": strongest} if strongest else {})}.items():
         bits = added_bits(compressor, known.encode(), text.encode())
-        nats = bits * math.log(2) / len(text)
-        yield Baseline(name, nats, "adaptive: learns while it reads")
+        yield Baseline(name, bits * math.log(2) / len(text), "adaptive: learns while it reads")
 
 
 def ppmd() -> Compressor | None:
-    """Return PPMd (Shkarin 2001), the strongest of the common compressors on text; None without the
-    package `pyppmd`, which is not installed by default.
+    """Return PPMd (Shkarin 2001), the strongest common compressor on text; None without the package
+    `pyppmd`, which is not installed by default.
     """
     try:
         import pyppmd
@@ -92,26 +90,32 @@ def ppmd() -> Compressor | None:
 
 
 def added_bits(compressor: Compressor, known: bytes, text: bytes) -> int:
-    """Return how many bits longer the compressed file gets when the text follows what is known.
-
-    The compressor goes on learning while it reads the text, unlike a model with frozen weights.
-    """
+    """Return how many bits longer the compressed file gets when the text is appended."""
     return 8 * (len(compressor(known + text)) - len(compressor(known)))
 
 
 def verdict(nats: float, baselines: Iterable[Baseline]) -> str:
-    """Return where a loss lies among those of n-gram models, in one line."""
-    ngrams = [baseline for baseline in baselines if baseline.name.endswith("-gram")]
-    ngrams.sort(key=lambda ngram: ngram.nats)
+    """Return how a loss compares with those of n-gram models, in one line."""
+    ngrams = _ngrams(baselines)
     better = [ngram for ngram in ngrams if ngram.nats < nats]
     worse = [ngram for ngram in ngrams if ngram.nats >= nats]
     if not ngrams:
         return f"{nats:.4f} nats per character"
     if not better:
-        return f"{nats:.4f}: better than every n-gram; the best is {_named(ngrams[0])}"
+        return f"{nats:.4f}: better than every n-gram; the best is {_named(worse[0])}"
     if not worse:
         return f"{nats:.4f}: worse than {_named(better[-1])}"
     return f"{nats:.4f}: better than {_named(worse[0])}, worse than {_named(better[-1])}"
+
+
+def best_ngram(baselines: Iterable[Baseline]) -> Baseline | None:
+    """Return the n-gram model with the lowest loss, if there is one."""
+    return next(iter(_ngrams(baselines)), None)
+
+
+def _ngrams(baselines: Iterable[Baseline]) -> list[Baseline]:
+    ngrams = [baseline for baseline in baselines if baseline.name.endswith("-gram")]
+    return sorted(ngrams, key=lambda ngram: ngram.nats)
 
 
 def _named(ngram: Baseline) -> str:

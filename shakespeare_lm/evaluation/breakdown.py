@@ -1,5 +1,5 @@
-"""The loss of every character -> where the loss is: means over groups of characters, and the
-passages that surprise the model most. Every predicted character is in one group of each kind.
+"""The loss of every character -> where the loss is: means over groups of characters, and the most
+surprising passages. Every predicted character is in exactly one group of each kind.
 """
 
 import re
@@ -21,12 +21,12 @@ _PASSAGE_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Group:
-    """Characters that have something in common."""
+    """Characters of one kind."""
 
-    name: str  # what they have in common
+    name: str
     characters: int  # how many were predicted
     nats: float  # their mean loss
-    share: float  # their part of the whole loss
+    share: float  # their fraction of the total loss
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Breakdown:
     """Where the loss is."""
 
     groups: dict[str, list[Group]]  # by position, kind of character, place in the word, document
-    passages: list[Passage]  # those that surprise the model most
+    passages: list[Passage]  # the most surprising ones
 
 
 def break_down(documents: Sequence[str], losses: Nats, context_length: int) -> Breakdown:
-    """Return where the loss is: that of every character of the documents, one after the other, in
-    blocks of this context length.
+    """Break down the losses of the documents' characters, computed in disjoint blocks of this
+    context length.
     """
     text, lengths = "".join(documents), [len(document) for document in documents]
     groups = {
@@ -62,9 +62,9 @@ def break_down(documents: Sequence[str], losses: Nats, context_length: int) -> B
 
 
 def by_position(losses: Nats, lengths: Sequence[int], context_length: int) -> list[Group]:
-    """Group by how many characters of its block the model saw before, in ranges that double."""
-    place = np.concatenate([np.arange(length) for length in lengths]) - 1
-    seen = place % context_length + 1  # the first target of a block follows one character
+    """Group by the number of characters that the model saw in the block, in ranges that double."""
+    targets = np.concatenate([np.arange(length) for length in lengths]) - 1
+    seen = targets % context_length + 1  # the first target of a block follows one character
     edges = [1]
     while edges[-1] < context_length:
         edges.append(min(2 * edges[-1], context_length))
@@ -72,12 +72,11 @@ def by_position(losses: Nats, lengths: Sequence[int], context_length: int) -> li
         str(high) if high == low + 1 else f"{low + 1} to {high}"
         for low, high in zip([0, *edges], edges, strict=False)
     ]
-    labels = np.array(names)[np.searchsorted(edges, seen).clip(max=len(edges) - 1)]
-    return _groups(losses, labels, names)
+    return _groups(losses, np.array(names)[np.searchsorted(edges, seen)], names)
 
 
 def by_class(text: str, losses: Nats) -> list[Group]:
-    """Group by kind of character; all characters of a line like "ROMEO:" are a speaker's name."""
+    """Group by kind of character; a whole line like "ROMEO:" is a speaker's name."""
     labels = np.array([_class_of(character) for character in text], dtype="U20")
     for found in _SPEAKER.finditer(text):
         labels[found.start() : found.end()] = "speaker's name"
@@ -95,23 +94,23 @@ def _class_of(character: str) -> str:
 
 
 def by_place_in_word(text: str, losses: Nats) -> list[Group]:
-    """Group letters by their place in the word, from 1."""
+    """Group letters by their place in the word, counted from 1."""
     labels = np.full(len(text), "between words", dtype="U20")
     for found in WORD.finditer(text):
         for place, position in enumerate(range(*found.span()), start=1):
-            last = place >= _LAST_PLACE
-            labels[position] = f"letter {_LAST_PLACE} or later" if last else f"letter {place}"
+            later = place >= _LAST_PLACE
+            labels[position] = f"letter {_LAST_PLACE} or later" if later else f"letter {place}"
     return _groups(losses, labels)
 
 
 def by_document(losses: Nats, lengths: Sequence[int]) -> list[Group]:
-    """Group by document, in their order; at most one group per document."""
+    """Group by document, in their order; one without predicted characters has no group."""
     names = [f"document {number}" for number in range(1, len(lengths) + 1)]
     return _groups(losses, np.repeat(names, lengths), names)
 
 
 def surprising_passages(text: str, losses: Nats, count: int = 20) -> list[Passage]:
-    """Return the passages with the highest mean loss, which do not overlap, the worst first."""
+    """Return the passages with the highest mean loss, the worst first, without overlaps."""
     size = min(_PASSAGE_CHARACTERS, len(text))
     sums = np.concatenate([[0.0], np.nan_to_num(losses).cumsum()])
     means = (sums[size:] - sums[:-size]) / size
@@ -124,11 +123,11 @@ def surprising_passages(text: str, losses: Nats, count: int = 20) -> list[Passag
 
 
 def _groups(losses: Nats, labels: NDArray[np.str_], names: list[str] | None = None) -> list[Group]:
-    """Group characters by their labels, in the order of the names; the alphabet by default."""
+    """Group characters by their labels, in the order of `names` (by default, alphabetically)."""
     predicted = np.isfinite(losses)
     total = losses[predicted].sum()
     groups = []
-    for name in sorted(set(labels[predicted])) if names is None else names:
+    for name in sorted(set(labels)) if names is None else names:
         values = losses[predicted & (labels == name)]
         if len(values):
             share = float(values.sum() / total)

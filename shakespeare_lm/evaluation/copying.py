@@ -1,11 +1,12 @@
-"""Does a model copy the text that it was trained on? How much of its samples stands in the training
-part, next to the same figures for held-out text. That was written by a person: what it shares with
-the training part is the language, and not a copy.
+"""Does a model copy its training text? The fraction of its samples copied from the training part,
+next to that of held-out text, which a person wrote: what that shares with the training part is the
+language. And how often greedy completion reproduces the text after a prefix.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from shakespeare_lm.completion.completer import MAX_SAMPLES, Completer
 from shakespeare_lm.completion.sampling import SamplingOptions
@@ -18,11 +19,7 @@ _PREFIXES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """What is sampled from the model.
-
-    Raises:
-        UserError: if a value is out of range.
-    """
+    """What is sampled from the model; a `UserError` names a value that is out of range."""
 
     num_samples: int = 32  # each begins as a new line does
     max_new_tokens: int = 1000
@@ -37,12 +34,12 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How often greedy completion of a prefix gives what follows it in the text (Carlini et al.
-    2022, "Quantifying memorization across neural language models"); None if the text is too short.
+    """How often greedy completion reproduces the suffix of a prefix (Carlini et al. 2022,
+    "Quantifying memorization across neural language models"); None if the text is too short.
     """
 
-    suffix: int  # the number of characters that must all be right
-    train: float | None  # the share of prefixes from the training part where they are
+    suffix: int  # its number of characters, which must all be right
+    train: float | None  # the fraction of prefixes from the training part
     held_out: float | None
 
 
@@ -51,8 +48,8 @@ class Copying:
     """Whether a model copies."""
 
     sampled: Novelty
-    held_out: Novelty  # of a text as long, from the beginning of the held-out part
-    prefix: int  # how many characters completion was given for the extraction
+    held_out: Novelty  # of as many characters from the beginning of the held-out part
+    prefix: int  # the number of characters before each suffix
     extraction: list[Extraction]  # for each length of the suffix
     samples: list[str]
 
@@ -65,7 +62,7 @@ def measure_copying(
     progress: Callable[[int, int], None] | None = None,
 ) -> Copying:
     """Sample from a model, and look its text up in the training part; `held_out` are documents of
-    another part. `progress` is called with the numbers of characters made, and to make.
+    another part. `progress` is called with the numbers of characters sampled, and in all.
 
     Raises:
         UserError: if the texts are too long for this machine's memory, or have characters that the
@@ -100,40 +97,39 @@ def _samples(
 
 
 def _beginning(documents: Sequence[str], length: int) -> list[str]:
-    """Return documents from the first on, of this length together if there is so much."""
-    pieces = []
-    for document in documents:
-        pieces.append(document[:length])
-        length -= len(pieces[-1])
-    return [piece for piece in pieces if piece]
+    """Return the first `length` characters of the documents; all if there are fewer."""
+    starts = accumulate(map(len, documents), initial=0)
+    return [
+        text[: length - start]
+        for text, start in zip(documents, starts, strict=False)
+        if start < length
+    ]
 
 
 def extraction_rates(
     completer: Completer, documents: Sequence[str], prefix: int, seed: int
 ) -> list[float | None]:
-    """Return, for each length in `_SUFFIXES`, how often that many greedy characters are all right
-    after up to 256 random pieces of `prefix` characters; None if no document is long enough.
+    """Return, for each length in `_SUFFIXES`, how often greedy completion reproduces that many
+    characters after up to 256 random prefixes; None if no document is long enough.
     """
-    longest = max(_SUFFIXES)
-    pieces = _random_pieces(documents, prefix + longest, seed)
+    pieces = _random_pieces(documents, prefix + max(_SUFFIXES), seed)
     if not pieces:
         return [None] * len(_SUFFIXES)
     prompts = [piece[:prefix] for piece in pieces]
-    made = completer.complete(prompts, longest, temperature=0, unknown="skip")
-    expected = [piece[prefix:] for piece in pieces]
+    made = completer.complete(prompts, max(_SUFFIXES), temperature=0, unknown="skip")
+    pairs = list(zip(made, (piece[prefix:] for piece in pieces), strict=True))
     return [
-        sum(text[:length] == right[:length] for text, right in zip(made, expected, strict=True))
-        / len(pieces)
+        sum(text[:length] == right[:length] for text, right in pairs) / len(pairs)
         for length in _SUFFIXES
     ]
 
 
 def _random_pieces(documents: Sequence[str], size: int, seed: int) -> list[str]:
-    """Return different pieces of this size, in the order of the text."""
+    """Return distinct pieces of this size, in the order of the text."""
     starts = [max(0, len(document) - size + 1) for document in documents]
     if not sum(starts):
         return []
     generator = random.Random(seed)
     chosen = generator.choices(range(len(documents)), weights=starts, k=_PREFIXES)
-    places = sorted({(i, generator.randrange(starts[i])) for i in chosen})
-    return [documents[i][start : start + size] for i, start in places]
+    positions = sorted({(i, generator.randrange(starts[i])) for i in chosen})
+    return [documents[i][start : start + size] for i, start in positions]

@@ -1,5 +1,5 @@
-"""A checkpoint and a corpus -> how good the model is: exact, over a whole part of the corpus, and
-the same each time; and its rank among other models.
+"""A checkpoint and a corpus -> exact losses over a whole part of the corpus, and the model's rank
+among baselines.
 """
 
 import math
@@ -21,8 +21,8 @@ from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
 
-# The context window moves on by an eighth of itself, which takes eight times as long as blocks do.
-_WINDOWS_PER_CONTEXT = 8
+# A stride of an eighth of the context takes eight times as long as disjoint blocks.
+_STRIDES_PER_CONTEXT = 8
 _AGREEMENT_NATS = 1e-5
 
 
@@ -33,9 +33,9 @@ class Evaluation:
     checkpoint: str  # its path
     part: PartName
     characters: int  # how many were predicted
-    block_nats: float  # the mean loss in separate blocks of the context, as in `val_loss`
-    sliding_nats: float  # the mean loss when the context moves on by `stride` characters
-    stride: int
+    block_nats: float  # the mean loss in disjoint blocks of the context, as in `val_loss`
+    sliding_nats: float  # the mean loss in sliding windows
+    stride: int  # of the sliding windows, in characters
     stored_val_loss: float | None  # from training, if this is the same part of the same text
     warning: str | None  # how the text differs from that of the training, if it does
     # Of every character in blocks, `[characters]`; NaN where nothing is predicted.
@@ -70,12 +70,19 @@ def evaluate(
     copying: SampleConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Compute the loss of a model over a whole part, in blocks and with a sliding window.
+    """Compute the loss of a model over a whole part, in disjoint blocks and in sliding windows.
 
-    The window moves on by `stride` characters: an eighth of the context by default; 1 is exact.
-    `breakdown` asks also where the loss is; `copying`, whether samples like these are copied from
-    the training part (if that itself is evaluated, the validation part is the yardstick).
-    `progress` is called with the numbers of characters done, and in all.
+    Args:
+        checkpoint: the model.
+        path: of the checkpoint, for its name.
+        corpus: the text.
+        part: of the corpus.
+        stride: of the sliding windows: an eighth of the context by default; 1 is exact.
+        device: where to compute.
+        breakdown: whether to say where the loss is.
+        copying: samples to compare with the training part, if any; with the validation part as the
+            yardstick where the training part itself is evaluated.
+        progress: called with the numbers of characters done, and in all.
 
     Raises:
         UserError: for a character outside the vocabulary, an empty part, or a value out of range.
@@ -83,7 +90,7 @@ def evaluate(
     documents, context_length = corpus.documents(part), checkpoint.config.context_length
     encoded = encode(documents, checkpoint.tokenizer)
     network = checkpoint.network().to(choose_device(device)).eval()
-    stride = max(1, context_length // _WINDOWS_PER_CONTEXT) if stride is None else stride
+    stride = max(1, context_length // _STRIDES_PER_CONTEXT) if stride is None else stride
     stored, bfloat16 = _stored_validation(checkpoint)
     comparable = part == "val" and corpus.difference is None
     blocks, sliding = (
@@ -122,7 +129,7 @@ def encode(documents: list[str], tokenizer: CharTokenizer) -> Documents:
 
 
 def _stored_validation(checkpoint: Checkpoint) -> tuple[float | None, bool]:
-    """Return the `val_loss` that training stored with these weights, and whether in bfloat16."""
+    """Return the `val_loss` stored with these weights, and whether it was computed in bfloat16."""
     stored = checkpoint.content.get("validation")
     if not isinstance(stored, dict):
         return None, False
@@ -152,8 +159,8 @@ class Row:
 
     nats: float  # per character
     name: str  # a baseline, or the run or checkpoint of an evaluated model
-    note: str  # how the loss was computed, or where it comes from
-    evaluated: bool  # whether it is an evaluated model, and not a baseline
+    note: str  # how the loss was computed, or its source
+    evaluated: bool  # False for a baseline
 
     @property
     def bits(self) -> float:
@@ -167,7 +174,7 @@ class Row:
 
 
 def ranked(evaluations: Iterable[Evaluation], baselines: Iterable[Baseline]) -> list[Row]:
-    """Return all models in one list, the best first; an evaluated one has two rows."""
+    """Return all models, the best first; an evaluated one has two rows."""
     rows = [Row(model.nats, model.name, model.note, False) for model in baselines]
     for model in evaluations:
         rows.append(Row(model.block_nats, model.name, "in blocks of the context", True))

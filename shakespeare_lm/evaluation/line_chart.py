@@ -20,6 +20,7 @@ class Line:
 
     name: str  # for the legend
     points: Sequence[tuple[float, float]]  # x and y, in the order of x
+    dots: bool = False  # whether to draw the points alone
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Axis:
     label: str  # what it shows, with its unit
     low: float
     high: float  # more than `low`
-    doubling: bool = False  # whether each step doubles the value (base-2 logarithm)
+    doubling: bool = False  # base-2 logarithm
 
     def place(self, value: float) -> float:
-        """Return where a value is, from 0 to 1."""
+        """Return the position of a value on the axis, from 0 to 1."""
         low, high = (self._scaled(end) for end in (self.low, self.high))
         return (self._scaled(value) - low) / (high - low)
 
@@ -51,7 +52,7 @@ class Axis:
 
 
 def axis(label: str, values: Sequence[float], doubling: bool = False) -> Axis:
-    """Return an axis that holds all values, with round ends unless it is doubling."""
+    """Return an axis for all values, with round ends unless it is doubling."""
     low, high = min(values), max(values)
     if doubling:
         return Axis(label, low, high if high > low else 2 * low, True)
@@ -61,7 +62,7 @@ def axis(label: str, values: Sequence[float], doubling: bool = False) -> Axis:
 
 
 def _round_step(least: float) -> float:
-    """Return 1, 2 or 5 times a power of ten, not less than a number."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
@@ -71,18 +72,25 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     description = f"{title}: {y.label} by {x.label}; " + ", ".join(line.name for line in lines)
     content, legend = _grid(x, y), []
     for number, line in enumerate(lines):
-        style = f'class="line line-{number % LINE_STYLES + 1}"'
-        points = " ".join(f"{_across(x, a):.1f},{_down(y, b):.1f}" for a, b in line.points)
-        content.append(f'<polyline {style} points="{points}"/>')
-        legend.append(
-            f'<li><svg viewBox="0 0 28 8" aria-hidden="true"><line {style} '
-            f'x1="0" x2="28" y1="4" y2="4"/></svg>{escape(line.name)}</li>'
-        )
+        points = [(_across(x, a), _down(y, b)) for a, b in line.points]
+        content.append(_drawn(line, number, points))
+        key = _drawn(line, number, [(14, 4)] if line.dots else [(0, 4), (28, 4)])
+        legend.append(f'<li><svg viewBox="0 0 28 8" aria-hidden="true">{key}</svg>')
+        legend.append(f"{escape(line.name)}</li>")
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">'
         f'{"".join(content)}</svg><ul class="legend">{"".join(legend)}</ul></figure>'
     )
+
+
+def _drawn(line: Line, number: int, points: Sequence[tuple[float, float]]) -> str:
+    style = f"line line-{number % LINE_STYLES + 1}"
+    if line.dots:  # strokes without length have round ends
+        dots = "".join(f"M{across:.1f},{down:.1f}h0" for across, down in points)
+        return f'<path class="{style} dots" d="{dots}"/>'
+    corners = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
+    return f'<polyline class="{style}" points="{corners}"/>'
 
 
 def _across(x: Axis, value: float) -> float:

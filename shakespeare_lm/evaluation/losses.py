@@ -29,35 +29,32 @@ def character_losses(
 
     Args:
         network: maps ids `[batch, time]` to logits `[batch, time, vocab]`.
-        documents: the text.
+        documents: the text; documents may be empty.
         context_length: how many characters the network sees.
-        stride: how many new characters each window predicts. By default the whole context: separate
+        stride: how many new characters each window predicts. By default the whole context: disjoint
             blocks, as in `val_loss`. 1 gives every character all of its context, and takes as many
             times longer as the context is long.
         bfloat16: compute as training with `bf16-mixed` does.
-        progress: is called with the numbers of characters done, and in all.
+        progress: called with the numbers of characters done, and in all.
 
     Raises:
         UserError: if the stride is less than 1.
     """
     stride = context_length if stride is None else stride
     check_at_least(1, stride=stride)
+    stride = min(stride, context_length)
     memories = [module for module in network.modules() if isinstance(module, NGramMemory)]
     is_counted = any(memory.has_counted(*documents) for memory in memories)
     losses = np.full(len(documents.ids), np.nan)
-    device = next(network.parameters()).device
-    end = 0
+    device, start = next(network.parameters()).device, 0
     with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for ids in documents.ids.split(documents.lengths.tolist()):
-            end += 1  # the first character
-            if len(ids) < 2:
-                continue
-            for logits, targets in predictions(
-                network, ids, context_length, min(stride, context_length), is_counted
-            ):
+            done, start = start + 1, start + len(ids)
+            rows = predictions(network, ids, context_length, stride, is_counted)
+            for logits, targets in rows if len(ids) > 1 else ():
                 nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-                losses[end : end + len(nats)] = nats.cpu().numpy()
-                end += len(nats)
+                losses[done : done + len(nats)] = nats.cpu().numpy()
+                done += len(nats)
                 if progress is not None:
-                    progress(end, len(losses))
+                    progress(done, len(losses))
     return losses

@@ -30,8 +30,8 @@ class CopiedSpan:
     """A piece of text that stands in the training part."""
 
     text: str
-    start: int  # where it begins in the training part, in characters from 0
-    line: int  # the line there, from 1
+    start: int  # its offset in the training part, in characters
+    line: int  # its line there, from 1
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Novelty:
     """How much of a text stands in the training part."""
 
     characters: int
-    # For each length from 1 to 100, the share of the substrings of that length that stand in the
+    # For each length from 1 to 100, the fraction of substrings of that length that stand in the
     # training part; fewer lengths if all documents are shorter.
     copied: list[float]
     longest: CopiedSpan
-    known_words: float  # the share of words that occur in the training part, ignoring case
-    # For one, two and three words in a row, the share that are different (Li et al. 2016). It falls
+    known_words: float  # the fraction of words that occur in the training part, ignoring case
+    # distinct-1, -2 and -3 (Li et al. 2016): distinct word n-grams by their total number. It falls
     # with the length of a text: compare texts of one length.
     distinct: list[float]
 
@@ -53,25 +53,25 @@ class Matches(NamedTuple):
     """The longest match at every position of a text; both arrays are `[characters]`."""
 
     lengths: Ints  # how many characters from there on stand somewhere in the known text
-    places: Ints  # where in the known text they begin, in characters of its documents joined
+    starts: Ints  # the offset of the match in the known documents, joined
 
 
 def novelty(documents: Sequence[str], train: Sequence[str]) -> Novelty:
-    """Return how much of some documents stands in the training part."""
+    """Return how much of the documents stands in the training part."""
     matches = longest_matches(documents, train)
     words = [_words(document) for document in documents]
     known = set(_words("\n".join(train)))
     is_known = [word in known for spoken in words for word in spoken]
     return Novelty(
         sum(map(len, documents)),
-        _copied_shares(matches, documents),
+        _copied_fractions(matches, documents),
         _longest("".join(documents), matches, "".join(train)),
         sum(is_known) / max(1, len(is_known)),
         [_distinct(words, count) for count in range(1, _MAX_WORDS + 1)],
     )
 
 
-def _copied_shares(matches: Matches, documents: Sequence[str]) -> list[float]:
+def _copied_fractions(matches: Matches, documents: Sequence[str]) -> list[float]:
     left = np.concatenate([np.arange(len(text), 0, -1) for text in ["", *documents]])
     longest = min(_LONGEST_SUBSTRING, int(left.max(initial=0)))
     return [
@@ -84,7 +84,7 @@ def _longest(text: str, matches: Matches, train: str) -> CopiedSpan:
     if not len(matches.lengths):
         return CopiedSpan("", 0, 1)
     at = int(matches.lengths.argmax())
-    start = int(matches.places[at])
+    start = int(matches.starts[at])
     copied = text[at : at + int(matches.lengths[at])]
     return CopiedSpan(copied, start, train.count("\n", 0, start) + 1)
 
@@ -94,16 +94,15 @@ def _words(text: str) -> list[str]:
 
 
 def _distinct(documents: Sequence[Sequence[str]], count: int) -> float:
-    """Return the share of different ones among all sequences of `count` words."""
-    rows = [
+    ngrams = [
         tuple(words[at : at + count]) for words in documents for at in range(len(words) - count + 1)
     ]
-    return len(set(rows)) / max(1, len(rows))
+    return len(set(ngrams)) / max(1, len(ngrams))
 
 
 def longest_matches(documents: Sequence[str], known: Sequence[str]) -> Matches:
-    """Return the longest match with the known documents at every position of other documents, which
-    are joined in their order. No match goes from one document into the next.
+    """Return the longest match with the known documents at every position of other documents,
+    joined. No match crosses from one document into the next.
 
     Raises:
         UserError: if both texts together are too long for this machine's memory.
@@ -114,15 +113,15 @@ def longest_matches(documents: Sequence[str], known: Sequence[str]) -> Matches:
     check_memory(_BYTES_PER_CHARACTER * len(symbols), "looking for copies", "use a shorter text")
     ranks = _ranks(symbols)
     order = np.argsort(ranks[-1])
-    lengths, places = np.zeros((2, len(symbols)), dtype=np.int64)
+    lengths, starts = np.zeros((2, len(symbols)), dtype=np.int64)
     for neighbour in _nearest_known(order, is_known):
         found = np.flatnonzero(~is_known & (neighbour >= 0))
         common = _common_prefix(ranks, found, neighbour[found])
         longer = common > lengths[found]
         lengths[found[longer]] = common[longer]
-        places[found[longer]] = position[neighbour[found[longer]]]
+        starts[found[longer]] = position[neighbour[found[longer]]]
     asked = ~is_known & (symbols < _END_OF_KNOWN)
-    return Matches(lengths[asked], places[asked])
+    return Matches(lengths[asked], starts[asked])
 
 
 def _with_ends(documents: Sequence[str], end: int) -> tuple[Ints, Ints]:
@@ -161,15 +160,10 @@ def _nearest_known(order: Ints, is_known: NDArray[np.bool_]) -> tuple[Ints, Ints
 
 
 def _common_prefix(ranks: list[Ints], first: Ints, second: Ints) -> Ints:
-    """Return how many characters pairs of suffixes have in common: the binary digits of that
-    number, from the highest.
-    """
+    """Return how many characters pairs of suffixes have in common, found as binary digits."""
     common = np.zeros(len(first), dtype=np.int64)
-    last = len(ranks[0]) - 1
     for level in reversed(range(len(ranks))):
-        a, b = first + common, second + common
-        # No two suffixes are equal, so one that has ended has nothing more in common.
-        inside = (a <= last) & (b <= last)
-        equal = ranks[level][a.clip(max=last)] == ranks[level][b.clip(max=last)]
-        common += np.where(inside & equal, 1 << level, 0)
+        # Inside both texts: they do not have their ends in common.
+        equal = ranks[level][first + common] == ranks[level][second + common]
+        common += np.where(equal, 1 << level, 0)
     return common

@@ -1,4 +1,4 @@
-"""A checkpoint -> the corpus that it was trained on, or another, divided as in the training."""
+"""A checkpoint -> the corpus that it was trained on, or another, split as in its training."""
 
 import warnings
 from hashlib import sha256
@@ -13,8 +13,7 @@ PartName = Literal["train", "val", "test"]
 
 
 class SplitCorpus:
-    """The corpus of a checkpoint, or another given one, divided as the checkpoint says;
-    `difference` says how it differs from the text of the training.
+    """The parts of a corpus; `difference` says how it differs from the text of the training.
 
     Raises:
         UserError: if the checkpoint names no corpus and none is given, or it cannot be read.
@@ -26,9 +25,8 @@ class SplitCorpus:
         names = corpus if corpus is not None else stored.get("corpus")
         if not names:
             raise UserError("the checkpoint does not name its corpus: give one with --corpus")
-        names_of_options = splits.SplitConfig.__annotations__
-        options = {name: stored[name] for name in names_of_options if name in stored}
-        self.split = splits.SplitConfig(**options)
+        options = splits.SplitConfig.__annotations__.keys() & stored.keys()
+        self.split = splits.SplitConfig(**{name: stored[name] for name in options})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             documents = load_corpus(names)
@@ -45,7 +43,7 @@ class SplitCorpus:
         return self.split == published and sha256(text.encode()).hexdigest() == text_sha256
 
     def documents(self, part: PartName) -> list[str]:
-        """Return the documents of a part; an empty one is refused."""
+        """Return the documents of a part; a part with nothing to predict is refused."""
         check_choice("part", part, get_args(PartName))
         found: list[str] = getattr(self.parts, part)
         if not any(len(document) > 1 for document in found):

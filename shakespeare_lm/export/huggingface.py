@@ -1,7 +1,6 @@
-"""A checkpoint -> a folder that Hugging Face's transformers load.
-
-Where a network is GPT-2 by another name, stock classes load it; else the folder has a modelling
-file of its own, which `trust_remote_code=True` allows to run.
+"""A checkpoint -> a folder that Hugging Face's transformers load: with their stock classes where
+the network is GPT-2 by another name; else with a modelling file of its own, which
+`trust_remote_code=True` allows to run.
 """
 
 import json
@@ -11,16 +10,27 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
 from safetensors.torch import save
 from torch import Tensor
 
-from shakespeare_lm.checkpoint.closed import KNOWN, check_known
+from shakespeare_lm.checkpoint.exportable import KNOWN, check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
+from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.model.positions import sinusoidal_table
 
 PADDING = "<|padding|>"
 _MODELLING = "modeling_shakespeare_lm"
+_TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5 know it
+    "pad_token": PADDING, "clean_up_tokenization_spaces": False,
+}  # fmt: skip
+_GPT2_NAMES = {
+    "attention_norm": "ln_1", "feed_forward_norm": "ln_2",
+    "attention.query_key_value": "attn.c_attn", "attention.output": "attn.c_proj",
+    "feed_forward.0": "mlp.c_fc", "feed_forward.2": "mlp.c_proj",
+}  # fmt: skip
 
 Facts = Sequence[tuple[str, str]]
 
@@ -37,12 +47,15 @@ def is_gpt2(config: NetworkOptions) -> bool:
 
 
 def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
-    """Return the files of the folder; `card` becomes its README.md. A `UserError` names what the
-    modelling file does not know.
+    """Return the files of the folder; `card` becomes its README.md. A `UserError` names an option
+    that the modelling file does not know.
     """
     check_known(checkpoint, "Hugging Face's form")
-    tokenizer = checkpoint.tokenizer
-    generation = {"pad_token_id": tokenizer.padding_id, "suppress_tokens": [tokenizer.padding_id]}
+    tokenizer, context_length = checkpoint.tokenizer, checkpoint.config.context_length
+    generation = {
+        "pad_token_id": tokenizer.padding_id, "suppress_tokens": [tokenizer.padding_id],
+        "do_sample": True, "temperature": SamplingOptions.temperature, "top_k": 0,
+    }  # fmt: skip
     extra = {}
     if is_gpt2(checkpoint.config):
         settings = gpt2_config(checkpoint.config, tokenizer.vocab_size)
@@ -60,7 +73,7 @@ def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
         "generation_config.json": _json(generation),
         "model.safetensors": save(weights, {"format": "pt"}),
         "tokenizer.json": _json(_tokenizer(checkpoint)),
-        "tokenizer_config.json": _json(_tokenizer_config(checkpoint.config.context_length)),
+        "tokenizer_config.json": _json({**_TOKENIZER_CONFIG, "model_max_length": context_length}),
         **extra,
     }
 
@@ -79,7 +92,7 @@ def gpt2_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
 
 
 def gpt2_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights by GPT-2's names: its linear layers are transposed, and have biases."""
+    """Return the weights by GPT-2's names; its linear layers are transposed and have biases."""
     config, weights = checkpoint.config, checkpoint.weights
     scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
     table = weights.get("learned_positions")
@@ -89,28 +102,17 @@ def gpt2_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "transformer.wte.weight": weights["embedding.weight"] * scale,
         "transformer.wpe.weight": table,
         "lm_head.weight": weights["head.weight"],
-        **_norm(weights, "final_norm", "transformer.ln_f"),
     }
+    modules = {"final_norm": "ln_f"}
     for layer in range(config.num_layers):
-        source, target = f"blocks.{layer}", f"transformer.h.{layer}"
-        found |= _norm(weights, f"{source}.attention_norm", f"{target}.ln_1")
-        found |= _norm(weights, f"{source}.feed_forward_norm", f"{target}.ln_2")
-        found |= _linear(weights, f"{source}.attention.query_key_value", f"{target}.attn.c_attn")
-        found |= _linear(weights, f"{source}.attention.output", f"{target}.attn.c_proj")
-        found |= _linear(weights, f"{source}.feed_forward.0", f"{target}.mlp.c_fc")
-        found |= _linear(weights, f"{source}.feed_forward.2", f"{target}.mlp.c_proj")
+        for source, target in _GPT2_NAMES.items():
+            modules[f"blocks.{layer}.{source}"] = f"h.{layer}.{target}"
+    for source, target in modules.items():
+        weight = weights[f"{source}.weight"]
+        bias = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
+        found[f"transformer.{target}.weight"] = weight.T if weight.ndim == 2 else weight
+        found[f"transformer.{target}.bias"] = bias
     return {name: tensor.float().contiguous().clone() for name, tensor in found.items()}
-
-
-def _norm(weights: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
-    weight = weights[f"{source}.weight"]
-    bias = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
-    return {f"{target}.weight": weight, f"{target}.bias": bias}
-
-
-def _linear(weights: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
-    layer = _norm(weights, source, target)
-    return {**layer, f"{target}.weight": layer[f"{target}.weight"].T}
 
 
 def _own_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
@@ -145,14 +147,6 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tokenizer_config(context_length: int) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5 know it
-        "pad_token": PADDING, "model_max_length": context_length,
-        "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-
-
 def _json(content: object) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -161,30 +155,14 @@ def model_card(title: str, facts: Facts, losses: Facts, measured_on: str, use: s
     """Return the README.md of the folder: code that loads it (`use`), facts about the model, and
     its loss next to those of others on the same text, if it was measured.
     """
-    parts = [
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        "tags: [character-level]\n---\n",
-        f"# {_plain(title)}\n",
-        "A character-level causal transformer, trained from scratch with shakespeare_lm. It knows "
-        "characters, and no words: it continues texts like its corpus, and nothing else.\n",
-        f"```python\n{use}\n```\n",
-        "## What it is\n",
-        _table("", "", facts),
-    ]
-    if losses:
-        parts += [
-            "## How good it is\n",
-            "Nats per character, lower is better, in blocks of its context: on "
-            f"{_plain(measured_on)}.\n",
-            _table("model", "nats per character", losses),
-        ]
-    return "\n".join(parts)
-
-
-def _table(first: str, second: str, rows: Facts) -> str:
-    lines = [f"| {first} | {second} |", "|---|---|"]
-    lines += [f"| {_plain(name)} | {_plain(value)} |" for name, value in rows]
-    return "\n".join(lines) + "\n"
+    environment = Environment(
+        loader=PackageLoader("shakespeare_lm", "export"), autoescape=False,
+        trim_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["plain"] = _plain
+    return environment.get_template("model_card.md").render(
+        title=title, facts=facts, losses=losses, measured_on=measured_on, use=use
+    )
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,8 @@
 """A character-level causal transformer of shakespeare_lm, for transformers' AutoModelForCausalLM.
 
-This file is copied into exported folders, and stands alone: it needs torch and transformers only.
-The network is that of `shakespeare_lm/model/transformer.py`, without a cache: a long text is read
-through its last `context_length` characters, again for each new one.
+This file is copied into exported folders, and needs torch and transformers only. The network is
+that of `shakespeare_lm/model/transformer.py`, without a cache: each new character is predicted from
+the last `context_length` ones.
 """
 
 import math
@@ -21,7 +21,7 @@ OPTIONS: dict[str, Any] = {
     "scale_embedding": True, "previous_characters": 0, "zero_init": False, "dropout": 0.0,
     "attention_dropout": 0.0,
 }  # fmt: skip
-# All that this file computes; what is not here is an error.
+# Another value is an error.
 CHOICES = {
     "network": ("transformer", "bigram"),
     "positions": ("sinusoidal", "learned", "rotary"),
@@ -31,7 +31,7 @@ CHOICES = {
 
 
 class ShakespeareLMConfig(PretrainedConfig):
-    """Sizes and kinds, by the names that they have in shakespeare_lm."""
+    """Options, by their names in shakespeare_lm."""
 
     model_type = "shakespeare_lm"
     attribute_map = {  # noqa: RUF012  (the names that transformers asks for)
@@ -55,20 +55,17 @@ class Attention(nn.Module):
     def __init__(self, config: ShakespeareLMConfig) -> None:
         super().__init__()
         self.num_heads, self.dropout = config.num_heads, config.attention_dropout
-        width = config.d_model
-        self.query_key_value = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.output = nn.Linear(width, width, bias=config.bias)
+        self.query_key_value = nn.Linear(config.d_model, 3 * config.d_model, bias=config.qkv_bias)
+        self.output = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Map `[batch, time, d_model]` to the same shape."""
         heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return projected
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -89,13 +86,11 @@ class Block(nn.Module):
         self.norm_first = config.norm == "pre"
 
     def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Map `[batch, time, d_model]` to the same shape."""
         if self.norm_first:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask, rotation))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         x = self.attention_norm(x + self.dropout(self.attention(x, mask, rotation)))
-        normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return normed
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
 class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
@@ -122,17 +117,14 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
             self.learned_positions = nn.Parameter(torch.zeros(config.context_length, width))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        pre_norm = config.norm == "pre"
-        self.final_norm = nn.LayerNorm(width, bias=config.bias) if pre_norm else nn.Identity()
+        final_norm = nn.LayerNorm if config.norm == "pre" else nn.Identity
+        self.final_norm = final_norm(width, bias=config.bias)
         self.head = nn.Linear(width, config.vocab_size, bias=config.bias)
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutput:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        labels: Tensor | None = None, **kwargs: Any,
+    ) -> CausalLMOutput:  # fmt: skip
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`.
 
         The mask is 1 for a real character; padding may be anywhere. `labels` are the same ids, with
@@ -142,32 +134,29 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         real = mask.bool()
         ids = input_ids.masked_fill(~real, self.config.vocab_size - 1)
         logits = self.table(ids) if self.config.network == "bigram" else self._logits(ids, real)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        predicted = logits[:, :-1].flatten(0, 1)
+        loss = None if labels is None else F.cross_entropy(predicted, labels[:, 1:].flatten())
         return CausalLMOutput(loss=loss, logits=logits)
 
     def _logits(self, ids: Tensor, real: Tensor) -> Tensor:
         config = self.config
         where = (real.long().cumsum(-1) - 1).clamp(min=0)  # padding on the left shifts nothing
-        time = ids.shape[1]
-        triangle = torch.ones(time, time, dtype=torch.bool, device=ids.device).tril()
-        itself = torch.eye(time, dtype=torch.bool, device=ids.device)
-        mask = ((triangle & real[:, None, :]) | itself)[:, None]
+        square = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device)
+        itself = square.tril() & square.triu()
+        mask = ((square.tril() & real[:, None, :]) | itself)[:, None]
         x, rotation = self._embed(ids), None
         if config.positions == "learned":
             x = x + self.learned_positions[where]
         elif config.positions == "sinusoidal":
-            angle = angles(where, config.d_model)
-            x = x + torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(2).to(x.dtype)
+            sin, cos = sines_and_cosines(where, config.d_model, x.dtype)
+            x = x + torch.stack((sin, cos), dim=-1).flatten(2)
         else:
-            angle = angles(where, config.d_model // config.num_heads)[:, None]
-            rotation = (angle.cos().to(x.dtype), angle.sin().to(x.dtype))
+            sin, cos = sines_and_cosines(where, config.d_model // config.num_heads, x.dtype)
+            rotation = (sin[:, None], cos[:, None])
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask, rotation)
-        logits: Tensor = self.head(self.final_norm(x))
-        return logits
+        return self.head(self.final_norm(x))
 
     def _embed(self, ids: Tensor) -> Tensor:
         x = self.embedding(ids)
@@ -185,15 +174,16 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         return {"input_ids": input_ids[:, window], "attention_mask": mask}
 
 
-def angles(positions: Tensor, width: int) -> Tensor:
-    """Return position / 10000^(2i / width), `[..., width / 2]`."""
+def sines_and_cosines(positions: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return those of position / 10000^(2i / width), `[batch, time, width / 2]`."""
     steps = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
-    return positions[..., None].double() * 10_000.0**-steps
+    angles = positions[..., None].double() * 10_000.0**-steps
+    return angles.sin().to(dtype), angles.cos().to(dtype)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate queries or keys `[batch, heads, time, head_dim]`: column i of the first half with
-    column i of the second.
+def rotate(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    """Rotate columns of queries or keys, `[batch, heads, time, head_dim]`: the first half with the
+    second.
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)

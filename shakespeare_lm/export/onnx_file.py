@@ -1,6 +1,6 @@
 """A checkpoint -> an ONNX file, for programs without Python or torch: it maps `ids` `[batch, time]`
-to `logits` `[batch, time, vocab]`, for any batch and any time up to the context length. Its
-metadata have the vocabulary.
+to `logits` `[batch, time, vocab]`, for any batch and any time up to the context length, and holds
+the vocabulary as metadata.
 """
 
 import logging
@@ -20,6 +20,7 @@ from shakespeare_lm.errors import UserError, import_extra, one_line
 
 OnnxFormat = Literal["float32", "int8"]
 _OPSET = 20
+_EXTRA = ("onnx", "exporting to ONNX")
 
 
 def write_onnx(
@@ -28,14 +29,13 @@ def write_onnx(
     dtype: OnnxFormat = "float32",
     check: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    """Write the file. With dtype int8, matrices have one scale per column, and the file is about a
-    quarter of the size. `check` is called before the file is at `path`, and may refuse it.
+    """Write the file; with dtype int8, where matrices have one scale per column, it is about a
+    quarter of the size. `check` gets the file before it is moved to `path`, and may refuse it.
 
     Raises:
         UserError: if a package is missing, or the network cannot be traced.
     """
-    onnx = import_extra("onnx", "onnx", "exporting to ONNX")
-    import_extra("onnxscript", "onnx", "exporting to ONNX")
+    onnx, _ = (import_extra(name, *_EXTRA) for name in ("onnx", "onnxscript"))
     config = checkpoint.config
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         exported = Path(folder) / "model.onnx"
@@ -49,8 +49,8 @@ def write_onnx(
         if dtype == "int8":
             exported = _quantised(exported)
         model = onnx.load(exported)
-        vocabulary, context_length = checkpoint.tokenizer.vocabulary, str(config.context_length)
-        metadata = {"vocabulary": vocabulary, "context_length": context_length}
+        context_length = str(config.context_length)
+        metadata = {"vocabulary": checkpoint.tokenizer.vocabulary, "context_length": context_length}
         onnx.helper.set_model_props(model, metadata)
         onnx.checker.check_model(model)
         onnx.save(model, exported)
@@ -74,8 +74,8 @@ def _export(checkpoint: Checkpoint, path: Path) -> None:
 
 
 class _Logits(nn.Module):
-    """The network with one input, and an explicit mask: that of the fused attention, which depends
-    on the number of characters, cannot be exported.
+    """The network with an explicit mask: the fused attention's own depends on the number of
+    characters, and cannot be exported.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -83,12 +83,11 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.network(ids, torch.ones_like(ids, dtype=torch.bool))
-        return logits
+        return self.network(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def _quantised(path: Path) -> Path:
-    import_extra("onnxruntime", "onnx", "exporting to ONNX")
+    import_extra("onnxruntime", *_EXTRA)
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name("int8.onnx")
@@ -98,11 +97,11 @@ def _quantised(path: Path) -> Path:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a network, to measure its loss; a `UserError` if onnxruntime is missing."""
+    """An ONNX file as a network; a `UserError` if onnxruntime is missing."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        onnxruntime = import_extra("onnxruntime", "onnx", "exporting to ONNX")
+        onnxruntime = import_extra("onnxruntime", *_EXTRA)
         self.session = onnxruntime.InferenceSession(str(path))
         self.unused = nn.Parameter(torch.zeros(0))  # says that it is on the CPU
 
@@ -114,12 +113,11 @@ class OnnxNetwork(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from reporting what users cannot act on."""
+    """Hide the exporter's warnings, which users cannot act on."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(level)

@@ -17,7 +17,7 @@ _QUERIES_AT_ONCE = 128
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Return what each query gathers from the values, `[batch, heads, queries, head_dim]`.
+    """Return the attention of each query to the values, `[batch, heads, queries, head_dim]`.
 
     Args:
         q: queries, `[batch, heads, queries, head_dim]`.
@@ -29,11 +29,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
     """
     time = q.shape[-2]
     slow = time > 1 and v.device.type == "cpu" and (dropout or v.dtype == torch.bfloat16)
-    if slow and "attention" not in PLAIN:
-        attend = _attend_by_products if time <= _LONGEST_PRODUCTS else _attend_in_float32
-        with torch.autocast("cpu", enabled=False):
-            return attend(q, k, v, mask, dropout)
-    causal = mask is None and time > 1
+    if not slow or "attention" in PLAIN:
+        return _fused(q, k, v, mask, dropout)
+    with torch.autocast("cpu", enabled=False):
+        if time <= _LONGEST_PRODUCTS:
+            return _attend_by_products(q, k, v, mask, dropout)
+        dtype = torch.promote_types(q.dtype, torch.float32)  # float64 stays
+        return _fused(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout).to(q.dtype)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    causal = mask is None and q.shape[-2] > 1
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
@@ -67,14 +73,3 @@ def _weighted_values(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, dropout: 
     scores = torch.baddbmm(bias, q, k.mT, alpha=1 / math.sqrt(head_dim))
     weights = apply_dropout(scores.softmax(dim=-1), dropout, training=True)
     return (weights @ v).unflatten(0, (batch, heads))
-
-
-def _attend_in_float32(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
-) -> Tensor:
-    dtype = torch.promote_types(q.dtype, torch.float32)  # float64 stays
-    mixed = F.scaled_dot_product_attention(
-        q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=mask, dropout_p=dropout,
-        is_causal=mask is None,
-    )  # fmt: skip
-    return mixed.to(q.dtype)

@@ -1,5 +1,5 @@
-"""Dropout, which zeroes random values in training so that the network does not rely on a few, and
-scales up the others, so that the mean stays (Srivastava et al. 2014, "Dropout").
+"""Dropout (Srivastava et al. 2014): random values are zeroed in training, so that the network does
+not rely on a few, and the others scaled up to keep the mean.
 """
 
 import random
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from shakespeare_lm.kernels.plain import PLAIN
 
-_LOWEST_WORD = -(2**63)
 _BITS = 16
 
 
@@ -35,7 +34,7 @@ def apply_dropout(x: Tensor, fraction: float, training: bool) -> Tensor:
 def _random_bits(x: Tensor) -> Tensor:
     """Return integers of `_BITS` bits, uniform over all of them, in the shape of `x`."""
     words = torch.empty(-(-x.numel() * _BITS // 64), dtype=torch.int64)
-    return words.random_(_LOWEST_WORD, None).view(torch.int16)[: x.numel()].view(x.shape)
+    return words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
 
 
 def _threshold(fraction: float) -> int:
@@ -45,12 +44,9 @@ def _threshold(fraction: float) -> int:
 
 
 def seed_dropout(where: str, device: torch.device) -> None:
-    """Seed the generators of the CPU and of the device for one step, so that a resumed run repeats
-    its dropout: checkpoints hold no random state.
-
-    Args:
-        where: names the step, with the run's seed, epoch, batch and process.
-        device: of the training.
+    """Seed the generators of the CPU and of the training's device for one step, so that a resumed
+    run repeats its dropout: checkpoints hold no random state. `where` names the step by the run's
+    seed, epoch, batch and rank.
     """
     seed = random.Random(f"dropout {where}").getrandbits(63)
     # Not `torch.manual_seed`, which takes a millisecond: it records who called it.

@@ -1,7 +1,5 @@
-"""Linear layers whose weights are 8-bit integers: one of 255 steps of their row.
-
-Completing one text reads all weights for every character, and a quarter of the bytes of float32 is
-read in less time.
+"""Linear layers with 8-bit weights: completing one text reads all weights for every character, and
+a quarter of the bytes of float32 is read in less time.
 """
 
 import torch
@@ -19,10 +17,8 @@ LARGEST = 127
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with weights `scales[row] * integers[row, column]`.
-
-    Args:
-        linear: the layer that it replaces; its `in_features` are a multiple of 32.
+    """Replaces a linear layer whose `in_features` are a multiple of 32; its weights become
+    `scales[row] * integers[row, column]`, with integers from -127 to 127.
     """
 
     integers: Tensor
@@ -54,14 +50,15 @@ class Int8Linear(nn.Module):
 
 
 def row_scales(weight: Tensor) -> Tensor:
-    """Return the step of each row of a matrix, `[rows]`: its largest weight is 127 steps."""
-    # A row of zeros has no largest weight: any scale will do.
+    """Return the quantisation step of each row of a matrix, `[rows]`: its largest weight is 127
+    steps; for a row of zeros, any step will do.
+    """
     return weight.abs().amax(dim=1).clamp(min=1e-12) / LARGEST
 
 
 def quantise(network: nn.Module) -> None:
-    """Replace the linear layers of a network in bfloat16 on a CPU by layers with 8-bit weights, but
-    for those whose `in_features` are not a multiple of 32.
+    """Replace the linear layers of a network in bfloat16 on a CPU by `Int8Linear`, where their
+    `in_features` are a multiple of 32.
     """
     for name, child in network.named_children():
         if isinstance(child, nn.Linear) and child.in_features % _COLUMNS == 0:

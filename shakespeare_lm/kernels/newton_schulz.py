@@ -1,4 +1,4 @@
-"""The iteration of Muon: it makes the singular values of many matrices nearly equal, at once."""
+"""The Newton-Schulz iteration of Muon (Jordan 2024), for many matrices at once."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from shakespeare_lm.hardware import has_fast_bfloat16
 from shakespeare_lm.kernels.plain import PLAIN
 
-# Jordan 2024, "Muon": coefficients of the quintic with the steepest slope at zero.
+# Of the quintic with the steepest slope at zero (Jordan 2024).
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 
@@ -14,8 +14,8 @@ _STEPS = 5
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Return matrices `[count, rows, columns]` with all singular values near 1 (0.7 to 1.2).
 
-    Five steps of a Newton-Schulz iteration (Jordan 2024, "Muon: an optimizer for hidden layers in
-    neural networks"), in bfloat16 where that is fast: a direction need not be exact.
+    Five steps (Jordan 2024, "Muon: an optimizer for hidden layers in neural networks"), in bfloat16
+    where that is fast: a direction need not be exact.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]

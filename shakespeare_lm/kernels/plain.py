@@ -1,5 +1,5 @@
-"""Which kernels to leave out: `SHAKESPEARE_LM_PLAIN=attention,dropout` in the environment uses the
-plain version of these, and `all` of every one, to find out whether a kernel is at fault.
+"""To find out whether a kernel is at fault: `SHAKESPEARE_LM_PLAIN=attention,dropout` (or `all`) in
+the environment uses torch's plain version of these.
 """
 
 import os
@@ -10,11 +10,7 @@ KERNELS = ("attention", "dropout", "int8", "muon")
 
 
 def plain_kernels(names: str) -> frozenset[str]:
-    """Return the kernels that `names` leaves out.
-
-    Raises:
-        UserError: for an unknown name.
-    """
+    """Return the kernels in a comma-separated list; an unknown name is a `UserError`."""
     listed = [name.strip() for name in names.split(",") if name.strip()]
     for name in listed:
         check_choice("SHAKESPEARE_LM_PLAIN", name, ("all", *KERNELS))

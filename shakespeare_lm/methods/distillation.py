@@ -59,10 +59,8 @@ class DistillationConfig:
 
 
 class Teacher(Objective):
-    """Knows what to expect after each position; it is not part of any checkpoint.
-
-    Args:
-        share: of the training loss, from 0 to 1.
+    """Predicts each target of a training batch, for a share of the loss from 0 to 1; it is in no
+    checkpoint.
     """
 
     def __init__(self, share: float) -> None:
@@ -70,9 +68,7 @@ class Teacher(Objective):
         self.share = share
 
     def probabilities(self, batch: Batch) -> Tensor:
-        """Return the distributions of the targets of a training batch, `[batch, time, vocab]`,
-        without gradients.
-        """
+        """Return next-character probabilities, `[batch, time, vocab]`, without gradients."""
         raise NotImplementedError
 
     def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
@@ -99,12 +95,8 @@ class NGramTeacher(Teacher):
 
 
 class NetworkTeacher(Teacher):
-    """The mean prediction of trained networks.
-
-    Args:
-        share: of the training loss, from 0 to 1.
-        teachers: paths, separated by commas.
-        context_length: that theirs must reach.
+    """The mean prediction of trained networks: `teachers` are their paths, separated by commas, and
+    `context_length` is this run's, which theirs must reach.
     """
 
     def __init__(self, share: float, teachers: str, context_length: int) -> None:
@@ -113,23 +105,22 @@ class NetworkTeacher(Teacher):
         self.models: list[Network] = []
 
     def load(self, read: Callable[[str], Any], tokenizer: CharTokenizer) -> None:
-        """Read the networks.
+        """Read the networks, or raise a `UserError` that says which one does not fit, and why."""
 
-        Raises:
-            UserError: if one cannot be read, or has other characters or a shorter context.
-        """
-        self.models = []
-        for path in split_paths(self.teachers):
-            checkpoint = named(path, read)
+        def network(path: str) -> Network:
+            checkpoint = read(path)
             if checkpoint.tokenizer.vocabulary != tokenizer.vocabulary:
-                raise UserError(f"the teacher {path} has other characters than this run's text")
+                raise UserError("it has other characters than this run's text")
             length = checkpoint.config.context_length
             if checkpoint.config.network != "bigram" and length < self.context_length:
                 raise UserError(
-                    f"the teacher {path} has a context_length of {length}: expected at least "
+                    f"it has a context_length of {length}: expected at least "
                     f"{self.context_length}, as this run has"
                 )
-            self.models.append(checkpoint.network().eval().requires_grad_(False))
+            frozen: Network = checkpoint.network().eval().requires_grad_(False)
+            return frozen
+
+        self.models = find_teachers(self.teachers, network)
 
     def prepare(self, preparation: Preparation) -> None:
         self.models = [network.to(preparation.device) for network in self.models]
@@ -143,25 +134,24 @@ class NetworkTeacher(Teacher):
         return torch.stack(predictions).mean(0)
 
 
-def split_paths(teachers: str) -> list[str]:
-    """Return the paths in the option `teachers`."""
-    return [path.strip() for path in teachers.split(",")]
-
-
-def named(path: str, find: Callable[[str], T]) -> T:
-    """Return what is found at a path, or an error that says that it is a teacher's."""
-    try:
-        return find(path)
-    except UserError as error:
-        raise UserError(f"the teacher {path}: {error}") from None
+def find_teachers(teachers: str, find: Callable[[str], T]) -> list[T]:
+    """Return what `find` returns for each path in the option `teachers`; its `UserError` then says
+    which teacher it is about.
+    """
+    found = []
+    for path in map(str.strip, teachers.split(",")):
+        try:
+            found.append(find(path))
+        except UserError as error:
+            raise UserError(f"the teacher {path}: {error}") from None
+    return found
 
 
 def cross_entropy_with(
     probabilities: Tensor, logits: Tensor, target_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of logits with given distributions, summed over the real targets, in
-    nats, and their number: as `masked_cross_entropy`, with probabilities `[batch, time, vocab]`
-    for the targets.
+    """Return the cross-entropy with soft targets, `[batch, time, vocab]`, summed over the real
+    targets, in nats, and their number; with hard ones that is `masked_cross_entropy`.
     """
     nats = -(probabilities * logits.float().log_softmax(-1)).sum(-1)
     return nats.masked_fill(~target_mask, 0.0).sum(), target_mask.sum()

@@ -1,8 +1,8 @@
 """A network with an n-gram memory, which it reads, or whose prediction is mixed with its own.
 
-Read, the n-grams are an input and the starting point of the logits: a transformer spends its first
-minutes on learning what counting gives at once. Mixed, the network is trained without them, and its
-prediction is averaged with theirs afterwards, which is better after a long training.
+If it is read, the n-grams are an input and the starting point of the logits: a transformer spends
+its first minutes learning what counting gives at once. If it is mixed, the network is trained alone
+and both predictions are averaged afterwards, which is better after a long training.
 """
 
 import math
@@ -28,14 +28,14 @@ _MAX_ORDER = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What a network has besides itself.
+    """Which n-gram memory a network has.
 
     Args:
         memory_order: the longest n-gram of a frozen n-gram model of the training part, which the
             network reads and starts its logits from; 0 for none.
-        memory_share: weight of the n-gram model when both predictions are averaged, outside
-            training; the network then neither reads it nor is trained with it; better than
-            reading it in a long training.
+        memory_share: weight of the n-gram model where both predictions are averaged, outside
+            training: the network neither reads it nor is trained with it, which is better in a
+            long training.
 
     Raises:
         UserError: if a value has the wrong type, is out of range, or does not fit the other.
@@ -91,19 +91,13 @@ class MemoryNetwork(Network):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Map ids `[batch, time]` to the logits of the network and the memory together."""
         ids = self.without_padding(ids, attention_mask)
-        if self.share:
-            x, log_probabilities = self.base.embed(ids, past), None
-            if not self.training:
-                recent = ids if past is None else past.recent
-                log_probabilities = self.ngrams.log_probabilities(recent)[:, -ids.shape[1] :]
-        else:
-            x, log_probabilities = self._read(ids, past)
+        x, log_probabilities = self._read(ids, past)
         hidden = self.hidden(x, attention_mask, past)
         logits = self._join(self.logits(hidden), log_probabilities)
         return (hidden, logits) if with_hidden else logits
 
     def embed(self, ids: Tensor, past: Past | None = None) -> Tensor:
-        return self.base.embed(ids, past) if self.share else self._read(ids, past)[0]
+        return self._read(ids, past)[0]
 
     def hidden(
         self, x: Tensor, attention_mask: Tensor | None = None, past: Past | None = None
@@ -113,12 +107,17 @@ class MemoryNetwork(Network):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.base.logits(hidden)
 
-    def _read(self, ids: Tensor, past: Past | None) -> tuple[Tensor, Tensor]:
-        """Return the embeddings with what the memory expects, and its log-probabilities."""
-        features, log_probabilities = self.ngrams(ids if past is None else past.recent)
-        new = slice(-ids.shape[1], None)
+    def _read(self, ids: Tensor, past: Past | None) -> tuple[Tensor, Tensor | None]:
+        """Return what the base's blocks read, and the memory's log-probabilities, if it is used."""
+        x, new = self.base.embed(ids, past), slice(-ids.shape[1], None)
+        if self.share and self.training:
+            return x, None
+        recent = ids if past is None else past.recent
+        if self.share:
+            return x, self.ngrams.log_probabilities(recent)[:, new]
+        features, log_probabilities = self.ngrams(recent)
         read = self.read_ngrams(features[:, new].to(self.trust.dtype))
-        return self.base.embed(ids, past) + read, log_probabilities[:, new]
+        return x + read, log_probabilities[:, new]
 
     def _join(self, logits: Tensor, log_probabilities: Tensor | None) -> Tensor:
         if log_probabilities is None:

@@ -1,7 +1,5 @@
 """Multi-token prediction (Gloeckle et al. 2024) against overfitting: in training, each position
-also predicts the characters after the next.
-
-To say what comes after the next character, a position has to know more than its n-grams.
+also predicts the characters after the next, for which its n-grams do not suffice.
 """
 
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from shakespeare_lm.methods.objective import Objective, TrainingStep
 from shakespeare_lm.model.loss import masked_cross_entropy
 from shakespeare_lm.model.network import Network
 
-# Of the loss of each character after the next, at the highest learning rate. 1 is no better
-# (measured: see the CHANGELOG).
+# Of each further character's loss, at the highest learning rate. 1 is no better (measured: see
+# docs/EXPERIMENTS.md).
 _WEIGHT = 0.5
 
 
@@ -45,10 +43,11 @@ class MultiTokenConfig:
 
 
 class MultiTokenPrediction(Objective):
-    """Maps hidden states to the logits of the characters after the next, and adds their losses.
+    """Adds the losses of the characters after the next, whose logits its own head computes from the
+    hidden states of the network.
 
     Args:
-        network: whose own logits are those of the next character, at distance 1.
+        network: the network in training.
         characters_ahead: distance of the last predicted character, at least 2.
 
     Raises:
@@ -68,28 +67,22 @@ class MultiTokenPrediction(Objective):
                 f"characters_ahead is {characters_ahead}: expected at most the context_length, "
                 f"{config.context_length}"
             )
-        self.further = characters_ahead - 1
-        self.head = nn.Linear(config.d_model, self.further * network.vocab_size, bias=False)
+        self.num_further = characters_ahead - 1
+        self.head = nn.Linear(config.d_model, self.num_further * network.vocab_size, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
         return loss + step.schedule * self.loss(step.hidden, step.batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Return the weighted sum of one loss for each character after the next: the mean
-        cross-entropy of all positions that have one so far ahead, in nats.
-
-        Args:
-            hidden: `[batch, time, d_model]`.
-            batch: whose inputs it was computed from.
+        """Return the weighted sum of the further characters' losses, in nats; each is the mean over
+        all positions that have a character so far ahead. `hidden` is `[batch, time, d_model]`.
         """
-        logits = self.head(hidden[:, :-1]).unflatten(-1, (self.further, -1))
+        all_logits = self.head(hidden[:, :-1]).unflatten(-1, (self.num_further, -1))
         losses = []
-        for character in range(self.further):
-            targets = batch.targets[:, 1 + character :]
-            mask = batch.target_mask[:, 1 + character :]
-            nats, count = masked_cross_entropy(
-                logits[:, : targets.shape[1], character], targets, mask
-            )
+        for further in range(self.num_further):
+            targets, mask = (x[:, 1 + further :] for x in (batch.targets, batch.target_mask))
+            logits = all_logits[:, : targets.shape[1], further]
+            nats, count = masked_cross_entropy(logits, targets, mask)
             losses.append(nats / count.clamp(min=1))
         return _WEIGHT * torch.stack(losses).sum()

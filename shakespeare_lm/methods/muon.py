@@ -1,6 +1,4 @@
-"""Muon (Jordan 2024): momentum with orthogonalised updates, for matrices; with AdamW for everything
-else, as one optimizer.
-"""
+"""Muon (Jordan 2024), for matrices, and AdamW, for everything else, as one optimizer."""
 
 import math
 from collections import defaultdict
@@ -16,7 +14,7 @@ from shakespeare_lm.kernels.newton_schulz import orthogonalise
 
 
 class Muon(Optimizer):
-    """Momentum with orthogonalised updates (Jordan 2024), for matrices.
+    """Nesterov momentum with orthogonalised updates (Jordan 2024).
 
     Each step equals that of `torch.optim.Muon`, but all matrices of one shape go through the
     iteration together, which takes half the time for small models.
@@ -43,7 +41,7 @@ class Muon(Optimizer):
                 torch._foreach_add_(parameters, directions, alpha=length)
 
     def _directions(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
-        """Return the orthogonalised momentum (Nesterov's) of parameters of one shape."""
+        """Return the orthogonalised momentum of parameters of one shape."""
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         for parameter in parameters:
             if not self.state[parameter]:
@@ -55,7 +53,7 @@ class Muon(Optimizer):
 
 
 class MuonAndAdamW(Optimizer):
-    """Muon for some groups and AdamW for the others, as one optimizer.
+    """Muon for some groups and AdamW for the others.
 
     With one object and one state, the Lightning Trainer's clipping, accumulation, schedules,
     precision and checkpoints work as for any other optimizer.

@@ -1,11 +1,9 @@
-"""config -> network: the registry of all networks, and of the options that they have together.
-
-Training, completion and the check of a checkpoint all build their network here.
+"""options -> network: the registry, from which training, completion and the check of a checkpoint
+all build their network, and which code of users' own it may import.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -21,7 +19,7 @@ from shakespeare_lm.model.network import Network
 from shakespeare_lm.model.transformer import CausalTransformer
 
 NETWORKS: dict[str, type[Network]] = {"transformer": CausalTransformer, "bigram": BigramTable}
-# Import paths of networks whose code may be run, separated by commas.
+# Import paths of the networks whose code may run, separated by commas.
 TRUST_VARIABLE = "SHAKESPEARE_LM_NETWORKS"
 
 
@@ -45,18 +43,16 @@ class NetworkOptions(NetworkConfig, MemoryConfig):
             )
 
     def num_matrix_weights(self, vocab_size: int) -> int:
-        remembered = 0 if self.memory_share else self.memory_order * (vocab_size + 1)
-        return super().num_matrix_weights(vocab_size) + remembered * self.d_model
+        features = 0 if self.memory_share else self.memory_order * (vocab_size + 1)
+        return super().num_matrix_weights(vocab_size) + features * self.d_model
 
 
 NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkOptions))
 
 
 def build_network(vocab_size: int, config: NetworkOptions, initialise: bool = True) -> Network:
-    """Return a new network; without `initialise` its weights are undefined, for loading others.
-
-    Raises:
-        UserError: if there is no such network, or its code is not trusted.
+    """Return a new network, or raise as `network_class` does; without `initialise` its weights are
+    undefined, for loading others.
     """
     with nullcontext() if initialise else _WithoutInitialisation():
         network = network_class(config.network)(vocab_size, config)
@@ -66,12 +62,10 @@ def build_network(vocab_size: int, config: NetworkOptions, initialise: bool = Tr
 
 
 def network_class(name: str) -> type[Network]:
-    """Return the class of a network.
+    """Return the class in the registry of this name, or with this import path, `module.Class`.
 
-    Args:
-        name: in the registry, or the import path of a class, `module.Class`: only if `trust` or the
-            environment variable allows it, since importing runs code, and the name can come from a
-            checkpoint that somebody else wrote.
+    Importing runs code, and the name can come from a checkpoint that somebody else wrote: `trust`
+    or the environment variable must allow it.
 
     Raises:
         UserError: if it does not exist, is not trusted, or is not a subclass of `Network`.
@@ -94,7 +88,7 @@ def network_class(name: str) -> type[Network]:
 
 
 def trust(name: str) -> None:
-    """Let this process, and those that it starts, import the network of this name."""
+    """Allow this process, and those that it starts, to import the network of this name."""
     if "." in name:
         names = os.environ.get(TRUST_VARIABLE, "")
         os.environ[TRUST_VARIABLE] = f"{names},{name}" if names else name
@@ -103,7 +97,7 @@ def trust(name: str) -> None:
 def _imported(name: str) -> type[Network]:
     module_name, _, class_name = name.rpartition(".")
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where one's own file is, as for `python -c`
+        sys.path.append(os.getcwd())  # where the user's own file is, as for `python -c`
     try:
         found = getattr(import_module(module_name), class_name)
     except ModuleNotFoundError as error:
@@ -120,18 +114,12 @@ def _imported(name: str) -> type[Network]:
 
 
 class _WithoutInitialisation(TorchFunctionMode):
-    """Skips the functions of `torch.nn.init`.
-
-    Drawing weights that are about to be replaced takes time, and drawing them on the meta device
-    makes torch 2.13 import its compiler, which takes a second.
+    """Skips the functions of `torch.nn.init`: drawing weights that are about to be replaced takes
+    time, and on the meta device makes torch 2.13 import its compiler, which takes a second.
     """
 
     def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__module__", "") == "torch.nn.init":

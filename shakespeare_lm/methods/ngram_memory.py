@@ -1,16 +1,13 @@
-"""A frozen n-gram model of the training part, which a network or a teacher asks what it expects."""
+"""A frozen n-gram model of the training part, which a network reads or a teacher is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shakespeare_lm.errors import (
-    UserError,
-)
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.methods.ngrams import Order, count_ngrams, find_ngrams, interpolate, tables_of
 
@@ -19,23 +16,9 @@ _SMALLEST_PROBABILITY = 1e-9
 _ROOT_SCALE = 4.0
 
 
-class Expected(NamedTuple):
-    """What the n-gram models expect after each position.
-
-    Args:
-        features: the square roots of all orders' probabilities, times 4, and the logarithms of how
-            often their contexts occur, `[batch, time, max_order * (vocab + 1)]`.
-        log_probabilities: of the highest order, `[batch, time, vocab]`.
-    """
-
-    features: Tensor
-    log_probabilities: Tensor
-
-
 class NGramMemory(nn.Module):
-    """A frozen n-gram model of the training part.
-
-    Its state is the text that it was counted from: a checkpoint stays whole, and small.
+    """A frozen n-gram model, whose state is the text that is counted: a checkpoint stays whole, and
+    small.
 
     Args:
         vocab_size: number of ids, including the padding symbol, which no n-gram has.
@@ -49,28 +32,22 @@ class NGramMemory(nn.Module):
         super().__init__()
         self.vocab_size, self.max_order = vocab_size, max_order
         self.num_features = max_order * (vocab_size + 1)
-        # Types that every back end can send to other processes.
+        # Types that every distributed back end can send.
         dtype = torch.uint8 if vocab_size <= 256 else torch.int32
         self.register_buffer("text", torch.zeros(0, dtype=dtype))
         self.register_buffer("lengths", torch.zeros(0, dtype=torch.long))
         self.left_out: Tensor | None = None  # see `leaving_out`
         self._orders: list[Order] = []
-        self._counts: list[Tensor] = []
 
     def remember(self, ids: Tensor, lengths: Tensor) -> None:
-        """Replace the text.
-
-        Args:
-            ids: the training part, `[characters]`; documents one after the other.
-            lengths: of the documents.
-        """
+        """Replace the text: documents one after the other, `[characters]`, and their lengths."""
         device = self.text.device
         self.text = ids.to(device, self.text.dtype)
         self.lengths = lengths.to(device, torch.long)
         self._orders = []
 
     def has_counted(self, ids: Tensor, lengths: Tensor) -> bool:
-        """Return whether this is the text that it remembers."""
+        """Return whether this text is the one that it remembers."""
         same = torch.equal(self.lengths.cpu(), lengths)
         return same and torch.equal(self.text.cpu().long(), ids.long())
 
@@ -81,10 +58,8 @@ class NGramMemory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def check_state(self, text: Tensor, lengths: Tensor) -> None:
-        """Refuse a state that cannot be counted, which can come from anybody.
-
-        Raises:
-            UserError: if the text is not one of ids, or the documents do not add up to it.
+        """Raise a `UserError` if a state, which can come from anybody, cannot be counted: the text
+        must be one of ids, and the lengths must add up to it.
         """
         valid = (
             text.dtype == self.text.dtype
@@ -98,17 +73,15 @@ class NGramMemory(nn.Module):
             raise UserError("the text of its n-grams is not one of this vocabulary")
 
     def _count(self) -> None:
-        """Count the text, when it is first needed on this device.
-
-        Raises:
-            UserError: if the text is too long for this machine's memory.
+        """Count the text, when it is first needed on this device; one that is too long for this
+        machine's memory is a `UserError`.
         """
         device = self.text.device
         if self._orders and self._orders[0].codes.device == device:
             return
         ids, lengths = self.text.cpu().numpy().astype(np.int64), self.lengths.cpu().numpy()
-        *_, counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
-        self._orders, self._counts = [], []
+        orders = []
+        counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
         for number, grams in enumerate(counted, start=1):
             rows = grams.num_contexts + 1
             advice = "use a shorter text or a lower order"
@@ -118,23 +91,25 @@ class NGramMemory(nn.Module):
             # Large arrays of NumPy lie in huge pages: a step of `memory` takes 2 % less time.
             dense = np.zeros((rows, self.vocab_size), np.float32)
             dense.reshape(-1)[grams.codes] = order.discounted[:-1]
-            self._counts.append(torch.from_numpy(dense).to(device))
-            self._orders.append(Order(*(table.to(device) for table in order)))
+            order = order._replace(discounted=torch.from_numpy(dense))  # [contexts, vocab]
+            orders.append(Order(*(table.to(device) for table in order)))
+        self._orders = orders
 
     @torch.no_grad()
-    def forward(self, ids: Tensor) -> Expected:
-        """Return what is expected after each position of ids `[batch, time]`; n-grams reach back to
-        the first of them.
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of the n-grams, which reach back to the first of ids `[batch, time]`, and
+        `log_probabilities`. The features are the square roots of all orders' probabilities, times
+        4, and the logarithms of how often their contexts occur, `[..., max_order * (vocab + 1)]`.
         """
         roots, totals, probabilities = [], [], torch.zeros(0)
         for probabilities, total in self._by_order(ids):
             roots.append(_ROOT_SCALE * probabilities.sqrt())
             totals.append(total.log1p())
         features = torch.cat([*roots, *totals], dim=-1)
-        return Expected(features, _logarithm(probabilities))
+        return features, _logarithm(probabilities)
 
     def log_probabilities(self, ids: Tensor) -> Tensor:
-        """Return those of `forward` alone, `[batch, time, vocab]`."""
+        """Return the logarithms of `probabilities`."""
         return _logarithm(self.probabilities(ids))
 
     @torch.no_grad()
@@ -147,22 +122,24 @@ class NGramMemory(nn.Module):
         """Yield the probabilities of each order, and how often its contexts occur."""
         self._count()
         targets = self.left_out
-        # The n-gram that ends with the character after a position is its own.
-        known = ids if targets is None else torch.cat((ids, targets[:, -1:]), dim=1)
-        ngrams = find_ngrams(self._orders, known, self.vocab_size)
+        if targets is None:
+            ngrams = find_ngrams(self._orders, ids, self.vocab_size)
+        else:
+            text = torch.cat((ids, targets[:, -1:]), dim=1)
+            ngrams = find_ngrams(self._orders, text, self.vocab_size)
+            changes = _leave_one_out(self._orders, [ngram[:, 1:] for ngram in ngrams])
         contexts = [torch.zeros_like(ids), *(ngram[:, : ids.shape[1]] for ngram in ngrams[:-1])]
-        fewer = None if targets is None else _fewer(self._orders, [one[:, 1:] for one in ngrams])
         shape = (*ids.shape, self.vocab_size)
         probabilities = torch.full(shape, 1 / self.vocab_size, device=ids.device)
         for number, (order, context) in enumerate(zip(self._orders, contexts, strict=True)):
-            counts, backoff = self._counts[number][context], order.backoff[context]
-            total = order.totals[context]
-            if fewer is not None and targets is not None:
-                lost, gained = fewer[number]
-                counts.scatter_add_(-1, targets[..., None], -(gained + lost)[..., None])
+            discounted = order.discounted[context]
+            backoff, total = order.backoff[context], order.totals[context]
+            if targets is not None:
+                lost, gained = changes[number]
+                discounted.scatter_add_(-1, targets[..., None], -(gained + lost)[..., None])
                 backoff, total = backoff + gained, total - lost
             total = total[..., None]
-            probabilities = interpolate(counts, backoff[..., None], total, probabilities)
+            probabilities = interpolate(discounted, backoff[..., None], total, probabilities)
             yield probabilities, total
 
 
@@ -170,36 +147,31 @@ def _logarithm(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(min=_SMALLEST_PROBABILITY).log()
 
 
-def _fewer(orders: Sequence[Order], own: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return, for each order, how the figures of a context change when the own n-grams are left
-    out, `[batch, time]` each: whether its count loses one (1 or 0); what the backoff mass gains.
+def _leave_one_out(orders: list[Order], ngrams: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return what changes in each order without one occurrence of the n-grams that end with each
+    target, `[batch, time]` each: what its count loses, 1 or 0; what its context's backoff mass
+    gains.
 
-    The highest order's count loses one. Below, the character before it is lost if the longer n-gram
-    occurs nowhere else. At the beginning of a window the longer n-gram is not known: the character
-    is lost for certain only if no other occurrence shares it.
+    The highest order's count loses one. Below, it loses the character before the n-gram if the
+    longer n-gram occurs nowhere else. At the beginning of a window the longer n-gram is not known:
+    the character is lost for certain only if no other occurrence has it before it.
     """
-    lost = []
-    for order, ngram, longer, above in zip(orders, own, own[1:], orders[1:], strict=False):
+    losses = []
+    for order, above, ngram, longer in zip(orders, orders[1:], ngrams, ngrams[1:], strict=False):
         known = above.singletons[longer]
-        lost.append(torch.where(longer >= 0, known, order.all_different[ngram]))
-    lost.append((own[-1] >= 0).float())
-    return [
-        (one, one * order.backoff_by_one[ngram])
-        for order, ngram, one in zip(orders, own, lost, strict=True)
-    ]
+        losses.append(torch.where(longer >= 0, known, order.all_different[ngram]))
+    losses.append((ngrams[-1] >= 0).float())
+    changes = zip(losses, orders, ngrams, strict=True)
+    return [(lost, lost * order.backoff_by_one[ngram]) for lost, order, ngram in changes]
 
 
 @contextmanager
 def leaving_out(module: nn.Module, targets: Tensor | None) -> Iterator[None]:
-    """Within, what is read is the training part: a memory that has counted it leaves out the own
-    occurrence of each target (leave-one-out), or a network would learn to trust a memory that has
-    seen the answer. The only place where a memory is told so.
-
-    Args:
-        module: with a memory in it, or without.
-        targets: the characters that follow, `[batch, time]`; None: it is another text.
+    """Make every memory in a module leave out this occurrence of each target (leave-one-out), where
+    it reads the text that it has counted: a network would learn to trust a memory that has seen the
+    answer. `targets` are the characters that follow, `[batch, time]`; None for another text.
     """
-    memories = [one for one in module.modules() if isinstance(one, NGramMemory)]
+    memories = [part for part in module.modules() if isinstance(part, NGramMemory)]
     for memory in memories:
         memory.left_out = targets
     try:

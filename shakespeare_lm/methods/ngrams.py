@@ -1,5 +1,5 @@
-"""A text -> how likely each next character is to a model that only counts: interpolated modified
-Kneser-Ney over characters (Chen & Goodman 1998, section 3), the strongest model without training.
+"""Interpolated modified Kneser-Ney over characters (Chen & Goodman 1998, section 3): the strongest
+model that only counts.
 
 A model of order n predicts a character from the n - 1 before it. The highest order uses how often
 each n-gram occurs; the orders below it, how many different characters come before it; below all,
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from shakespeare_lm.errors import check_at_least
@@ -19,7 +19,7 @@ from shakespeare_lm.hardware import check_memory
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # of the numbers of orders counted so far, and of all
 
 # Measured: different n-grams of eight orders with their counts, and the sort of one order.
 _BYTES_PER_CHARACTER = 115
@@ -28,53 +28,47 @@ _NO_CODE = np.iinfo(np.int64).max
 
 
 class NGrams(NamedTuple):
-    """All different n-grams of one order.
-
-    Args:
-        codes: of each different n-gram, sorted: number of its context * vocab_size + last id.
-        counts: how often each occurs.
-        different: how many different characters come before each; of the highest order, none.
-        num_contexts: how many different first n - 1 characters there can be.
+    """The distinct n-grams of one order. The code of one is the number of its context (of its first
+    n - 1 characters) * vocab_size + its last id.
     """
 
-    codes: Ids
-    counts: Ids
-    different: Ids
+    codes: Ids  # sorted
+    counts: Ids  # how often each occurs
+    different: Ids  # how many different characters come before each; empty for the highest order
     num_contexts: int
 
 
 class Order(NamedTuple):
-    """One order of a model, to be looked up by the numbers of n-grams and contexts; the last
-    element of each table is for those that were never seen.
-
-    Args:
-        codes: of the n-grams, sorted (see `NGrams`), and one that no n-gram has.
-        discounted: the count of each n-gram, less its discount.
-        backoff: the discounts of each context, added up: the mass that the order below gets.
-        totals: the counts of each context.
-        singletons: 1 for an n-gram that occurs once, else 0.
-        all_different: 1 if all occurrences of an n-gram have different characters before them.
-        backoff_by_one: how much larger the backoff mass is if the count of an n-gram is one less.
+    """One order of a model: tables by number of the n-gram or context, whose last element is for
+    those that were never seen.
     """
 
-    codes: Tensor
-    discounted: Tensor
-    backoff: Tensor
-    totals: Tensor
-    singletons: Tensor
-    all_different: Tensor
-    backoff_by_one: Tensor
+    codes: Tensor  # of the n-grams, as in `NGrams`, and one that no n-gram has
+    discounted: Tensor  # the count of each n-gram, less its discount
+    backoff: Tensor  # the backoff mass of each context: the sum of its discounts
+    totals: Tensor  # the sum of each context's counts
+    singletons: Tensor  # 1 for an n-gram that occurs once, else 0
+    all_different: Tensor  # 1 if all occurrences of an n-gram have different characters before them
+    backoff_by_one: Tensor  # what the backoff mass gains if the count of an n-gram is one less
 
 
-def count_ngrams(ids: Ids, lengths: Ids, vocab_size: int, max_order: int) -> Iterator[list[NGrams]]:
-    """Count the n-grams of all orders from 1; yield those counted so far, after each.
+def count_ngrams(
+    ids: Ids, lengths: ArrayLike, vocab_size: int, max_order: int, progress: Progress | None = None
+) -> list[NGrams]:
+    """Count the n-grams of each order from 1 to `max_order`.
 
     Args:
         ids: the text, `[characters]`; documents one after the other.
         lengths: of the documents; an n-gram does not cross from one to the next.
         vocab_size: the number of different characters, seen or not.
         max_order: the longest n-gram.
+        progress: called after each order.
+
+    Raises:
+        UserError: if the text is too long for this machine's memory, or the order is less than 1.
     """
+    check_at_least(1, max_order=max_order)
+    check_memory(_BYTES_PER_CHARACTER * len(ids), "counting n-grams", "use a shorter text")
     first = first_of_document(lengths)
     context, num_contexts = np.zeros(len(ids), dtype=np.int64), 1  # the empty one has number 0
     ending = np.full(len(ids), -1)  # the number of the n-gram that ends at each position, or -1
@@ -94,54 +88,54 @@ def count_ngrams(ids: Ids, lengths: Ids, vocab_size: int, max_order: int) -> Ite
         orders.append(NGrams(codes, counts, np.zeros(0, dtype=np.int64), num_contexts))
         context = np.where(first, -1, np.concatenate([[-1], ending[:-1]]))
         num_contexts = len(codes)
-        yield orders
+        if progress is not None:
+            progress(len(orders), max_order)
+    return orders
 
 
-def first_of_document(lengths: Ids) -> NDArray[np.bool_]:
+def first_of_document(lengths: ArrayLike) -> NDArray[np.bool_]:
     """Return True for the first character of each document, `[characters]`."""
+    lengths = np.asarray(lengths, np.int64)
     first = np.zeros(int(lengths.sum()), dtype=bool)
     first[(lengths.cumsum() - lengths)[lengths > 0]] = True
     return first
 
 
 def discounts(counts: Ids) -> Floats:
-    """Return how much is taken from counts of 0, 1, 2, and 3 or more (Chen & Goodman, eq. 26).
-
-    Where counts are too few for the formula, as in a very short text, half of the count, or 1.
+    """Return the discounts of counts of 0, 1, 2, and 3 or more (Chen & Goodman, eq. 26); where a
+    text is too short for the formula, half of the count, at most 1.
     """
     n = np.bincount(counts.clip(max=5), minlength=6).astype(float)
     if n[1] == 0 or n[2] == 0 or n[3] == 0:
         return np.array([0.0, 0.5, 1.0, 1.0])
     y = n[1] / (n[1] + 2 * n[2])
-    formula = [k - (k + 1) * y * n[k + 1] / n[k] for k in (1, 2, 3)]
-    return np.array([0.0, *(np.clip(d, 0.01, k) for k, d in zip((1, 2, 3), formula, strict=True))])
+    k = np.array([1, 2, 3])
+    formula = k - (k + 1) * y * n[k + 1] / n[k]
+    return np.append(0.0, formula.clip(0.01, k))
 
 
 def tables_of(grams: NGrams, counts: Ids, vocab_size: int, dtype: Any = np.float64) -> Order:
-    """Return the tables of an order whose n-grams count so much."""
-    taken = discounts(counts).astype(dtype)
-    left = counts - taken[counts.clip(max=3)]
+    """Return the tables of an order in which the n-grams have these counts: `grams.counts`, or
+    `grams.different` below the highest order.
+    """
+    by_count = discounts(counts).astype(dtype)
+    discount = by_count[counts.clip(max=3)]
+    discounted = counts - discount
     contexts, rows = grams.codes // vocab_size, grams.num_contexts + 1
     totals = np.bincount(contexts, counts, rows).astype(dtype)
-    backoff = totals - np.bincount(contexts, left, rows).astype(dtype)
-    by_one = taken[(counts - 1).clip(0, 3)] - taken[counts.clip(max=3)]
-    of_ngrams = (left, grams.counts == 1, grams.counts == counts, by_one)
-    discounted, *rest = (np.append(values, 0).astype(dtype) for values in of_ngrams)
-    arrays = (np.append(grams.codes, _NO_CODE), discounted, backoff, totals, *rest)
+    backoff = totals - np.bincount(contexts, discounted, rows).astype(dtype)
+    backoff_by_one = by_count[(counts - 1).clip(0, 3)] - discount
+    of_ngrams = (discounted, grams.counts == 1, grams.counts == counts, backoff_by_one)
+    first, *rest = (np.append(values, 0).astype(dtype) for values in of_ngrams)
+    arrays = (np.append(grams.codes, _NO_CODE), first, backoff, totals, *rest)
     return Order(*map(torch.from_numpy, arrays))
 
 
 def find_ngrams(
     orders: Sequence[Order], ids: Tensor, vocab_size: int, first: Tensor | None = None
 ) -> list[Tensor]:
-    """Return the number of the n-gram of each order that ends at each position; -1 if it was never
-    seen.
-
-    Args:
-        orders: from 1.
-        ids: `[batch, time]`.
-        vocab_size: the number of different characters.
-        first: True where a document begins, within which n-grams stay.
+    """Return, for each order, the number of the n-gram that ends at each id, `[batch, time]`, or -1
+    if it was never seen. No n-gram crosses into a document, whose start is True in `first`.
     """
     found, context = [], torch.zeros_like(ids)
     for order in orders:
@@ -168,51 +162,35 @@ def interpolate(discounted: Tensor, backoff: Tensor, total: Tensor, below: Tenso
 
 
 class NGramModel:
-    """Counts of all n-grams of a text, up to an order, to be evaluated on another.
+    """The n-gram models of a text, of every order up to `max_order`, to be evaluated on another.
 
-    Args:
-        ids: the text, `[characters]`; documents one after the other.
-        lengths: of the documents; an n-gram does not cross from one to the next.
-        vocab_size: the number of different characters, seen or not.
-        max_order: the longest n-gram.
-        progress: is called with the numbers of orders counted, and of all.
-
-    Raises:
-        UserError: if the text is too long for this machine's memory, or the order is less than 1.
+    Arguments and errors are those of `count_ngrams`.
     """
 
     def __init__(
         self,
         ids: Ids,
-        lengths: Sequence[int],
+        lengths: ArrayLike,
         vocab_size: int,
         max_order: int,
         progress: Progress | None = None,
     ) -> None:
-        check_at_least(1, max_order=max_order)
-        check_memory(_BYTES_PER_CHARACTER * len(ids), "counting n-grams", "use a shorter text")
         self.vocab_size = vocab_size
-        self.grams: list[NGrams] = []
-        for self.grams in count_ngrams(ids, np.asarray(lengths, np.int64), vocab_size, max_order):
-            if progress is not None:
-                progress(len(self.grams), max_order)
+        self.grams = count_ngrams(ids, lengths, vocab_size, max_order, progress)
 
-    def log_probabilities(self, ids: Ids, lengths: Sequence[int]) -> Iterator[Floats]:
-        """Yield, for each order from 1, the natural logarithm of the probability of every character
-        of another text, `[characters]`.
-        """
+    def log_probabilities(self, ids: Ids, lengths: ArrayLike) -> Iterator[Floats]:
+        """Yield, for each order, the log-probabilities of another text, `[characters]`, in nats."""
         text = torch.from_numpy(ids)[None]
-        first = torch.from_numpy(first_of_document(np.asarray(lengths, np.int64)))[None]
+        first = torch.from_numpy(first_of_document(lengths))[None]
         highest = [tables_of(grams, grams.counts, self.vocab_size) for grams in self.grams]
         ngrams = find_ngrams(highest, text, self.vocab_size, first)
         contexts = [torch.zeros_like(text), *(previous(one, first) for one in ngrams[:-1])]
         below = torch.full(text.shape, 1 / self.vocab_size, dtype=torch.float64)
         for grams, order, ngram, context in zip(self.grams, highest, ngrams, contexts, strict=True):
-            found = (ngram, context, below)
-            yield _probabilities(order, *found)[0].log().numpy()
+            yield _probabilities(order, ngram, context, below)[0].log().numpy()
             if len(grams.different):
                 lower = tables_of(grams, grams.different, self.vocab_size)
-                below = _probabilities(lower, *found)
+                below = _probabilities(lower, ngram, context, below)
 
 
 def _probabilities(order: Order, ngram: Tensor, context: Tensor, below: Tensor) -> Tensor:

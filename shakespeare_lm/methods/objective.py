@@ -1,5 +1,5 @@
-"""What training minimises besides the cross-entropy of the next character: the seam that
-multi-token prediction, both kinds of teacher and objectives of one's own join.
+"""The seam between training and what changes its loss: multi-token prediction, teachers, and
+objectives of your own.
 """
 
 from collections.abc import Callable
@@ -14,30 +14,16 @@ from shakespeare_lm.model.network import Network
 
 
 class TrainingStep(NamedTuple):
-    """What an objective can look at.
-
-    Args:
-        batch: from the training part.
-        hidden: what the network passes to `logits`, `[batch, time, d_model]`.
-        logits: `[batch, time, vocab]`.
-        schedule: the learning rate as a factor of the highest one.
-    """
+    """What the loss of a step was computed from."""
 
     batch: Batch
-    hidden: Tensor
-    logits: Tensor
-    schedule: float
+    hidden: Tensor  # `[batch, time, d_model]`
+    logits: Tensor  # `[batch, time, vocab]`
+    schedule: float  # the learning rate, as a factor of the highest one
 
 
 class Preparation(NamedTuple):
-    """What an objective can get before the first step.
-
-    Args:
-        network: that is trained.
-        tokenizer: its characters.
-        device: of the training.
-        training_part: returns the text.
-    """
+    """What an objective can use before the first step."""
 
     network: Network
     tokenizer: CharTokenizer
@@ -48,26 +34,19 @@ class Preparation(NamedTuple):
 class Objective(nn.Module):
     """Changes the loss of a training step.
 
-    Its parameters are trained with the network's and are in the checkpoint; the network does not
-    know it, and is the same without it.
+    Its parameters are trained and saved with the network's, which does not depend on them.
     """
 
     def load(self, read: Callable[[str], Any], tokenizer: CharTokenizer) -> None:
-        """Read the checkpoints that it needs, before the run has a folder.
-
-        Args:
-            read: returns the checkpoint at a path, or of a run.
-            tokenizer: of the network that is trained.
+        """Read the checkpoints that it needs, before the run has a folder: `read` returns the one
+        at a path, or of a run.
         """
 
     def prepare(self, preparation: Preparation) -> None:
-        """Get ready for the first step."""
+        """Get ready for the first step, on the training's device."""
 
     def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
-        """Return the new loss, in nats per character.
-
-        Args:
-            loss: the mean cross-entropy, as the objectives before this one have changed it.
-            step: what it was computed from.
+        """Return the new loss, in nats per character; `loss` is the mean cross-entropy, as changed
+        by the objectives before this one.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""options -> objectives: all that a training has, in the order in which they change the loss."""
+"""options -> the objectives of a run, in the order in which they change the loss."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from shakespeare_lm.model.network import Network
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(DistillationConfig, MultiTokenConfig):
-    """The options of all objectives."""
+    """How the loss differs from the cross-entropy of the next character."""
 
     def __post_init__(self) -> None:
         DistillationConfig.__post_init__(self)
@@ -20,17 +20,15 @@ class ObjectiveConfig(DistillationConfig, MultiTokenConfig):
 
 
 def build_objectives(config: ObjectiveConfig, network: Network) -> nn.ModuleDict:
-    """Return the objectives by name, which checkpoints hold their parameters by.
-
-    Raises:
-        UserError: if one does not fit the network.
+    """Return the objectives by the names that their parameters have in checkpoints; one that does
+    not fit the network is a `UserError`.
     """
-    found: dict[str, Objective] = {}
+    objectives: dict[str, Objective] = {}
     if config.ngram_distillation:
-        found["ngram_teacher"] = NGramTeacher(config.ngram_distillation)
+        objectives["ngram_teacher"] = NGramTeacher(config.ngram_distillation)
     if config.teachers:
         length = network.config.context_length
-        found["network_teacher"] = NetworkTeacher(config.distillation, config.teachers, length)
+        objectives["network_teacher"] = NetworkTeacher(config.distillation, config.teachers, length)
     if config.characters_ahead > 1:
-        found["multi_token"] = MultiTokenPrediction(network, config.characters_ahead)
-    return nn.ModuleDict(found)
+        objectives["multi_token"] = MultiTokenPrediction(network, config.characters_ahead)
+    return nn.ModuleDict(objectives)

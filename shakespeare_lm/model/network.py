@@ -87,7 +87,7 @@ class Network(nn.Module):
     def hidden(
         self, x: Tensor, attention_mask: Tensor | None = None, past: Past | None = None
     ) -> Tensor:
-        """Map these to hidden states of the same shape, which know the characters up to theirs."""
+        """Map embeddings to hidden states of the same shape, which see no later characters."""
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from shakespeare_lm.model.config import PositionKind
 
 
 def position_table(kind: PositionKind, length: int, d_model: int, num_heads: int) -> Tensor:
-    """Return the table with one row per position; for "learned", one that is still to be filled."""
+    """Return the table with one row per position; for "learned", without initial values."""
     # On the meta device only shapes count, and computing there takes torch 2.13 a second at first.
     if kind == "learned" or torch.get_default_device().type == "meta":
         return torch.empty(length, d_model)
@@ -31,7 +31,7 @@ def apply_positions(
         kind: sinusoidal and learned positions are added here, rotary ones in the attention layers.
         table: of `position_table`.
         x: the embeddings, `[batch, time, d_model]`.
-        positions: theirs: a slice that holds for all rows, or indices `[batch, time]`.
+        positions: of the embeddings: one slice for all rows, or indices `[batch, time]`.
 
     Returns:
         What the first block reads, and the rotation for the attention layers, or None.

@@ -1,7 +1,5 @@
-"""A model and what is known about it -> the page, one self-contained HTML file.
-
-Its scripts and its style are allowed by their checksums, and nothing else is: the page loads
-nothing and sends nothing.
+"""A model and facts about it -> one self-contained HTML file. Only its own scripts and style are
+allowed, by their checksums: the page loads nothing and sends nothing.
 """
 
 import json
@@ -13,18 +11,18 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from shakespeare_lm.checkpoint.closed import check_known
+from shakespeare_lm.checkpoint.exportable import check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.page.packing import Packed
 
-# Both parts of the page: what runs the model, beside the page, and what shows it.
+# The scripts that run the model in a web worker, and those that show it.
 _WORKER = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window", "worker")
 _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "main",
          "events")  # fmt: skip
-# Plain loops take a tenth of a second per character with as many weights.
+# With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
 
 
@@ -40,7 +38,7 @@ class PageContent:
     prompt: str  # the text that the page begins with
     card: Sequence[tuple[str, str]]  # facts about the model, with their names
     chart: str = ""  # the curves of its losses, as HTML
-    samples: Sequence[tuple[int, str]] = ()  # numbers of steps taken, and what it wrote then
+    samples: Sequence[tuple[int, str]] = ()  # the step and the text that the model wrote then
 
 
 def check_fits(checkpoint: Checkpoint) -> None:
@@ -77,12 +75,12 @@ def build_page(content: PageContent) -> str:
 
 def _model(content: PageContent) -> str:
     """Return what the scripts read, as JSON that cannot end its script element."""
-    vocabulary, config = content.tokenizer.vocabulary, content.config
-    sizes = {"d_feedforward": config.feedforward_width, "vocab_size": content.tokenizer.vocab_size}
+    tokenizer, config = content.tokenizer, content.config
+    sizes = {"d_feedforward": config.feedforward_width, "vocab_size": tokenizer.vocab_size}
     model = {
         "name": content.title,
-        "vocabulary": vocabulary,
-        "choices": len(vocabulary),
+        "vocabulary": tokenizer.vocabulary,
+        "choices": len(tokenizer.vocabulary),
         "config": {**asdict(config), **sizes},
         "manifest": content.packed.manifest,
         "prompt": content.prompt,
@@ -92,14 +90,13 @@ def _model(content: PageContent) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; script-src {_checksum(script)}; worker-src blob:; "
-        f"style-src {_checksum(style)}; img-src blob:; base-uri 'none'; form-action 'none'"
+    style_sum, script_sum = (
+        f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (style, script)
     )
-
-
-def _checksum(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    return (
+        f"default-src 'none'; script-src {script_sum}; worker-src blob:; style-src {style_sum}; "
+        "img-src blob:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _source(name: str) -> str:

@@ -14,14 +14,8 @@ class Packed(NamedTuple):
     """Weights as a page holds them."""
 
     data: bytes  # of a matrix: the scale of each row, in float32, little-endian; then the integers
-    tensors: list[dict[str, Any]]  # the name and shape of each, and the byte where it starts
+    manifest: dict[str, Any]  # the name, shape and first byte of each tensor; size and checksum
     rounded: dict[str, Tensor]  # the weights that the page will compute with
-
-    @property
-    def manifest(self) -> dict[str, object]:
-        """What the page needs to unpack them, and to find damage."""
-        checksum = zlib.crc32(self.data)
-        return {"bytes": len(self.data), "crc32": checksum, "tensors": self.tensors}
 
 
 def pack(weights: Mapping[str, Tensor]) -> Packed:
@@ -37,11 +31,12 @@ def pack(weights: Mapping[str, Tensor]) -> Packed:
         scales, integers = round_rows(values)
         data += _bytes(scales) + integers.numpy().tobytes()
         rounded[name] = scales[:, None] * integers.float()
-    return Packed(bytes(data), tensors, rounded)
+    manifest = {"bytes": len(data), "crc32": zlib.crc32(data), "tensors": tensors}
+    return Packed(bytes(data), manifest, rounded)
 
 
 def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scales `[rows]` and integers `[rows, columns]`: their product is near the matrix."""
+    """Return scales `[rows]` and integers `[rows, columns]`, whose product is near the matrix."""
     scales = row_scales(matrix)
     integers = (matrix / scales[:, None]).round().clamp(-LARGEST, LARGEST)
     return scales, integers.to(torch.int8)

@@ -1,4 +1,4 @@
-"""The folder of a run -> how it learned: its losses, and the texts that it made meanwhile."""
+"""The folder of a run -> how it learned: its losses, and the texts that it wrote meanwhile."""
 
 import math
 from pathlib import Path
@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+# In the order of their lines; a run from before a metric was added does not have it.
+_LOSSES = ("train_loss", "val_sample_loss", "val_loss")
+_TEXTS = "sample/text_summary"
 # Points of a curve; more would not be seen.
 _MOST_POINTS = 200
 _MOST_SAMPLES, _FIRST_SAMPLES = 50, 10
@@ -18,43 +21,37 @@ Curve = list[tuple[float, float]]
 class RunLog(NamedTuple):
     """How a run learned: numbers of steps taken, and what was logged then."""
 
-    train_loss: Curve  # means up to there
-    val_loss: Curve
+    losses: dict[str, Curve]  # by metric, without those that were not logged
     samples: list[tuple[int, str]]
 
 
 def read_run_log(folder: Path) -> RunLog:
     """Return what TensorBoard's files in this folder say; nothing if there are none."""
     if not any(folder.glob("events.out.tfevents.*")):
-        return RunLog([], [], [])
+        return RunLog({}, [])
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
-    train, val = (_fewer_points(_curve(events, name)) for name in ("train_loss", "val_loss"))
-    return RunLog(train, val, _samples(events))
+    # Curves have groups, `loss/val_loss`. Older runs have none, and count steps from 0.
+    tags = {tag.rpartition("/")[2]: tag for tag in events.Tags()["scalars"]}
+    first = 0 if any("/" in tag for tag in tags.values()) else 1
+    curves = {name: _curve(events, tags[name], first) for name in _LOSSES if name in tags}
+    samples = [(step + first, text) for step, text in _samples(events)]
+    return RunLog({name: curve for name, curve in curves.items() if curve}, samples)
 
 
-def _curve(events: EventAccumulator, name: str) -> Curve:
-    if name not in events.Tags()["scalars"]:
-        return []
-    # The logs count steps from 0.
-    points = [(point.step + 1, point.value) for point in events.Scalars(name)]
-    return [(step, value) for step, value in points if math.isfinite(value)]
-
-
-def _fewer_points(curve: Curve) -> Curve:
-    """Return the means of neighbours, at their last step, if there are too many points."""
-    together = -(-len(curve) // _MOST_POINTS)
-    groups = [curve[i : i + together] for i in range(0, len(curve), max(1, together))]
+def _curve(events: EventAccumulator, tag: str, first: int) -> Curve:
+    """Return the finite points; if there are too many, the means of neighbours at the last step."""
+    points = [(point.step + first, point.value) for point in events.Scalars(tag)]
+    curve = [(step, value) for step, value in points if math.isfinite(value)]
+    together = max(1, -(-len(curve) // _MOST_POINTS))
+    groups = [curve[i : i + together] for i in range(0, len(curve), together)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
 def _samples(events: EventAccumulator) -> list[tuple[int, str]]:
-    tag = "sample/text_summary"
-    if tag not in events.Tags()["tensors"]:
-        return []
-    texts = {event.step + 1: _text(event) for event in events.Tensors(tag)}
-    samples = sorted(texts.items())
-    # The first ones, where most changes, and an even selection of the others.
+    """Return the first texts, where most changes, and an even selection of the others."""
+    logged = events.Tensors(_TEXTS) if _TEXTS in events.Tags()["tensors"] else []
+    samples = sorted({event.step: _text(event) for event in logged}.items())
     first, others = samples[:_FIRST_SAMPLES], samples[_FIRST_SAMPLES:]
     every = -(-len(others) // (_MOST_SAMPLES - _FIRST_SAMPLES)) or 1
     return first + others[::-every][::-1]  # from the end, to keep the last one

@@ -1,1 +1,1 @@
-"""a model and requests -> completions over HTTP, as clients of OpenAI's API expect them."""
+"""Completions over HTTP, in the form that clients of OpenAI's API expect."""

@@ -1,6 +1,6 @@
-"""a request -> its answer in the form of OpenAI's completions: in one go, or as server-sent events.
+"""A request -> its answer in the form of OpenAI's completions: in one go, or as server-sent events.
 
-Prompts that are echoed with their likelihoods are scored beside the engine, in one thread.
+Echoed prompts are scored outside the engine, in one thread of their own.
 """
 
 import asyncio
@@ -8,211 +8,145 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.sampling import random_numbers
-from shakespeare_lm.completion.scoring import Score
-from shakespeare_lm.completion.stop_strings import StopStrings
-from shakespeare_lm.data.tokenizer import Unknown
+from shakespeare_lm.data.tokenizer import UNKNOWN_HINT, Unknown
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.serving.engine import Likelihood, Piece, Stream
-from shakespeare_lm.serving.request import CompletionRequest, RequestError
+from shakespeare_lm.serving.request import CompletionRequest, RequestError, error_body
 
 Json = dict[str, Any]
 
 
 class Completion:
-    """All texts of one request, and the answer that they add up to. `model` is the name that the
-    answer gives; `scoring` runs what scores prompts.
+    """All texts of one request, and the answer that they add up to; `scoring` scores prompts.
 
     Raises:
-        RequestError: for a character that the model cannot read.
+        RequestError: for a character outside the vocabulary.
     """
 
     def __init__(
-        self,
-        completer: Completer,
-        asked: CompletionRequest,
-        model: str,
-        unknown: Unknown,
-        scoring: Executor,
+        self, completer: Completer, asked: CompletionRequest, unknown: Unknown, scoring: Executor
     ) -> None:
         self.completer, self.asked, self._scoring = completer, asked, scoring
-        self.gone = False
-        self.answer = Answer(model)
+        self._cancelled = False
+        self._common = {
+            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
+            "created": int(time.time()), "model": asked.model,
+        }  # fmt: skip
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         try:
-            self._ids = [completer.tokenizer.encode(p, unknown) for p in asked.prompts]
+            self._ids = [completer.tokenizer.encode(text, unknown) for text in asked.prompt]
         except UserError as error:
-            raise RequestError(str(error), param="prompt") from None
-        count = len(asked.prompts) * asked.n
-        self.streams = [self._stream(index) for index in range(count)]
+            message = f"prompt is invalid: {str(error).removesuffix(UNKNOWN_HINT)}"
+            raise RequestError(message, param="prompt") from None
+        self.streams = [self._stream(index) for index in range(len(asked.prompt) * asked.n)]
 
     def _stream(self, index: int) -> Stream:
-        asked, tokenizer = self.asked, self.completer.tokenizer
-        prompt, sample = divmod(index, asked.n)
-        ids = self._ids[prompt] or tokenizer.encode_prompt("")
-        seed = None if asked.seed is None else asked.seed + sample
-        return Stream(
-            ids=deque(ids, maxlen=self.completer.context_length),
-            sampling=asked.sampling,
-            random=random_numbers(seed),  # as `Completer` draws
-            ending=StopStrings(asked.stop),
-            max_tokens=asked.max_tokens,
-            top=asked.logprobs,
-            streamed=asked.stream,
-            give=lambda piece: self._give(index, piece),
-        )
+        prompt, sample = divmod(index, self.asked.n)
+        ids = self._ids[prompt] or self.completer.tokenizer.encode_prompt("")
+        window = deque(ids, maxlen=self.completer.context_length)
+        seed = None if self.asked.seed is None else self.asked.seed + sample
+        return Stream(window, self.asked, seed, partial(self._emit, index))
 
-    def _give(self, index: int, piece: Piece) -> None:
-        with suppress(RuntimeError):  # the server's loop is closed: nobody listens
+    def _emit(self, index: int, piece: Piece) -> None:
+        with suppress(RuntimeError):  # the event loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, (index, piece))
 
+    @property
+    def made(self) -> int:
+        """Characters of all texts so far, without the prompts."""
+        return sum(stream.made for stream in self.streams)
+
     def cancel(self) -> None:
-        """Say that nobody wants the rest."""
-        self.gone = True
+        """End the work: the client has gone, or has everything."""
+        self._cancelled = True
         for stream in self.streams:
             stream.cancelled = True
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Yield the pieces of all streams until the last one has ended."""
+    async def whole(self) -> Json:
+        """Return the answer in one go."""
+        choices = [self._choice(i, Piece("", [], None)) for i in range(len(self.streams))]
+        async for part in self._parts():
+            choice = choices[part["index"]]
+            choice["text"] += part["text"]
+            choice["finish_reason"] = part["finish_reason"]
+            for name, values in (part["logprobs"] or {}).items():
+                choice["logprobs"][name] += values
+        for choice in choices:
+            choice["finish_reason"] = choice["finish_reason"] or "length"  # if nothing was made
+        return {**self._common, "choices": choices, "usage": self._usage()}
+
+    async def events(self) -> AsyncIterator[str]:
+        """Yield the answer as server-sent events."""
+        try:
+            async for part in self._parts():
+                yield _event({**self._common, "choices": [part]})
+            if self.asked.stream_options.get("include_usage") is True:
+                yield _event({**self._common, "choices": [], "usage": self._usage()})
+            yield "data: [DONE]\n\n"
+        except RuntimeError as error:
+            yield _event(error_body(error))
+        finally:
+            self.cancel()
+
+    async def _parts(self) -> AsyncIterator[Json]:
+        """Yield the prompts, if they are to be echoed, and all pieces until the last one."""
+        offsets = [0] * len(self.streams)
+        for index in range(len(self.streams)) if self.asked.echo else ():
+            prompt, sample = divmod(index, self.asked.n)
+            if sample == 0:
+                echo = await self._loop.run_in_executor(self._scoring, self._echo, prompt)
+            yield self._choice(index, echo)
+            offsets[index] = len(echo.text)
         left = len(self.streams) if self.asked.max_tokens else 0
         while left:
             index, piece = await self._pieces.get()
             if piece.finish == "error":
                 raise RuntimeError("the engine has stopped")
             left -= piece.finish is not None
-            yield index, piece
+            yield self._choice(index, piece, offsets[index])
+            offsets[index] += len(piece.text)
 
-    async def whole(self) -> Json:
-        """Return the answer in one go."""
-        echoes = await self._echoes()
-        texts = [echoes[index // self.asked.n] for index in range(len(self.streams))]
-        finishes = ["length"] * len(texts)
-        async for index, piece in self.pieces():
-            text, logprobs = texts[index]
-            texts[index] = (text + piece.text, self._more(logprobs, piece, len(text)))
-            finishes[index] = piece.finish or "length"
-        choices = [
-            choice(index, text, logprobs, finish)
-            for index, ((text, logprobs), finish) in enumerate(zip(texts, finishes, strict=True))
-        ]
-        return self.answer.body(choices, self._usage())
-
-    async def events(self) -> AsyncIterator[str]:
-        """Yield the answer as server-sent events."""
-        try:
-            offsets = [0] * len(self.streams)
-            echoes = await self._echoes() if self.asked.echo else []
-            for index in range(len(self.streams)) if self.asked.echo else ():
-                text, logprobs = echoes[index // self.asked.n]
-                offsets[index] = len(text)
-                yield _event(self.answer.body([choice(index, text, logprobs, None)]))
-            async for index, piece in self.pieces():
-                logprobs = self._more(None, piece, offsets[index])
-                offsets[index] += len(piece.text)
-                yield _event(self.answer.body([choice(index, piece.text, logprobs, piece.finish)]))
-            if self.asked.include_usage:
-                yield _event(self.answer.body([], self._usage()))
-            yield "data: [DONE]\n\n"
-        except RuntimeError:
-            yield _event(error_body("the server failed", "server_error", None, None))
-        finally:
-            self.cancel()
-
-    async def _echoes(self) -> list[tuple[str, Json | None]]:
-        """Return each prompt, if it is asked for, and how likely its characters were."""
-        run, prompts = asyncio.get_running_loop().run_in_executor, range(len(self._ids))
-        return [await run(self._scoring, self._echo, prompt) for prompt in prompts]
-
-    def _echo(self, prompt: int) -> tuple[str, Json | None]:
+    def _echo(self, prompt: int) -> Piece:
+        """Return a prompt, with the likelihoods of its characters, of which the first has none."""
         logprobs, tokenizer = self.asked.logprobs, self.completer.tokenizer
-        if not self.asked.echo:
-            return "", None if logprobs is None else logprobs_of([], 0)
         text = tokenizer.decode(self._ids[prompt])
-        if logprobs is None or self.gone:
-            return text, None
-        top = min(logprobs, len(tokenizer.vocabulary))
-        score = self.completer.score(text, top=top) if len(text) > 1 else None
-        return text, logprobs_of_prompt(text, score)
+        if logprobs is None or self._cancelled:
+            return Piece(text, [], None)
+        likelihoods = [Likelihood(character, None, None) for character in text[:1]]
+        if len(text) > 1:
+            score = self.completer.score(text, top=min(logprobs, len(tokenizer.vocabulary)))
+            tops = [dict(best) for best in score.alternatives] or [{} for _ in text[1:]]
+            likelihoods += map(Likelihood, text[1:], score.log_probabilities, tops)
+        return Piece(text, likelihoods, None)
 
-    def _more(self, logprobs: Json | None, piece: Piece, offset: int) -> Json | None:
-        """Return likelihoods with those of a piece appended; None if none were asked for."""
-        if self.asked.logprobs is None:
-            return None
-        more = logprobs_of(piece.likelihoods, offset)
-        return more if logprobs is None else joined_logprobs(logprobs, more)
+    def _choice(self, index: int, piece: Piece, offset: int = 0) -> Json:
+        """Return one text of an answer, or a part of it that begins at character `offset`."""
+        given = piece.likelihoods
+        logprobs = {
+            "tokens": [one.character for one in given],
+            "token_logprobs": [one.log_probability for one in given],
+            "top_logprobs": [one.top for one in given],
+            "text_offset": list(range(offset, offset + len(given))),
+        }
+        return {
+            "index": index, "text": piece.text, "finish_reason": piece.finish,
+            "logprobs": None if self.asked.logprobs is None else logprobs,
+        }  # fmt: skip
 
-    def _usage(self) -> dict[str, int]:
-        return usage(sum(map(len, self._ids)), sum(stream.made for stream in self.streams))
+    def _usage(self) -> Json:
+        """Return what was read and made; a character is a token."""
+        read, made = sum(map(len, self._ids)), self.made
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        return dict(zip(names, (read, made, read + made), strict=True))
 
 
 def _event(content: Json) -> str:
     return f"data: {json.dumps(content)}\n\n"
-
-
-class Answer:
-    """The JSON of an answer, whole or in parts, all with the same id and time."""
-
-    def __init__(self, model: str) -> None:
-        self._common = {
-            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
-            "created": int(time.time()), "model": model,
-        }  # fmt: skip
-
-    def body(self, choices: Iterable[Json], usage: dict[str, int] | None = None) -> Json:
-        """Return the whole answer, or the part with these choices or the usage."""
-        content = {**self._common, "choices": list(choices)}
-        return content if usage is None else {**content, "usage": usage}
-
-
-def choice(index: int, text: str, logprobs: Json | None, finish: str | None) -> Json:
-    """Return one text of an answer, or a part of it."""
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Return what was read and made; a character is a token."""
-    return {
-        "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }  # fmt: skip
-
-
-def logprobs_of(likelihoods: Sequence[Likelihood], offset: int) -> Json:
-    """Return likelihoods of characters; `offset` is that of the first in the whole text."""
-    return {
-        "tokens": [likelihood.character for likelihood in likelihoods],
-        "token_logprobs": [likelihood.log_probability for likelihood in likelihoods],
-        "top_logprobs": [likelihood.top for likelihood in likelihoods],
-        "text_offset": list(range(offset, offset + len(likelihoods))),
-    }
-
-
-def logprobs_of_prompt(prompt: str, score: Score | None) -> Json:
-    """Return likelihoods of a prompt, whose first character has none."""
-    values: list[float] = [] if score is None else score.log_probabilities
-    alternatives = [] if score is None else score.alternatives
-    tops = [dict(best) for best in alternatives] or [{}] * len(values)
-    first = [None] if prompt else []
-    return {
-        "tokens": list(prompt),
-        "token_logprobs": [*first, *values],
-        "top_logprobs": [*first, *tops],
-        "text_offset": list(range(len(prompt))),
-    }
-
-
-def joined_logprobs(first: Json, second: Json) -> Json:
-    """Return those of a prompt and of what follows."""
-    return {name: [*first[name], *second[name]] for name in first}
-
-
-def error_body(message: str, kind: str, param: str | None, code: str | None) -> Json:
-    """Return an error in OpenAI's form."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

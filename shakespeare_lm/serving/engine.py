@@ -1,44 +1,40 @@
-"""streams -> characters: completes the texts of all requests together, in one thread (continuous
-batching). They share each step of the network; one that arrives later joins at the next step.
+"""Continuous batching: completes the texts of all requests together, in one thread. They share each
+step of the network; one that arrives later joins at the next step.
 """
 
-import random
 import threading
 import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import ContinuousDecoder
-from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
+from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, random_numbers
 from shakespeare_lm.completion.stop_strings import StopStrings
+from shakespeare_lm.serving.request import CompletionRequest
 
 # Texts that are completed at once; more wait.
 STREAMS_TOGETHER = 64
-# Pieces of a text are handed over this often: each character by itself would cost more time than
-# making it.
+# Pieces of a streamed text are emitted this often: sending each character by itself would take
+# longer than making it.
 _SECONDS_BETWEEN_PIECES = 0.05
 
 
-class TooManyStreamsError(Exception):
-    """The queue is full, or the engine has stopped."""
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How likely a character was: natural logarithms, before temperature and filters."""
+class Likelihood(NamedTuple):
+    """How likely a character was: natural logarithms, before temperature and filters; None for
+    the first of a prompt.
+    """
 
     character: str
-    log_probability: float
-    top: dict[str, float]
+    log_probability: float | None
+    top: dict[str, float] | None  # of the likeliest characters
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """The next characters of a stream."""
 
     text: str
@@ -46,59 +42,59 @@ class Piece:
     finish: str | None  # why the stream has ended: stop, length or error; None if it goes on
 
 
-@dataclass(eq=False)
-class Stream:
-    """One text that grows."""
+Emit = Callable[[Piece], None]
 
-    ids: deque[int]  # of the prompt, the newest last
-    sampling: SamplingOptions
-    random: random.Random  # one number per character
-    ending: StopStrings
-    max_tokens: int
-    top: int | None  # how many likelihoods of other characters are wanted; None for no likelihoods
-    streamed: bool  # whether pieces are wanted before the end
-    give: Callable[[Piece], None]  # is called with the pieces, in the engine's thread
-    cancelled: bool = False  # is set from any thread when nobody wants the rest
-    made: int = 0
-    row: int | None = None  # in the decoder's cache
-    _text: list[str] = field(default_factory=list)
-    _likelihoods: list[Likelihood] = field(default_factory=list)
-    _last: float = field(default_factory=time.monotonic)
+
+class Stream:
+    """One text that grows from the `ids` of its prompt, the newest last. `emit` is called with its
+    pieces, in the engine's thread.
+    """
+
+    def __init__(
+        self, ids: deque[int], asked: CompletionRequest, seed: int | None, emit: Emit
+    ) -> None:
+        self.ids, self.asked, self.sampling = ids, asked, asked.sampling
+        self.random = random_numbers(seed)  # as `Completer` draws
+        self.cancelled = False  # is set from any thread when nobody wants the rest
+        self.made = 0
+        self.row: int | None = None  # in the decoder's cache
+        self._emit, self._stop = emit, StopStrings(asked.stop)
+        self._text: list[str] = []
+        self._likelihoods: list[Likelihood] = []
+        self._last = time.monotonic()
 
     @property
     def finish(self) -> str | None:
         """Why it has ended."""
-        if self.ending.reached:
+        if self._stop.reached:
             return "stop"
-        return "length" if self.made >= self.max_tokens else None
+        return "length" if self.made >= self.asked.max_tokens else None
 
     def add(self, number: int, character: str, likelihood: Likelihood | None) -> None:
-        """Append the next character, and hand over what is due."""
+        """Append the next character, and emit what is due."""
         self.ids.append(number)
         self.made += 1
-        self._text.append(self.ending.add(character))
+        self._text.append(self._stop.add(character))
         if likelihood is not None:
             self._likelihoods.append(likelihood)
-        now = time.monotonic()
         if self.finish:
-            self._text.append(self.ending.rest())
-            self._hand_over()
-        elif self.streamed and now - self._last >= _SECONDS_BETWEEN_PIECES:
-            self._last = now
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        text, self._text = "".join(self._text), []
+            self._text.append(self._stop.rest())
+        elif not self.asked.stream or time.monotonic() < self._last + _SECONDS_BETWEEN_PIECES:
+            return
+        text, self._text, self._last = "".join(self._text), [], time.monotonic()
         if text or self.finish:
             # A character is a token: those of a stop string are not part of the text.
-            self.give(Piece(text, self._likelihoods[: len(text)], self.finish))
+            self._emit(Piece(text, self._likelihoods[: len(text)], self.finish))
         del self._likelihoods[: len(text)]
+
+    def fail(self) -> None:
+        """End the text here, because of an error."""
+        self.cancelled = True
+        self._emit(Piece("", [], "error"))
 
 
 class Engine:
-    """Completes streams in a thread of its own, until it is closed. Up to `max_waiting` streams may
-    wait for a place.
-    """
+    """Completes streams in its own thread until it is closed; up to `max_waiting` may wait."""
 
     def __init__(self, completer: Completer, max_waiting: int = 256) -> None:
         self.completer, self.max_waiting = completer, max_waiting
@@ -113,20 +109,19 @@ class Engine:
 
     @property
     def is_running(self) -> bool:
-        """Whether it takes streams."""
+        """Whether it accepts streams."""
         return not self._closed and self._thread.is_alive()
 
-    def submit(self, streams: Sequence[Stream]) -> None:
-        """Begin these streams as soon as there is a place for each.
-
-        Raises:
-            TooManyStreamsError: if too many wait, or the engine is closed; none of them is begun.
+    def submit(self, streams: Sequence[Stream]) -> bool:
+        """Queue these streams; return False, and queue none of them, if too many are waiting or the
+        engine is closed.
         """
         with self._changed:
             if self._closed or len(self._waiting) + len(streams) > self.max_waiting:
-                raise TooManyStreamsError
+                return False
             self._waiting.extend(streams)
             self._changed.notify()
+            return True
 
     def close(self) -> None:
         """Stop at the next character."""
@@ -142,10 +137,12 @@ class Engine:
                 self._step(active)
             except Exception:  # a mistake in this program: these streams end, others begin anew
                 traceback.print_exc()
-                _fail(active)
+                for stream in active:
+                    stream.fail()
                 self._decoder = ContinuousDecoder(self.completer.network)
         with self._changed:
-            _fail([*active, *self._waiting])
+            for stream in (*active, *self._waiting):
+                stream.fail()
             self._waiting.clear()
 
     def _take(self, active: list[Stream]) -> bool:
@@ -173,7 +170,7 @@ class Engine:
         numbers = self._choose(logits, streams)
         for row, (stream, number) in enumerate(zip(streams, numbers, strict=True)):
             stream.row = row
-            likelihood = self._likelihood(logits[row], number, stream.top)
+            likelihood = self._likelihood(logits[row], number, stream.asked.logprobs)
             stream.add(number, self._vocabulary[number], likelihood)
 
     def _choose(self, logits: Tensor, streams: Sequence[Stream]) -> list[int]:
@@ -197,10 +194,3 @@ class Engine:
         characters = (self._vocabulary[other] for other in best.indices.tolist())
         others = dict(zip(characters, best.values.tolist(), strict=True))
         return Likelihood(self._vocabulary[number], float(values[number]), others)
-
-
-def _fail(streams: list[Stream]) -> None:
-    for stream in streams:
-        stream.cancelled = True
-        stream.give(Piece("", [], "error"))
-    streams.clear()

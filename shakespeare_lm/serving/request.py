@@ -1,32 +1,26 @@
-"""the body of a request, from anybody -> a `CompletionRequest`: what a client of OpenAI's
-completions may ask. What would have no effect here is refused, and not ignored.
+"""The body of a request -> a `CompletionRequest`: what a client of OpenAI's completions may ask.
+Options without effect here are refused instead of ignored.
 """
 
-import json
-from dataclasses import dataclass
-from typing import Any
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, from_json
+from starlette.exceptions import HTTPException
 
 from shakespeare_lm.completion.sampling import SamplingOptions
-from shakespeare_lm.errors import UserError, as_list, check_at_least, check_at_most, check_type
 
 MAX_STREAMS = 128  # of one request: prompts times n
-_MAX_STOPS = 16
-_MAX_LOGPROBS = 20
 # Characters of prompts, of all samples, and of those that are scored.
 _MAX_ECHOED, _MAX_SCORED = 1 << 20, 20_000
-_LARGEST_SEED = 2**63 - 1
-# Accepted without effect: who asks, and options of OpenAI's that mean nothing at these values.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (None, 1), "frequency_penalty": (None, 0), "presence_penalty": (None, 0),
-    "suffix": (None, ""), "logit_bias": (None, {}),
+# Options of OpenAI's that mean nothing at these values, the only ones accepted.
+_NEUTRAL: dict[str, Any] = {
+    "best_of": 1, "frequency_penalty": 0, "presence_penalty": 0, "suffix": "", "logit_bias": {},
 }  # fmt: skip
-_KNOWN = (
-    "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "seed", "n",
-    "logprobs", "echo", "stream", "stream_options", "user",
-)  # fmt: skip
 
 
-class RequestError(Exception):
+class RequestError(HTTPException):
     """A request that cannot be answered: a message for people, HTTP's status, the field that is
     wrong, and OpenAI's code, for programs.
     """
@@ -34,25 +28,44 @@ class RequestError(Exception):
     def __init__(
         self, message: str, status: int = 400, param: str | None = None, code: str | None = None
     ) -> None:
-        super().__init__(message)
-        self.message, self.status, self.param, self.code = message, status, param, code
+        super().__init__(status, message, {"Retry-After": "1"} if status == 429 else None)
+        self.param, self.code = param, code
 
 
-@dataclass(frozen=True)
-class CompletionRequest:
+def _as_list(value: object) -> list[str]:
+    strings = [value] if isinstance(value, str) else value
+    if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
+        raise PydanticCustomError("strings", "must be a string, or a list of strings")
+    return strings
+
+
+class CompletionRequest(BaseModel):
     """What is asked: see https://platform.openai.com/docs/api-reference/completions."""
 
-    model: str
-    prompts: list[str]
-    max_tokens: int
-    sampling: SamplingOptions
-    stop: list[str]
-    seed: int | None
-    n: int
-    logprobs: int | None
-    echo: bool
-    stream: bool
-    include_usage: bool
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: str = ""
+    prompt: Annotated[list[str], BeforeValidator(_as_list)] = ["\n"]
+    max_tokens: int = Field(16, ge=0)
+    temperature: float = Field(1.0, ge=0)
+    top_k: int | None = Field(None, ge=1)
+    top_p: float | None = Field(None, gt=0, le=1)
+    min_p: float | None = Field(None, gt=0, le=1)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list), Field(max_length=16)
+    ] = []
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int = Field(1, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    stream: bool = False
+    stream_options: dict[str, Any] = {}
+    user: Any = None  # accepted without effect
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        names = ("temperature", "top_k", "top_p", "min_p")
+        return SamplingOptions(**{name: getattr(self, name) for name in names})
 
 
 def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
@@ -62,70 +75,48 @@ def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
         RequestError: if it is not such a request.
     """
     try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RequestError("the body is not JSON") from None
-    if not isinstance(asked, dict):
+        fields = from_json(body)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
         raise RequestError("the body is not a JSON object")
-    _check_names(asked)
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, neutral in _NEUTRAL.items():
+        if given.pop(name, neutral) != neutral:
+            raise RequestError(f"{name} is not supported", param=name)
     try:
-        return _checked(asked, max_tokens)
-    except UserError as error:
-        name = str(error).split(" ", 1)[0].split("[")[0]
-        raise RequestError(str(error), param=name if name in _KNOWN else None) from None
+        asked = CompletionRequest.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])[:80]
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"unknown field {name!r}", param=name) from None
+        reason = re.sub(r"^\w+ should", "must", first["msg"]).partition(" after ")[0]
+        raise RequestError(f"{name} is {first['input']!r:.80}: {reason}", param=name) from None
+    _check_amount(asked, max_tokens)
+    return asked
 
 
-def _as_float(name: str, value: Any) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except OverflowError:  # JSON knows integers of any size
-        raise UserError(f"{name} is too large") from None
+def _check_amount(asked: CompletionRequest, max_tokens: int) -> None:
+    """Raise a `RequestError` if the texts would be too many or too long."""
+    texts, characters = len(asked.prompt) * asked.n, sum(map(len, asked.prompt))
+    most = _MAX_ECHOED // asked.n
+    most = most if asked.logprobs is None else min(_MAX_SCORED, most)
+    wrong = None
+    if asked.max_tokens > max_tokens:
+        wrong = "max_tokens", f"is {asked.max_tokens}: must be at most {max_tokens}"
+    elif not 1 <= texts <= MAX_STREAMS:
+        wrong = "prompt", f"and n ask for {texts} texts: must be 1 to {MAX_STREAMS}"
+    elif asked.echo and characters > most:
+        wrong = "prompt", f"has {characters:,} characters: at most {most:,} can be echoed"
+    if wrong:
+        raise RequestError(" ".join(wrong), param=wrong[0])
 
 
-def _check_names(asked: dict[str, Any]) -> None:
-    for name, value in asked.items():
-        if name in _NEUTRAL:
-            if value not in _NEUTRAL[name]:
-                raise RequestError(f"{name} is not supported", param=name)
-        elif name not in _KNOWN:
-            # Escaped: a name can have a lone surrogate, which no answer can.
-            shown = ascii(name[:80])
-            raise RequestError(f"there is no field {shown}", param=shown[1:-1])
-
-
-def _checked(asked: dict[str, Any], most: int) -> CompletionRequest:
-    def get(name: str, hint: Any, default: Any) -> Any:
-        value = asked.get(name)
-        value = default if value is None else value
-        check_type(hint, **{name: value})
-        return _as_float(name, value) if hint in (float, float | None) else value
-
-    max_tokens, n = get("max_tokens", int, 16), get("n", int, 1)
-    logprobs, seed = get("logprobs", int | None, None), get("seed", int | None, None)
-    check_at_least(0, max_tokens=max_tokens, logprobs=logprobs or 0)
-    check_at_most(_LARGEST_SEED, seed=abs(seed or 0))
-    check_at_most(most, max_tokens=max_tokens)
-    check_at_most(_MAX_LOGPROBS, logprobs=logprobs or 0)
-    check_at_least(1, n=n)
-    prompts = as_list("prompt", get("prompt", str | list, "\n"), str)
-    if asked.get("echo"):
-        most_echoed = _MAX_ECHOED // n if logprobs is None else min(_MAX_SCORED, _MAX_ECHOED // n)
-        check_at_most(most_echoed, prompt_characters=sum(map(len, prompts)))
-    stop = as_list("stop", get("stop", str | list, []), str)
-    texts = len(prompts) * n
-    if not 1 <= texts <= MAX_STREAMS:
-        raise UserError(f"prompt and n ask for {texts} texts: expected 1 to {MAX_STREAMS}")
-    if len(stop) > _MAX_STOPS or "" in stop:
-        raise UserError(
-            f"stop is invalid: expected at most {_MAX_STOPS} strings, none of them empty"
-        )
-    options = get("stream_options", dict, {})
-    return CompletionRequest(
-        model=get("model", str, ""), prompts=prompts, max_tokens=max_tokens,
-        sampling=SamplingOptions(
-            temperature=get("temperature", float, 1.0), top_k=get("top_k", int | None, None),
-            top_p=get("top_p", float | None, None), min_p=get("min_p", float | None, None),
-        ),
-        stop=stop, seed=seed, n=n, logprobs=logprobs, echo=get("echo", bool, False),
-        stream=get("stream", bool, False), include_usage=options.get("include_usage") is True,
-    )  # fmt: skip
+def error_body(error: Exception) -> dict[str, Any]:
+    """Return an error in OpenAI's form."""
+    param, code = getattr(error, "param", None), getattr(error, "code", None)
+    message, kind = "the server failed", "server_error"
+    if isinstance(error, HTTPException):
+        message, kind = error.detail, "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

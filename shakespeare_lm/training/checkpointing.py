@@ -13,7 +13,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from shakespeare_lm.checkpoint.reading import read_archive
+from shakespeare_lm.checkpoint.ckpt_file import read_archive
 from shakespeare_lm.checkpoint.runs import Resumable
 from shakespeare_lm.errors import UserError, one_line
 
@@ -25,7 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint plugin, with atomic writes and checks when reading.
 
     Lightning 2.6.6 moves the file from the system's temporary folder: between two file systems that
-    is a copy, which can be interrupted, and nothing is flushed.
+    is a copy, which can be interrupted, and nothing is flushed
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/19970).
 
     Args:
         resumed: a checkpoint that has been read already, and is not read again.
@@ -125,7 +126,8 @@ class BestCheckpoint(ModelCheckpoint):
         """Remember the best loss so far, if its checkpoint is in this run's folder.
 
         Lightning 2.6.6 compares folders as typed, and forgets the loss if the current folder is
-        another: the next checkpoint, though worse, would replace the best.
+        another (intended: https://github.com/Lightning-AI/pytorch-lightning/pull/12045): the next
+        checkpoint, though worse, would replace the best.
         """
         path = Path(str(self.dirpath)) / "best.ckpt"
         score = state_dict.get("best_model_score")
@@ -138,7 +140,7 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """Keeps the newest state in `last.ckpt`: at the start, at each validation, and on request.
 
-    Not `save_last`: since Lightning 2.6 that saves only when the best improves.
+    Not `save_last`: since Lightning 2.6 that saves only when the best improves (not reported).
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """Sums and counts of many batches, on many processes, become one mean, divided once.
 
-Lightning 2.6.6's `self.log` rounds the mean count of several processes down; `MeanMetric` of
-torchmetrics 1.9.0 drops NaN, or all weights if it is told to keep NaN.
+Lightning 2.6.6's `self.log` rounds the mean count of several processes down (not reported);
+`MeanMetric` of torchmetrics 1.9.0 drops NaN, or all weights if it is told to keep NaN
+(https://github.com/Lightning-AI/torchmetrics/issues/3434).
 """
 
 from collections.abc import Callable, Sequence

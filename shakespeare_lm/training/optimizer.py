@@ -57,16 +57,12 @@ class OptimizerConfig:
         check_positive(learning_rate=self.learning_rate, muon_learning_rate=self.muon_learning_rate)
         check_at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
         check_fraction(beta2=self.beta2)
-        if self.decay_steps is not None:
-            check_at_least(1, decay_steps=self.decay_steps)
-        if self.restart_step is not None:
-            check_at_least(1, restart_step=self.restart_step)
+        steps = {"decay_steps": self.decay_steps, "restart_step": self.restart_step}
+        check_at_least(1, **{name: step for name, step in steps.items() if step is not None})
 
     def total_steps(self, max_steps: int) -> int:
-        """Return the step at which the schedule ends, for a Trainer with this `max_steps`.
-
-        Raises:
-            UserError: if the schedule needs an end and there is none.
+        """Return the step at which the schedule ends, for a Trainer with this `max_steps`; to need
+        an end and have none is a `UserError`.
         """
         total_steps = self.decay_steps or max_steps
         if total_steps < 1 and self.schedule != "constant":
@@ -75,18 +71,6 @@ class OptimizerConfig:
                 "--model.decay_steps, or use --model.schedule constant"
             )
         return int(total_steps)
-
-
-def parameter_groups(trained: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups: matrices, with weight decay, and biases and norms, without.
-
-    Smaller matrices make a simpler function; smaller biases and gains do not.
-    """
-    trained = list(trained)
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def check_optimizer_state(optimizer: Optimizer) -> None:
@@ -106,11 +90,16 @@ def check_optimizer_state(optimizer: Optimizer) -> None:
 def build_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig, blocks: nn.Module | None
 ) -> Optimizer:
-    """Return an optimizer of these parameters, each in exactly one group; muon is for the matrices
-    in `blocks`, without which it is refused.
+    """Return an optimizer of these parameters, each in exactly one group; muon, for the matrices in
+    `blocks`, is refused without them.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups, betas = parameter_groups(trained, config.weight_decay), (0.9, config.beta2)
+    betas = (0.9, config.beta2)
+    # Smaller matrices make a simpler function; smaller biases and gains do not.
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate)
     if config.optimizer == "adamw":
@@ -118,8 +107,8 @@ def build_optimizer(
     inside = set() if blocks is None else {p for p in blocks.parameters() if p.ndim == 2}
     if not inside:
         raise UserError("optimizer is muon, which needs a transformer: use adamw for this network")
-    others = [p for p in trained if p not in inside]
     matrices = [p for p in trained if p in inside]
+    others = [p for p in trained if p not in inside]
     return MuonAndAdamW(
         AdamW(others, lr=config.learning_rate, betas=betas, weight_decay=0.0, fused=True),
         Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay),

@@ -1,4 +1,4 @@
-"""step -> learning rate: warm-up, decay, and the decay of a run that is continued."""
+"""step -> learning rate: warm-up, decay, and the second decay of a resumed run."""
 
 import math
 
@@ -9,17 +9,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.training.optimizer import OptimizerConfig, Schedule
 
-# Shares of the highest learning rate.
-_RESTART_FACTOR = 0.5  # where a schedule begins anew (measured: see the CHANGELOG)
+# As factors of the highest learning rate.
+_RESTART_FACTOR = 0.5  # where a schedule begins anew (measured: see docs/EXPERIMENTS.md)
 _JUMP = 0.05  # more than rounding or one step of a schedule
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
-    """Return the factor of the learning rate at `step` (0 is the first).
-
-    It rises linearly to 1 over the first `warmup_steps`; then "cosine" and "linear" fall to 0 at
-    `total_steps`, and "constant" stays at 1. With a `restart_step` they fall to 0 there, and once
-    more from half of the highest rate to 0 at `total_steps`.
+    """Return the factor of the learning rate at `step` (0 is the first): it rises linearly to 1 in
+    the first `warmup_steps`; then "cosine" and "linear" fall to 0 at `total_steps`, and "constant"
+    stays at 1. With a `restart_step` they fall to 0 there, and from 0.5 to 0 at `total_steps`.
     """
     if config.restart_step is not None and config.schedule != "constant":
         if step >= config.restart_step:
@@ -31,7 +29,7 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
 
 
 def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
-    """Return 1 at step `first`, and 0 from step `last` on unless the schedule is constant."""
+    """Return 1 at step `first`, and 0 from step `last` on, unless the schedule is constant."""
     if schedule == "constant":
         return 1.0
     progress = min(1.0, (step - first) / max(1, last - first))
@@ -52,10 +50,9 @@ def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) 
 
 
 def planned_steps(trainer: Trainer) -> int:
-    """Return the step at which `max_steps` or `max_epochs` ends the run; -1 if neither does.
-
-    Not `trainer.estimated_stepping_batches`: in Lightning 2.6.6, a resumed run would lose its
-    position in the data.
+    """Return the step at which `max_steps` or `max_epochs` ends the run; -1 if neither does. (With
+    `trainer.estimated_stepping_batches` of Lightning 2.6.6, a resumed run would lose its position
+    in the data; not reported.)
     """
     data = getattr(trainer, "datamodule", None)
     max_steps, max_epochs = trainer.max_steps, trainer.max_epochs or -1

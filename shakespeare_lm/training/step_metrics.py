@@ -13,7 +13,10 @@ from shakespeare_lm.training.module import ShakespeareLM
 
 
 class StepMetrics(Callback):
-    """Logs the gradient's norm, the learning rates, `update_ratio` and `peak_memory_gib`."""
+    """Logs the gradient's norm, the learning rates, `update_ratio` and `peak_memory_gib`.
+
+    (Lightning's LearningRateMonitor names curves by optimizer, and counts steps from 0.)
+    """
 
     def __init__(self) -> None:
         # The weights before a step, always in the same memory: several times faster.

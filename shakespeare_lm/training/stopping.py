@@ -107,8 +107,8 @@ class StopOnSignal(Callback):
 class StopWithoutImprovement(EarlyStopping):
     """Ends a run after `patience` validations without a lower `val_loss`.
 
-    Lightning's EarlyStopping keeps the patience of the first part in a resumed run. `restarted`
-    counts from the start of this run, whose schedule begins anew.
+    Lightning's EarlyStopping keeps the patience of the first part in a resumed run (not reported).
+    `restarted` counts from the start of this run, whose schedule begins anew.
     """
 
     def __init__(self, patience: int, restarted: bool) -> None:
@@ -124,7 +124,7 @@ class RunTimer(Timer):
     """Ends a run after `--max_time`, counted from its own start.
 
     Lightning's Timer also counts the time of the runs that it resumes: a job submitted again with
-    the same options would end at once.
+    the same options would end at once (not reported).
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

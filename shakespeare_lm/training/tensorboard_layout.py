@@ -1,5 +1,6 @@
 """How TensorBoard arranges the curves of a run: one page of charts, over the steps taken."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,13 +11,15 @@ from torch.utils.tensorboard.summary import hparams
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.module import ShakespeareLM
-from shakespeare_lm.training.run_folder import RunLogger
+from shakespeare_lm.training.run_logger import RunLogger, tag
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+# Of the tab with custom scalars, whose colours are those of runs: symbols tell curves apart
+# (https://github.com/tensorflow/tensorboard/issues/597).
 CHARTS = {
-    "loss (nats per character)": ["train_loss", "train_eval_loss", "val_loss"],
+    "loss (nats per character)": ["train_loss", "train_eval_loss", "val_loss", "val_sample_loss"],
     "bits per character": ["train_bpc", "val_bpc"],
     "learning rate": ["learning_rate", "muon_learning_rate"],
     "gradient norm": ["gradient_norm"],
@@ -36,29 +39,28 @@ def tensorboard_writers(trainer: Trainer) -> list["SummaryWriter"]:
     return [logger.experiment for logger in loggers if logger.experiment is not None]
 
 
-class TensorBoardLayout(Callback):
-    """Puts the curves that belong together into one chart."""
-
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
-        for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars({"training": charts})
-
-
 class StepAxis(Callback):
-    """Keeps the x axis of the curves equal to the number of steps taken.
+    """Makes the x axis of the curves the number of steps taken, as on the console.
 
-    Lightning 2.6.6 counts separately, and is off by one after resuming from an unscheduled
-    validation, such as the one after Ctrl-C. It also writes old values again at the step at which a
-    run stops.
+    Lightning 2.6.6 counts separately and from 0, and is off by one after resuming from an
+    unscheduled validation, such as the one after Ctrl-C
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/19367). It also writes old values
+    again at the step at which a run stops (not reported).
     """
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        connector = trainer._logger_connector
+        log: Any = type(connector).log_metrics
 
-    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
-        # Within an accumulated step too: a resumed run repeats everything from its own step on.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)
+        def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
+            step = trainer.global_step if step is None else step
+            log(connector, {**metrics, "epoch": trainer.current_epoch}, step)
+
+        connector.log_metrics = log_metrics  # type: ignore[method-assign]
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        # By which Lightning finds out whether a step is logged.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, ShakespeareLM)
@@ -66,10 +68,11 @@ class StepAxis(Callback):
             cast(Any, trainer)._results.reset()
 
 
-class HparamsTab(Callback):
-    """Describes the run in the tab, with `best_val_loss` so far and, at its end, `final_val_loss`.
+class TensorBoardTabs(Callback):
+    """Puts curves that belong together into one chart, and describes the run in the HParams tab,
+    with `best_val_loss` so far and, at its end, `final_val_loss`.
 
-    The tab shows options that differ between runs first, and sorts metrics by name.
+    That tab shows options that differ between runs first, and sorts metrics by name.
     """
 
     def __init__(self, history: ValidationHistory) -> None:
@@ -77,14 +80,18 @@ class HparamsTab(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ShakespeareLM)
-        # Other loggers of TensorBoard write a row of their own.
-        if not isinstance(trainer.logger, RunLogger):
-            return
+        # Whatever the group of a curve is: other loggers have none.
+        charts = {
+            title: ["Multiline", [f"(.*/)?{name}$" for name in names]]
+            for title, names in CHARTS.items()
+        }
         # Without the first summary, which lists the columns: TensorBoard would take that of one run
-        # for all, and not find out which options differ.
+        # for all, and not find out which options differ. (Nor with Lightning's log_hyperparams.)
         _, *row = hparams(options_of_run(trainer, pl_module), {})
         for writer in tensorboard_writers(trainer):
-            for summary in row:
+            writer.add_custom_scalars({"training": charts})
+            # Other loggers of TensorBoard write a row of their own.
+            for summary in row if isinstance(trainer.logger, RunLogger) else []:
                 writer._get_file_writer().add_summary(summary)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
@@ -98,7 +105,7 @@ class HparamsTab(Callback):
 
     def _write(self, name: str, value: float, trainer: Trainer) -> None:
         for writer in tensorboard_writers(trainer):
-            writer.add_scalar(name, value, max(0, trainer.global_step - 1))
+            writer.add_scalar(tag(name), value, trainer.global_step)
 
 
 def options_of_run(trainer: Trainer, module: ShakespeareLM) -> dict[str, str | float]:

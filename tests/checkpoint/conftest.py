@@ -1,11 +1,35 @@
 """Shared by the tests of checkpoints: a small model to save."""
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+
+from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.training.module import ShakespeareLM
+from tests.conftest import save
+
+SIZES: dict[str, Any] = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
 
 
 @pytest.fixture
 def module() -> ShakespeareLM:
-    sizes = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
-    return ShakespeareLM("\nabc", **sizes, previous_characters=4)
+    return ShakespeareLM("\nabc", **SIZES, previous_characters=4)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.ckpt"
+
+
+def random_checkpoint(path: Path, vocabulary: str = "\nab", **options: Any) -> Checkpoint:
+    """Save and read a model with random weights, and a memory of some text if it has one."""
+    torch.manual_seed(0)
+    module = ShakespeareLM(vocabulary, **{**SIZES, **options})
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    if options.get("memory_order"):
+        ids = torch.arange(40) % len(vocabulary)
+        module.network.ngrams.remember(ids, torch.tensor([40]))  # type: ignore[union-attr,operator]
+    return read_checkpoint(save(path, module))

@@ -1,46 +1,33 @@
-"""The console: what a command returns whatever happens to it, output streams that may be closed,
-full or unread, warnings, and the progress bar.
+"""What commands share: exit codes, output streams that may be closed, full or unread, warnings, the
+progress bar, and the options that choose a model.
 """
 
+import argparse
 import io
-import math
 import os
-import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shakespeare_lm.commands import console
-from shakespeare_lm.commands.console import OptionalOutput, progress_bar, run
+from shakespeare_lm.commands.console import OptionalOutput, UsageError, progress_bar, run
+from shakespeare_lm.commands.model_options import add_shared, load_completer
 from shakespeare_lm.errors import UserError
-from tests.commands.conftest import replace_stdout
+from tests.commands.conftest import replace_stdout, run_process
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "complete.py"
 
 
-def raising(error: BaseException) -> Callable[[], int]:
-    def command() -> int:
-        raise error
-
-    return command
+def fail(error):
+    raise error
 
 
-def test_a_command_that_succeeds_returns_its_exit_code() -> None:
-    assert [run(lambda code=code: code) for code in (0, 1)] == [0, 1]
-
-
-def test_any_character_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_character_can_be_printed_and_the_exit_code_is_that_of_the_command(monkeypatch):
     stdout = replace_stdout(monkeypatch)
-
-    def command() -> int:
-        print("é→\ud800")
-        return 0
-
-    assert run(command) == 0
-    assert stdout.buffer.getvalue() == "é→\\ud800\n".encode()
+    assert [run(lambda code=code: print("é→\ud800") or code) for code in (0, 1)] == [0, 1]
+    assert stdout.buffer.getvalue() == 2 * "é→\\ud800\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -48,20 +35,18 @@ def test_any_character_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (UserError("top_k is 0:\n  expected more"), 1, "error: top_k is 0: expected more\n"),
         (FileNotFoundError(2, "No such file", "a.txt"), 1, "error: a.txt: No such file\n"),
+        (UsageError("no such option"), 2, "error: no such option\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_mistakes_are_one_line_and_an_exit_code(
-    capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-    code: int,
-    message: str,
-) -> None:
-    assert run(raising(error)) == code
+def test_mistakes_are_one_line_and_stderr_is_given_back(capsys, error, code, message):
+    stderr = sys.stderr
+    assert run(lambda: fail(error)) == code
     assert capsys.readouterr().err == message
+    assert sys.stderr is stderr
 
 
-def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_one_line(capsys):
     def command() -> int:
         warnings.simplefilter("always")
         warnings.warn("the text\nis another", stacklevel=1)
@@ -73,15 +58,13 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert warnings.showwarning is showwarning
 
 
-def test_a_bug_keeps_its_traceback() -> None:
-    for error in (ValueError("a bug"), RuntimeError("a bug")):
-        with pytest.raises(type(error), match="a bug"):
-            run(raising(error))
+@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug")])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error), match="a bug"):
+        run(lambda: fail(error))
 
 
-def test_a_process_without_stdout_has_nowhere_to_write(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_without_stdout_has_nowhere_to_write(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", None)
     assert run(lambda: 0) == 1
     assert "stdout is closed" in capsys.readouterr().err
@@ -99,29 +82,14 @@ def test_a_process_without_stdout_has_nowhere_to_write(
         (">&- 2>&-", 1, None),
     ],
 )
-def test_without_stderr_the_text_still_comes_and_without_stdout_it_is_an_error(
-    runs: Path, redirection: str, code: int, error: str | None
-) -> None:
+def test_text_comes_without_stderr_but_not_without_stdout(runs, redirection, code, error):
     command = f"{sys.executable} {SCRIPT} --prompt=To --max_new_tokens=4 --greedy {redirection}"
-    # Buffered, as users have it: what cannot be written is found later.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=runs, env=environment, capture_output=True, text=True
-    )
+    done = run_process(command, runs)
     assert done.returncode == code
     assert len(done.stdout) == (len("To") + 4 + 1 if code == 0 else 0)
     assert "model" not in done.stdout
     errors = [line for line in done.stderr.splitlines() if not line.startswith("model: ")]
     assert errors == ([] if error is None else [error])
-
-
-def test_a_command_gives_stderr_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = io.TextIOWrapper(io.BytesIO())
-    monkeypatch.setattr(sys, "stderr", stderr)
-    assert run(raising(UserError("a mistake"))) == 1
-    assert sys.stderr is stderr
-    stderr.flush()
-    assert stderr.buffer.getvalue() == b"error: a mistake\n"
 
 
 CONSOLE = """
@@ -140,14 +108,8 @@ for error in (OSError(28, "No space left on device"), RuntimeError("a bug")):
 """
 
 
-def test_the_console_shows_any_character_and_only_warnings_that_a_user_can_act_on() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", CONSOLE],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_the_console_shows_any_character_and_only_warnings_that_a_user_can_act_on():
+    done = run_process([sys.executable, "-W", "always", "-c", CONSOLE], PYTHONIOENCODING="ascii")
     assert done.stdout == "D? ?\n"
     warning, log, *bug = done.stderr.splitlines()
     assert warning == "warning: the split"
@@ -157,54 +119,57 @@ def test_the_console_shows_any_character_and_only_warnings_that_a_user_can_act_o
     assert done.stderr.count("Traceback") == 1
 
 
-def test_an_optional_output_that_is_closed_or_full_drops_what_it_is_given() -> None:
-    for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
-        output = OptionalOutput(stream)
-        for _ in range(2):
-            assert output.write("x" * 100_000) == 100_000
+def test_an_optional_output_that_is_closed_full_or_unread_drops_what_it_is_given():
+    reading, writing = os.pipe()
+    unread = OptionalOutput(os.fdopen(writing, "w"))
+    unread.write("first\n")
+    unread.flush()
+    assert os.read(reading, 100) == b"first\n"
+    os.close(reading)
+    full = OptionalOutput(open("/dev/full", "w"))  # noqa: SIM115
+    # What is short is refused when it is flushed, what is long when it is written.
+    for output, text in ((unread, "x"), (full, "x" * 100_000), (OptionalOutput(None), "x")):
+        for _ in range(3):
+            assert output.write(text) == len(text)
             output.flush()
+        assert output.isatty() is False  # all else is the stream's own
         output.close()
 
 
-def test_output_that_nobody_reads_any_more_is_dropped() -> None:
-    reading, writing = os.pipe()
-    stream = OptionalOutput(os.fdopen(writing, "w"))
-    stream.write("first\n")
-    stream.flush()
-    assert os.read(reading, 100) == b"first\n"
-    os.close(reading)
-    for _ in range(3):
-        assert stream.write("more\n") == 5
-        stream.flush()
-    assert stream.isatty() is False  # all else is the stream's own
-    stream.close()
-
-
-class Terminal(io.TextIOWrapper):
-    def isatty(self) -> bool:
-        return True
-
-
-def drawn(stderr: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch, seconds: float) -> str:
-    """Return what is on stderr after some work."""
+@pytest.mark.parametrize(
+    ("terminal", "rings", "shown"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_long_work_shows_a_bar_in_a_terminal(monkeypatch, terminal, rings, shown):
+    stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr(console, "_SECONDS_WITHOUT_BAR", seconds)
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    # Instead of waiting, the timer rings at once, or never.
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: rings and timer.function())
+    monkeypatch.setattr(threading.Timer, "join", lambda timer: None)
     monkeypatch.setattr(sys, "stderr", stderr)
     with progress_bar("scoring") as progress:
+        before = stderr.buffer.getvalue().decode()
         for done in range(3):
             progress(done + 1, 3)
-    return stderr.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    text = stderr.buffer.getvalue().decode()
+    assert ("scoring" in before) == ("100%" in text) == shown
+    assert bool(text) == shown
 
 
-def test_what_takes_long_shows_its_progress_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminals = [Terminal(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
-    text = drawn(terminals[0], monkeypatch, 0.0)
-    assert "scoring" in text
-    assert "100%" in text
-    assert drawn(terminals[1], monkeypatch, math.inf) == ""
-
-
-def test_without_a_terminal_there_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    assert drawn(pipe, monkeypatch, 0.0) == ""
+def test_the_newest_runs_best_checkpoint_is_the_default(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    parser = argparse.ArgumentParser()
+    add_shared(parser, "ckpt", "device", "dtype", "output")
+    newest = load_completer(parser.parse_args([]))
+    assert capsys.readouterr().err == "model: lightning_logs/version_1/checkpoints/best.ckpt\n"
+    older = runs / "lightning_logs/version_0/checkpoints/best.ckpt"
+    options = parser.parse_args(["--ckpt", str(older), "--dtype", "bfloat16"])
+    load_completer(options, compile=True)
+    said = f"model: {older}, in bfloat16, compiling, which takes ten seconds or more\n"
+    assert capsys.readouterr().err == said
+    given = load_completer(options)
+    assert capsys.readouterr().err == f"model: {older}, in bfloat16\n"
+    assert newest.complete("To", 20, greedy=True) != given.complete("To", 20, greedy=True)
+    dtypes = [next(c.network.parameters()).dtype for c in (newest, given)]
+    assert list(map(str, dtypes)) == ["torch.float32", "torch.bfloat16"]

@@ -1,89 +1,78 @@
-"""The command `evaluate`: the table, JSON, and mistakes."""
+"""The command `evaluate`: tables, JSON, a report, and mistakes."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from shakespeare_lm.commands.evaluate import main
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.evaluation.baselines import PUBLISHED, Baseline
+from shakespeare_lm.evaluation.breakdown import break_down
+from shakespeare_lm.evaluation.copying import Copying, Extraction
+from shakespeare_lm.evaluation.novelty import novelty
+from shakespeare_lm.evaluation.tables import as_tables
 from shakespeare_lm.methods import ngrams
-from tests.conftest import Fit
+from tests.commands.conftest import RUN
+from tests.evaluation.conftest import evaluation
+
+SAMPLES = ("--num_samples=2", "--max_new_tokens=20", "--stride=16")
+TEXT = "ROMEO:\nAy [bold]me!\n" * 10
 
 
 @pytest.fixture
-def run(tiny_fit: Fit) -> Path:
-    """Return the best checkpoint of a run, in the current folder."""
-    return Path(tiny_fit("--max_steps=4", "--precision=32-true").best.best_model_path)
+def best(run):
+    return run / "checkpoints/best.ckpt"
 
 
-def test_the_newest_runs_best_stands_in_a_sorted_table_with_its_verdict(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_newest_runs_best_stands_in_a_sorted_table_with_its_verdict(run, capsys):
     assert main([]) == 0
     output = capsys.readouterr().out
     assert output.startswith("3,767 characters of the val part, nats per character\n")
     rows = [line.split() for line in output.splitlines() if line[:1].isdigit()][1:]
     assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
-    for name in (
-        "uniform",
-        "unigram",
-        "2-gram",
-        "8-gram",
-        "zlib",
-        "bzip2",
-        "xz",
-        str(run.parents[1]),
-    ):
+    counted = ("uniform", "unigram", "2-gram", "8-gram", "zlib", "bzip2", "xz")
+    for name in (*counted, str(run)):
         assert name in output
     assert "nanoGPT" not in output  # whose figures are on another text
     assert ": worse than a" in output or ": better than a" in output
     assert "its stored val_loss, " in output
 
 
-def test_json_has_evaluations_and_baselines_and_can_replace_the_table(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--ckpt", str(run), str(run.parents[1]), "--json", "a.json", "--stride=16"]) == 0
-    found = json.loads(Path("a.json").read_text())
-    first, second = found["evaluations"]
-    assert first["agrees"] is True
-    assert first["block_nats"] == second["block_nats"]
-    assert first["sliding_nats"] == pytest.approx(first["block_nats"])
-    assert {"name": "uniform", "nats": 4.143, "note": "every character equally likely"} in [
-        {**one, "nats": round(one["nats"], 3)} for one in found["baselines"]
-    ]
-    capsys.readouterr()
-    assert main(["--json=-", "--stride=16"]) == 0
-    assert json.loads(capsys.readouterr().out) == {**found, "evaluations": [second]}
-
-
-def test_where_the_loss_is_can_be_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--where", "--json=a.json", "--stride=16"]) == 0
+def test_json_has_everything_and_can_replace_the_tables(run, best, capsys):
+    paths = ("--ckpt", str(best), str(run))
+    assert main([*paths, "--where", "--json", "a.json", "--stride=16"]) == 0
     output = capsys.readouterr().out
     for heading in ("position in the context", "character", "place in the word", "surprising"):
         assert heading in output
-    (found,) = json.loads(Path("a.json").read_text())["evaluations"]
-    assert sum(group["characters"] for group in found["breakdown"]["groups"]["character"]) == 3767
-    assert len(found["breakdown"]["passages"]) == 20
+    found = json.loads(Path("a.json").read_text())
+    first, second = found["evaluations"]
+    assert first["agrees"] is True
+    assert "losses" not in first  # of single characters
+    assert first["block_nats"] == second["block_nats"]
+    assert first["sliding_nats"] == pytest.approx(first["block_nats"])
+    assert sum(group["characters"] for group in first["breakdown"]["groups"]["character"]) == 3767
+    assert len(first["breakdown"]["passages"]) == 20
+    assert {"name": "uniform", "nats": 4.143, "note": "every character equally likely"} in [
+        {**one, "nats": round(one["nats"], 3)} for one in found["baselines"]
+    ]
+    assert main(["--where", "--json=-", "--stride=16"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**found, "evaluations": [second]}
 
 
-SAMPLES = ("--num_samples=2", "--max_new_tokens=20", "--stride=16")
-
-
-def test_copies_are_looked_for_in_samples(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_are_looked_for_in_samples(best, capsys):
     assert main(["--copying", "--temperature=0.5", "--seed=3", "--json=a.json", *SAMPLES]) == 0
     assert "copy? Substrings that stand in the training part" in capsys.readouterr().out
     (found,) = json.loads(Path("a.json").read_text())["evaluations"]
-    completer = Completer.from_checkpoint(run)
+    completer = Completer.from_checkpoint(best)
     expected = completer.complete("", 20, num_samples=2, seed=3, temperature=0.5)
     assert found["copying"]["samples"] == expected
+    assert [one["suffix"] for one in found["copying"]["extraction"]] == [32, 64]
 
 
-def test_the_report_is_one_page_with_everything(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_is_one_page_even_without_memory_for_n_grams(run, capsys, monkeypatch):
     assert main(["--report=a.html", *SAMPLES]) == 0
     page = Path("a.html").read_text(encoding="utf-8")
     assert page.endswith("</html>\n")
@@ -92,71 +81,86 @@ def test_the_report_is_one_page_with_everything(
     capsys.readouterr()
     assert main(["--report=-", *SAMPLES]) == 0
     assert capsys.readouterr().out == page
+    monkeypatch.setattr(ngrams, "_BYTES_PER_CHARACTER", 1 << 50)
+    assert main(["--report=b.html", *SAMPLES]) == 0
+    output, errors = capsys.readouterr()
+    assert "warning: without n-gram models: counting n-grams needs at least " in errors
+    assert "zlib" in output
+    assert "-gram" not in output
+    assert Path("b.html").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ckpt", "none.ckpt"], "there is no checkpoint none.ckpt"),
-        (["--corpus", "none.txt"], "'none.txt' is neither an existing file nor a known name"),
-        (["--part", "test"], "the test part is empty: test_fraction is 0.0"),
-        (["--stride", "0"], "stride is 0: expected a value >= 1"),
-        (["--corpus", "short.txt"], "too few to split"),
-        (["--corpus", "empty.txt"], "empty.txt is empty"),
-        (["--ckpt", "other.ckpt"], "other.ckpt is a checkpoint of another program"),
-        (["--ckpt", "short.txt"], "short.txt is damaged or not a checkpoint"),
-        (["--report", "."], ".: Is a directory"),
-        (["--device", "cuda"], "device is cuda: not available here"),
-        (["--copying", "--num_samples=0"], "num_samples is 0: expected a value >= 1"),
-        (["--copying", "--temperature=-1"], "temperature is -1.0: expected a value >= 0"),
-        (["--report", "none/a.html"], "none/a.html: No such file or directory"),
+        ("--ckpt none.ckpt", "there is no checkpoint none.ckpt"),
+        ("--corpus none.txt", "'none.txt' is neither an existing file nor a known name"),
+        ("--part test", "the test part is empty: test_fraction is 0.0"),
+        ("--stride 0", "stride is 0: expected a value >= 1"),
+        ("--corpus short.txt", "too few to split"),
+        ("--corpus empty.txt", "empty.txt is empty"),
+        ("--ckpt other.ckpt", "other.ckpt is a checkpoint of another program"),
+        ("--ckpt short.txt", "short.txt is damaged or not a checkpoint"),
+        ("--report .", ".: Is a directory"),
+        ("--device cuda", "device is cuda: not available here"),
+        ("--copying --num_samples=0", "num_samples is 0: expected a value >= 1"),
+        ("--copying --temperature=-1", "temperature is -1.0: expected a value >= 0"),
+        ("--report none/a.html", "none/a.html: No such file or directory"),
+        (f"--ckpt {RUN} {RUN.parent}/other/version_0", "these models have different texts or spl"),
+        ("--report=- --json=-", "json and report are both -: only one can go to stdout"),
+        (f"--report {RUN}/checkpoints/best.ckpt", "best.ckpt, which is an input: choose another"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_no_file(
-    run: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
+def test_a_mistake_is_one_line_and_leaves_no_file(best, capsys, options, message):
     Path("short.txt").write_text("ab")
     Path("empty.txt").write_text("")
     torch.save({"model": {}}, "other.ckpt")
-    capsys.readouterr()
-    assert main([*options, "--json=a.json"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("error: ")
-    assert message in lines[-1]
-    assert not Path("a.json").exists()
-
-
-def test_models_of_different_texts_or_splits_are_not_put_into_one_table(
-    run: Path, tiny_fit: Fit, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tiny_fit("--max_steps=1", "--data.val_fraction=0.2").best.best_model_path
-    capsys.readouterr()
-    assert main(["--ckpt", str(run), other]) == 1
-    assert "error: these models have different texts or splits" in capsys.readouterr().err
-    assert main(["--ckpt", str(run), str(run)]) == 0
-
-
-def test_without_the_memory_for_n_grams_the_rest_is_shown(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ngrams, "_BYTES_PER_CHARACTER", 1 << 50)
-    assert main(["--report=a.html", *SAMPLES]) == 0
-    output, errors = capsys.readouterr()
-    assert "warning: without n-gram models: counting n-grams needs at least " in errors
-    assert "zlib" in output
-    assert "-gram" not in output
-    assert Path("a.html").exists()
-
-
-def test_only_one_output_can_go_to_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--report=-", "--json=-"]) == 1
+    before = best.read_bytes()
+    assert main(["--json=a.json", *options.split()]) == 1
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.endswith("json and report are both -: only one can go to stdout\n")
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert message in errors.splitlines()[-1]
+    assert not Path("a.json").exists()
+    assert best.read_bytes() == before
 
 
-def test_the_output_is_never_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = run.read_bytes()
-    assert main(["--json", str(run)]) == 1
-    assert "which is an input: choose another file" in capsys.readouterr().err
-    assert run.read_bytes() == before
+def full():
+    losses = np.full(len(TEXT), 1.5)
+    losses[0] = np.nan
+    samples = ["Ay me! Ay me! Ay me!"]
+    copying = Copying(
+        novelty(samples, [TEXT]), novelty([TEXT[:12]], [TEXT]), 8,
+        [Extraction(32, 0.5, None)], samples,
+    )  # fmt: skip
+    return evaluation(
+        losses, checkpoint="a[b].ckpt", block_nats=1.5, sliding_nats=1.5, stride=2,
+        breakdown=break_down([TEXT], losses, 8), copying=copying,
+    )  # fmt: skip
+
+
+BASELINES = [Baseline("2-gram", 2.0, "counted"), *PUBLISHED]
+
+
+def test_the_tables_have_everything_in_80_columns():
+    tables = as_tables([full()], BASELINES)
+    assert max(map(len, tables.splitlines())) <= 80
+    assert tables.startswith("199 characters of the val part, nats per character\n\n  nats  ")
+    for line in (
+        "1.5000  2.1640       4.482  * a[b].ckpt (in blocks of the context)",
+        "1.8857  2.7205       6.591  nanoGPT's laptop recipe, 0.8 M (its train.py,",
+        "                            measured on the whole part)",
+        "2.0000  2.8854       7.389  2-gram (counted)",
+        "\na[b].ckpt",
+        "  1.5000: better than every n-gram; the best is a 2-gram (2.0000)",
+        "\nWhere the loss of a[b].ckpt is",
+        "\ncharacters    nats  of the loss  place in the word",
+        "\nDoes a[b].ckpt copy? Substrings that stand in the training part",
+        "   0.0%         100.0%  4 characters\n   0.0%         100.0%  6 characters",
+        " 100.0%          66.7%  known words\n  33.3%         100.0%  different words",
+        "longest in the held-out text: 12 characters, from line 19 of the training part",
+        "  'ROMEO:\\nAy [b'",
+        "        50.0%              -  32 characters",
+    ):
+        assert f"\n{line}\n" in tables, line
+    assert "Ay [bold]me" in tables

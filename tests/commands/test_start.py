@@ -4,47 +4,51 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from shakespeare_lm.commands import start
 from shakespeare_lm.commands.start import main
-from shakespeare_lm.invocation import COMMANDS
+from shakespeare_lm.invocation import COMMANDS, command_line
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def test_every_command_has_a_script_and_a_line_in_the_help(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["--help"])
-    assert end.value.code == 0
-    shown = capsys.readouterr().out
-    for name in COMMANDS:
-        assert f"\n    {name} " in shown
-        assert (SCRIPTS / f"{name}.py").is_file()
-
-
-@pytest.mark.parametrize("words", [[], ["bake"], ["--nonsense"]])
-def test_anything_else_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--help"], 0), (["--version"], 0), (["bake"], 2), (["--nonsense"], 2)]
+)
+def test_words_that_name_no_command_are_answered_and_end_it(words, code, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
-    assert end.value.code == 2
-    assert "COMMAND" in capsys.readouterr().err
+    assert end.value.code == code
+    shown, error = capsys.readouterr()
+    if words == ["--version"]:
+        assert shown.strip() == version("shakespeare-lm")
+    elif code:
+        assert "COMMAND" in error
+    else:
+        assert main([]) == 0  # the help too
+        assert capsys.readouterr().out == shown
+        assert all(f"\n    {name} " in shown for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_rest_of_the_words_go_to_the_command(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_has_a_script_and_gets_the_rest_of_the_words_and_ctrl_c(name, monkeypatch):
     given = []
     monkeypatch.setattr(
-        f"shakespeare_lm.commands.{name}.main", lambda words: given.append(words) or 3
+        f"shakespeare_lm.commands.{name}.main",
+        lambda words: given.append((words, signal.getsignal(signal.SIGINT))) or 3,
     )
+    before = signal.getsignal(signal.SIGINT)
     assert main([name, "--help", "-x"]) == 3
-    assert given == [["--help", "-x"]]
+    assert given == [(["--help", "-x"], before)]
+    assert signal.getsignal(signal.SIGINT) == before
+    assert (SCRIPTS / f"{name}.py").is_file()
 
 
 # Stands for torch, and catches everything while it is imported, as some libraries do.
@@ -59,8 +63,8 @@ print("swallowed", flush=True)
 """
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_ctrl_c_while_torch_is_imported_ends_quietly_with_130(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["fit", "complete"])
+def test_ctrl_c_while_torch_is_imported_ends_quietly_with_130(tmp_path, name):
     (tmp_path / "torch.py").write_text(_SLOW_IMPORT)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     with subprocess.Popen(
@@ -76,12 +80,34 @@ def test_ctrl_c_while_torch_is_imported_ends_quietly_with_130(tmp_path: Path, na
     assert (process.returncode, rest, errors) == (130, "", "")
 
 
-def test_ctrl_c_works_as_always_once_a_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers = []
-    monkeypatch.setattr(
-        "shakespeare_lm.commands.score.main",
-        lambda _: handlers.append(signal.getsignal(signal.SIGINT)) or 0,
-    )
-    before = signal.getsignal(signal.SIGINT)
-    main(["score"])
-    assert handlers == [before] == [signal.getsignal(signal.SIGINT)]
+@pytest.mark.parametrize(
+    ("started", "shown"),
+    [
+        ("scripts/fit.py", "python scripts/complete.py"),
+        ("score.py", "python complete.py"),
+        ("/my scripts/fit.py", "python '/my scripts/complete.py'"),
+        ("/env/lib/shakespeare_lm/__main__.py", "python -m shakespeare_lm complete"),
+        ("/env/bin/shakespeare-lm", "shakespeare-lm complete"),
+        ("", "shakespeare-lm complete"),
+        ("my_program.py", "shakespeare-lm complete"),
+    ],
+)
+def test_a_command_is_started_in_the_way_that_this_process_was(monkeypatch, started, shown):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert command_line("complete") == shown
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_is_told_when_loading_takes_long(monkeypatch, capsys, is_terminal):
+    def slow_import(name):
+        for timer in threading.enumerate():
+            if isinstance(timer, threading.Timer):
+                timer.join()
+        return SimpleNamespace(main=lambda words: 7)
+
+    monkeypatch.setattr(start, "_SECONDS_IN_SILENCE", 0.0)
+    monkeypatch.setattr(start, "import_module", slow_import)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert start.run_command("fit", []) == 7
+    told = "loading PyTorch and Lightning ...\n" if is_terminal else ""
+    assert capsys.readouterr().err == told

@@ -7,37 +7,29 @@ import torch
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import Window, characters_kept
+from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.bigram import BigramTable
 from shakespeare_lm.model.config import NetworkConfig
-from shakespeare_lm.model.transformer import CausalTransformer
-
-VOCABULARY = "\nihgfedcba"
-
-
-@pytest.fixture
-def completer(transformer: CausalTransformer) -> Completer:
-    return Completer(transformer, CharTokenizer(VOCABULARY), context_length=8)
+from tests.completion.conftest import VOCABULARY
 
 
 def by_hand(completer: Completer, text: str, window: Window) -> list[float]:
     """Score by reading each character's window by itself."""
     ids = completer.tokenizer.encode(text)
     length, scores = 0, []
-    for place in range(1, len(ids)):
+    for position in range(1, len(ids)):
         length = characters_kept(window, 8) if length == 8 else length + 1
         with torch.no_grad():
-            logits = completer.network(torch.tensor([ids[place - length : place]]))
-        scores.append(logits[0, -1, :-1].log_softmax(-1)[ids[place]].item())
+            logits = completer.network(torch.tensor([ids[position - length : position]]))
+        scores.append(logits[0, -1, :-1].log_softmax(-1)[ids[position]].item())
     return scores
 
 
 @pytest.mark.parametrize("window", ["stride", "exact"])
 @pytest.mark.parametrize("length", [2, 8, 9, 10, 13, 14, 40])
-def test_each_character_sees_the_window_that_completion_would(
-    completer: Completer, window: Window, length: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_characters_see_the_window_that_completion_would(completer, window, length, monkeypatch):
     text = ("abcdefghi\n" * 9)[3 : 3 + length]
     expected = by_hand(completer, text, window)
     for together in (8192, 8):  # all windows at once, and one at a time
@@ -48,8 +40,12 @@ def test_each_character_sees_the_window_that_completion_would(
         assert score.log_probabilities == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_sums_follow_from_the_characters(completer: Completer) -> None:
-    score = completer.score("abcabcabcabcabc")
+@pytest.mark.parametrize("training", [True, False])
+def test_the_sums_follow_from_the_characters_and_the_mode_stays(completer, training):
+    completer.network.train(training)
+    score = completer.score("abcabcZabcabcabc", unknown="skip")
+    assert completer.network.training is training
+    assert score == completer.score("abcabcabcabcabc")
     assert len(score.log_probabilities) == 14
     assert score.total_nats == pytest.approx(-sum(score.log_probabilities))
     mean = score.total_nats / 14
@@ -57,7 +53,7 @@ def test_the_sums_follow_from_the_characters(completer: Completer) -> None:
     assert score.perplexity == pytest.approx(math.exp(mean))
 
 
-def test_the_alternatives_are_the_likeliest_in_order(completer: Completer) -> None:
+def test_the_alternatives_are_the_likeliest_in_order(completer):
     score = completer.score("abcabc", top=10)
     for likelihood, best, character in zip(
         score.log_probabilities, score.alternatives, "bcabc", strict=True
@@ -66,15 +62,12 @@ def test_the_alternatives_are_the_likeliest_in_order(completer: Completer) -> No
         assert sorted(best, key=lambda pair: -pair[1]) == best
         assert dict(best)[character] == likelihood
         assert sum(math.exp(value) for _, value in best) == pytest.approx(1.0)
-    assert [best[:3] for best in score.alternatives] == completer.score(
-        "abcabc", top=3
-    ).alternatives
+    three = completer.score("abcabc", top=3).alternatives
+    assert three == [best[:3] for best in score.alternatives]
     assert completer.score("abcabc").alternatives == []
 
 
-def test_the_progress_counts_the_characters_scored(
-    completer: Completer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_progress_counts_the_characters_scored(completer, monkeypatch):
     monkeypatch.setattr("shakespeare_lm.completion.scoring._CHARACTERS_TOGETHER", 8)
     calls: list[tuple[int, int]] = []
     score = completer.score("abc" * 7, progress=lambda *numbers: calls.append(numbers))
@@ -83,30 +76,30 @@ def test_the_progress_counts_the_characters_scored(
     assert calls == [(8, 20), (13, 20), (18, 20), (20, 20)]
 
 
-def test_a_bigram_table_scores_too() -> None:
+def test_a_bigram_table_scores_too():
     table = BigramTable(11, NetworkConfig(network="bigram", context_length=8))
     score = Completer(table, CharTokenizer(VOCABULARY), 8).score("abcabcabcabc")
     assert score.log_probabilities[0] == pytest.approx(score.log_probabilities[3])
 
 
-def test_unknown_characters_are_refused_or_left_out(completer: Completer) -> None:
-    with pytest.raises(UserError, match="'Z'"):
-        completer.score("abZc")
-    assert completer.score("abZc", unknown="skip") == completer.score("abc")
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "the text has 0 known characters: expected at least 2"),
+        ("a", {}, "the text has 1 known characters: expected at least 2"),
+        ("ZZZ", {"unknown": "skip"}, "the text has 0 known characters: expected at least 2"),
+        ("abZc", {}, "'Z'"),
+        ("abc", {"top": -1}, "top is -1: expected 0 <= top <= 10"),
+        ("abc", {"top": 11}, "top is 11: expected 0 <= top <= 10"),
+        ("abc", {"window": "whole"}, "window is 'whole': choose from: stride, exact"),
+    ],
+)
+def test_too_short_a_text_and_invalid_options_are_refused(completer, text, options, message):
+    with pytest.raises(UserError, match=message):
+        completer.score(text, **options)
 
 
-def test_too_short_a_text_and_values_out_of_range_are_refused(completer: Completer) -> None:
-    with pytest.raises(UserError, match="the text has 1 known characters"):
-        completer.score("a")
-    for top in (-1, 11):
-        with pytest.raises(UserError, match=f"top is {top}: expected 0 <= top <= 10"):
-            completer.score("abc", top=top)
-    with pytest.raises(UserError, match="window is 'whole'"):
-        completer.score("abc", window="whole")
-
-
-def test_scoring_leaves_the_mode_as_it_was(completer: Completer) -> None:
-    for training in (True, False):
-        completer.network.train(training)
-        completer.score("abc")
-        assert completer.network.training is training
+def test_the_loss_of_a_text_without_a_predicted_character_is_refused(completer):
+    for length in (0, 1):
+        with pytest.raises(UserError, match=f"the text has {length} known characters: expected"):
+            list(predictions(completer.network, torch.ones(length), context_length=8, stride=8))

@@ -1,8 +1,10 @@
 """How good a model is: exact, in agreement with its training, on its text; and its rank."""
 
+import hashlib
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.data.download import DownloadError
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.baselines import Baseline
 from shakespeare_lm.evaluation.breakdown import break_down
@@ -19,29 +22,31 @@ from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from shakespeare_lm.methods.ngram_memory import NGramMemory
 from tests.conftest import Fit
+from tests.evaluation.conftest import PLAY, evaluation
 
-TEXT = "To be, or not to be: that is the question.\nWhether it is nobler, who can tell?\n"
-
-
-@pytest.fixture
-def run(tiny_fit: Fit) -> Path:
-    Path("play.txt").write_text(TEXT * 40)
-    cli = tiny_fit("--data.corpus=play.txt", "--max_steps=6", "--val_check_interval=3",
-                   "--precision=32-true", "--data.test_fraction=0.1")  # fmt: skip
-    return Path(cli.best.best_model_path)
+OLD = Path(__file__).parents[1] / "checkpoint" / "without_format.ckpt"
 
 
-def evaluated(path: Path, corpus: str | None = None, **options: object) -> Evaluation:
+def evaluated(path: Path, corpus: str | None = None, **options: Any) -> Evaluation:
     checkpoint = read_checkpoint(path)
     return evaluate(checkpoint, path, SplitCorpus(checkpoint, corpus), **options)
 
 
-def test_it_finds_the_corpus_and_agrees_with_the_stored_val_loss(run: Path) -> None:
+def change(run: Path, **values: object) -> None:
+    torch.save({**torch.load(run, weights_only=True), **values}, run)
+
+
+def test_the_parts_are_those_of_the_training_and_the_stored_val_loss_is_confirmed(
+    run: Path,
+) -> None:
+    corpus = SplitCorpus(read_checkpoint(run))
+    parts = [corpus.documents(name) for name in ("train", "val", "test")]
+    assert "".join(text for part in parts for text in part) == PLAY
+    assert [len(part[0]) for part in parts] == [2848, 356, 356]
     result = evaluated(run)
     assert result.agrees
     assert result.warning is None
-    assert (result.part, result.stride) == ("val", 2)
-    assert result.characters == len(TEXT) * 40 // 10 - 1
+    assert (result.part, result.stride, result.characters) == ("val", 2, 355)
     assert result == evaluated(run)
     assert evaluated(run, stride=16).sliding_nats == pytest.approx(result.block_nats, abs=1e-6)
 
@@ -56,30 +61,22 @@ def test_breakdown_and_copies_are_computed_when_they_are_asked_for(run: Path) ->
     )
     corpus = SplitCorpus(read_checkpoint(run))
     assert on_val.breakdown == break_down(corpus.documents("val"), on_val.losses, 16)
+    assert on_val.copying is not None
     assert [len(text) for text in on_val.copying.samples] == [20, 20]
     # The training part is not held out: the validation part is the yardstick for it too.
     assert on_train.copying == on_val.copying
 
 
-def test_other_parts_have_no_stored_loss_to_agree_with(run: Path) -> None:
-    for part in ("train", "test"):
-        result = evaluated(run, part=part)
+def test_a_loss_agrees_with_the_stored_one_of_the_same_part_and_text_alone(run: Path) -> None:
+    Path("other.txt").write_text(PLAY[::-1])
+    other = evaluated(run, "other.txt")
+    assert other.warning == "the checkpoint was trained on another text"
+    for result in (other, evaluated(run, part="train"), evaluated(run, part="test")):
         assert result.agrees is None
         assert result.stored_val_loss is None
-
-
-def test_a_loss_that_is_not_the_stored_one_does_not_agree(run: Path) -> None:
-    content = torch.load(run, weights_only=True)
-    content["validation"]["val_loss"] += 1e-4
-    torch.save(content, run)
+    stored = torch.load(run, weights_only=True)["validation"]
+    change(run, validation={**stored, "val_loss": stored["val_loss"] + 1e-4})
     assert evaluated(run).agrees is False
-
-
-def test_another_text_is_evaluated_with_a_warning(run: Path) -> None:
-    Path("other.txt").write_text(TEXT[::-1] * 30)
-    result = evaluated(run, "other.txt")
-    assert result.warning == "the checkpoint was trained on another text"
-    assert result.agrees is None
 
 
 def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(
@@ -104,62 +101,64 @@ def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(
         assert abs(result.block_nats - wrong) > 0.02
 
 
-def test_a_character_that_the_model_never_saw_is_named(run: Path) -> None:
-    Path("other.txt").write_text(("ж" + TEXT) * 30)
-    with pytest.raises(
-        UserError, match=r"has characters .* does not know, such as 'ж' \(U\+0436\)"
-    ):
+def test_what_cannot_be_evaluated_is_named(run: Path) -> None:
+    Path("other.txt").write_text(PLAY.replace("W", "ж"))
+    with pytest.raises(UserError, match=r"has ch.* does not know, such as 'ж' \(U\+0436\)"):
         evaluated(run, "other.txt")
-
-
-def test_an_empty_part_is_refused(tiny_fit: Fit) -> None:
-    path = Path(tiny_fit("--max_steps=1").best.best_model_path)
+    with pytest.raises(UserError, match=r"part is 'all'.*train, val, test"):
+        evaluated(run, part="all")
+    with pytest.raises(UserError, match="does not name its corpus: give one with --corpus"):
+        evaluated(OLD)
     with pytest.raises(UserError, match=r"the test part is empty: test_fraction is 0\.0"):
-        evaluated(path, part="test")
-
-
-def test_a_checkpoint_whose_corpus_is_gone_or_was_not_named_says_so(run: Path) -> None:
+        evaluated(OLD, "sample", part="test")
     Path("play.txt").unlink()
     with pytest.raises(UserError, match=r"the corpus 'play\.txt' is neither an existing file"):
         evaluated(run)
-    old = Path(__file__).parents[1] / "checkpoint" / "without_format.ckpt"
-    with pytest.raises(UserError, match="does not name its corpus: give one with --corpus"):
-        evaluated(old)
-    assert evaluated(old, "sample").characters == 3767
+    assert evaluated(OLD, "sample").characters == 3767
 
 
-@pytest.mark.parametrize(
-    ("data", "validation"),
-    [
-        ({"corpus": 5}, {}),
-        ({"corpus": ["sample"], "split": 3}, {"val_loss": "x"}),
-        ({"corpus": ["sample"], "val_fraction": "x"}, None),
-        ([], []),
-    ],
-)
+@pytest.mark.parametrize(("data", "validation"), [
+    ({"corpus": 5}, {}),
+    ({"corpus": ["sample"], "split": 3}, {"val_loss": "x"}),
+    ({"corpus": ["sample"], "val_fraction": "x"}, None),
+    ([], []),
+])  # fmt: skip
 def test_a_crafted_checkpoint_is_an_error_in_one_line(
     run: Path, data: object, validation: object
 ) -> None:
-    content = torch.load(run, weights_only=True)
-    content.update(ShakespeareDataModule=data, validation=validation)
-    torch.save(content, run)
+    change(run, ShakespeareDataModule=data, validation=validation)
     with pytest.raises(UserError):
         evaluated(run)
 
 
-def evaluation(
-    checkpoint: str = "lightning_logs/a/version_0/checkpoints/best.ckpt",
-    stored: float | None = None,
-    warning: str | None = None,
-) -> Evaluation:
-    return Evaluation(
-        checkpoint=checkpoint, part="val", characters=2, block_nats=2.0, sliding_nats=1.0,
-        stride=4, stored_val_loss=stored, warning=warning, losses=np.array([2.0, 2.0]),
-    )  # fmt: skip
+def test_the_published_split_is_a_tenth_of_one_text(run: Path) -> None:
+    corpus = SplitCorpus(read_checkpoint(OLD), "sample")
+    text = "".join(corpus.parts.train + corpus.parts.val)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    assert corpus.is_published_split(checksum)
+    assert not corpus.is_published_split("0" * 64)
+    own_split = SplitCorpus(read_checkpoint(run), "sample")  # with a test part
+    assert not own_split.is_published_split(checksum)
 
 
-def test_models_and_baselines_are_sorted_together() -> None:
-    rows = ranked([evaluation()], [Baseline("b", 3.0, "note"), Baseline("a", 1.5)])
+def test_a_text_in_place_of_a_missing_one_is_a_difference_and_no_warning(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def download(*_: object) -> None:
+        raise DownloadError("no connection")
+
+    monkeypatch.setattr("shakespeare_lm.data.corpus.download", download)
+    monkeypatch.setenv("SHAKESPEARE_LM_DATA", str(tmp_path / "empty"))
+    difference = SplitCorpus(read_checkpoint(run), "auto").difference
+    assert "another text (using the bundled sample, because tiny Shakespeare is not" in difference
+
+
+LOSSES = np.array([np.nan, 2.0, 2.0])
+
+
+def test_models_and_baselines_are_sorted_together_and_the_best_of_a_run_has_its_name() -> None:
+    model = evaluation(LOSSES, checkpoint="lightning_logs/a/version_0/checkpoints/best.ckpt")
+    rows = ranked([model], [Baseline("b", 3.0, "note"), Baseline("a", 1.5)])
     name = "lightning_logs/a/version_0"
     assert rows == [
         Row(1.0, name, "sliding window, 4 new characters each", True),
@@ -169,16 +168,15 @@ def test_models_and_baselines_are_sorted_together() -> None:
     ]
     assert rows[2].bits == pytest.approx(2 / math.log(2))
     assert rows[2].perplexity == pytest.approx(math.e**2)
-
-
-def test_only_the_best_of_a_run_has_the_name_of_its_folder() -> None:
     for path in ("runs/checkpoints/last.ckpt", "best.ckpt", "/models/best.ckpt"):
-        assert evaluation(path).name == path
+        assert evaluation(LOSSES, checkpoint=path).name == path
 
 
 def test_notes_say_what_differs_from_the_training() -> None:
-    assert notes(evaluation()) == []
-    assert notes(evaluation(stored=2.000001)) == ["its stored val_loss, 2.000001, is the same"]
-    (line,) = notes(evaluation(stored=2.1))
+    assert notes(evaluation(LOSSES)) == []
+    (line,) = notes(evaluation(LOSSES, stored_val_loss=2.000001))
+    assert line == "its stored val_loss, 2.000001, is the same"
+    (line,) = notes(evaluation(LOSSES, stored_val_loss=2.1))
     assert line.startswith("its stored val_loss is 2.100000, recomputed 2.000000: ")
-    assert notes(evaluation(warning="other")) == ["not the data of its training: other"]
+    (line,) = notes(evaluation(LOSSES, warning="other"))
+    assert line == "not the data of its training: other"

@@ -29,14 +29,12 @@ def test_its_losses_equal_the_trainers_to_the_last_digit(
     torch.manual_seed(plain_loop.SEED)
     network = CausalTransformer(tokenizer.vocab_size, plain_loop.NETWORK)
     losses = plain_loop.train(network, train_batches, STEPS)
-    sizes, batch_size = plain_loop.NETWORK, plain_loop.BATCH_SIZE
+    sizes = ("num_layers", "num_heads", "d_model")
     options = {
         "data.corpus": "sample",
-        "data.context_length": sizes.context_length,
-        "data.batch_size": batch_size,
-        "model.num_layers": sizes.num_layers,
-        "model.num_heads": sizes.num_heads,
-        "model.d_model": sizes.d_model,
+        "data.context_length": plain_loop.NETWORK.context_length,
+        "data.batch_size": plain_loop.BATCH_SIZE,
+        **{f"model.{name}": getattr(plain_loop.NETWORK, name) for name in sizes},
         "max_steps": STEPS,
         "val_check_interval": STEPS,
         "log_every_n_steps": 1,
@@ -49,7 +47,9 @@ def test_its_losses_equal_the_trainers_to_the_last_digit(
     for ours, theirs in zip(cli.model.network.parameters(), network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     # TensorBoard keeps float32, which a loss in float32 survives exactly.
-    assert logged(Path("lightning_logs/version_0"), "train_loss") == dict(enumerate(losses))
+    assert logged(Path("lightning_logs/version_0"), "train_loss") == dict(
+        enumerate(losses, start=1)
+    )
     val_loss = plain_loop.mean_loss(network, val_batches)
     # The Trainer validates in larger batches: sums in another order.
     assert val_loss == pytest.approx(float(cli.best.best_model_score), rel=1e-6)

@@ -15,11 +15,13 @@ VOCABULARY = "\n '.:ORabcdeé😀"
 SIZES: dict[str, Any] = {"context_length": 24, "num_layers": 2, "num_heads": 2, "d_model": 16}
 
 
-def random_checkpoint(folder: Path, **options: Any) -> Checkpoint:
+def random_checkpoint(
+    folder: Path, vocabulary: str = VOCABULARY, std: float = 0.3, **options: Any
+) -> Checkpoint:
     torch.manual_seed(0)
-    module = ShakespeareLM(VOCABULARY, **{**SIZES, **options})
+    module = ShakespeareLM(vocabulary, **{**SIZES, **options})
     for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=std)
     return read_checkpoint(save(folder / "best.ckpt", module))
 
 

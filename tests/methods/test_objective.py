@@ -1,25 +1,68 @@
-"""Objectives: what they get to see, that their parameters are trained, and that a run with one of
-its own can be resumed.
-"""
+"""Objectives: which a run has, what they get to see, and that one of your own is trained."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods.distillation import NetworkTeacher, NGramTeacher
+from shakespeare_lm.methods.multi_token import MultiTokenPrediction
 from shakespeare_lm.methods.objective import Objective, Preparation, TrainingStep
+from shakespeare_lm.methods.objectives import ObjectiveConfig, build_objectives
+from shakespeare_lm.model.bigram import BigramTable
+from shakespeare_lm.model.config import NetworkConfig
+from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.module import ShakespeareLM
 
-SIZES = {
-    "context_length": 16, "num_layers": 1, "num_heads": 2, "d_model": 8,
-    "learning_rate": 0.01, "decay_steps": 8,
-}  # fmt: skip
+SMALL = NetworkConfig(context_length=4, num_layers=1, num_heads=1, d_model=8)
+
+
+def built(**options: Any) -> nn.ModuleDict:
+    return build_objectives(ObjectiveConfig(**options), CausalTransformer(5, SMALL))
+
+
+def test_each_option_adds_its_own_objective_and_shares_come_before_what_is_added() -> None:
+    assert len(built()) == 0
+    # The teachers' shares are of the loss of the next character.
+    every = built(characters_ahead=3, distillation=0.5, teachers="a, b", ngram_distillation=0.25)
+    assert list(every) == ["ngram_teacher", "network_teacher", "multi_token"]
+    ngram, network, ahead = every.values()
+    assert isinstance(ngram, NGramTeacher)
+    assert ngram.share == 0.25
+    assert isinstance(network, NetworkTeacher)
+    assert (network.share, network.teachers, network.context_length) == (0.5, "a, b", 4)
+    assert isinstance(ahead, MultiTokenPrediction)
+    assert ahead.num_further == 2
+    # Only what is learned is in a checkpoint.
+    assert list(every.state_dict()) == ["multi_token.head.weight"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"characters_ahead": 0}, "characters_ahead is 0: expected a value >= 1"),
+        ({"characters_ahead": 5}, "characters_ahead is 5: expected at most the context_length, 4"),
+        ({"ngram_distillation": 1.0}, "ngram_distillation is 1.0: expected 0 <= ngram_distillat"),
+        ({"distillation": 0.5}, "distillation is 0.5 and teachers is None: set both or none"),
+        ({"teachers": "a.ckpt"}, "distillation is 0.0 and teachers is a.ckpt: set both or none"),
+        ({"teachers": 3}, "teachers is '3': expected str or None"),
+    ],
+)
+def test_options_are_checked(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        built(**options)
+
+
+def test_the_bigram_has_no_hidden_states_to_predict_further_characters_from() -> None:
+    bigram = BigramTable(5, NetworkConfig(network="bigram"))
+    with pytest.raises(UserError, match=r"characters_ahead is 2: expected 1 for the bigram"):
+        build_objectives(ObjectiveConfig(characters_ahead=2), bigram)
+    assert not build_objectives(ObjectiveConfig(), bigram)
 
 
 class Probe(Objective):
@@ -29,6 +72,7 @@ class Probe(Objective):
         super().__init__()
         self.read = nn.Linear(network.config.d_model, network.vocab_size)
         self.steps: list[TrainingStep] = []
+        self.losses: list[Tensor] = []
         self.calls: list[object] = []
 
     def load(self, read: Any, tokenizer: CharTokenizer) -> None:
@@ -40,114 +84,44 @@ class Probe(Objective):
 
     def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
         self.steps.append(step)
+        self.losses.append(loss.detach())
         mask = step.batch.target_mask
         read = self.read(step.hidden[mask])
         return loss + nn.functional.cross_entropy(read, step.batch.inputs[mask])
 
 
-class Constant(Objective):
-    """Adds the same to every loss."""
-
-    def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
-        return loss * 2 + 1
-
-
-class Probed(ShakespeareLM):
-    def __init__(self, vocabulary: str, **options: Any) -> None:
-        super().__init__(vocabulary, **options)
-        self.objectives["probe"] = Probe(self.network)
-
-
-def data() -> ShakespeareDataModule:
-    made = ShakespeareDataModule("sample", context_length=16, batch_size=16)
-    made.setup()
-    return made
-
-
-class SaveAfterTwoSteps(Callback):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step == 2:
-            trainer.save_checkpoint(self.path)
-
-
-def trained(module: ShakespeareLM, folder: Path, steps: int, **options: Any) -> None:
+def test_objectives_of_ones_own_see_each_step_and_are_trained_with_the_network() -> None:
+    data = ShakespeareDataModule("sample", context_length=16, batch_size=16)
+    data.setup()
+    sizes = {"context_length": 16, "num_layers": 1, "num_heads": 2, "d_model": 8}
+    module, before = (
+        ShakespeareLM(data.vocabulary, **sizes, learning_rate=0.01, decay_steps=8) for _ in range(2)
+    )
+    for made in (module, before):
+        made.objectives.update({name: Probe(made.network) for name in ("probe", "second")})
+    before.load_state_dict(module.state_dict())
     quiet = ("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger")
     trainer = Trainer(
-        accelerator="cpu", max_steps=steps, limit_val_batches=0,
-        callbacks=[SaveAfterTwoSteps(folder / "two.ckpt")], **dict.fromkeys(quiet, False),
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data(), **options)
-
-
-def probed() -> Probed:
-    torch.manual_seed(0)
-    return Probed(data().vocabulary, **SIZES)
-
-
-def test_an_objective_of_ones_own_is_trained_with_the_network(tmp_path: Path) -> None:
-    module = probed()
+        accelerator="cpu", max_steps=2, limit_val_batches=0, **dict.fromkeys(quiet, False)
+    )
+    trainer.fit(module, datamodule=data)
     probe = module.objectives["probe"]
-    before = {name: tensor.clone() for name, tensor in module.named_parameters()}
-    trained(module, tmp_path, 2)
-    assert all(not torch.equal(before[n], p) for n, p in module.named_parameters())
-    part = data().encoded["train"]
+    assert not any(map(torch.equal, module.parameters(), before.parameters()))
     assert probe.calls == [
         ("load", module.tokenizer.vocabulary),
-        ("prepare", torch.device("cpu"), len(part.ids), module.network),
+        ("prepare", torch.device("cpu"), len(data.encoded["train"].ids), module.network),
     ]
-
-
-def test_it_sees_the_batch_the_hidden_states_the_logits_and_the_schedule(tmp_path: Path) -> None:
-    module = probed()
-    trained(module, tmp_path, 2)
-    first, second = module.objectives["probe"].steps
+    first, second = probe.steps
     assert (first.schedule, second.schedule) == (1.0, pytest.approx(7 / 8))
-    for step in (first, second):
-        assert step.hidden.shape == (16, 16, 8)
-        assert step.logits.shape == (16, 16, module.tokenizer.vocab_size)
-        assert step.batch.inputs.shape == (16, 16)
     assert not torch.equal(first.batch.inputs, second.batch.inputs)
-    torch.manual_seed(0)
-    fresh = Probed(data().vocabulary, **SIZES)
-    hidden, logits = fresh.network(first.batch.inputs, with_hidden=True)
+    assert first.batch.inputs.shape == (16, 16)
+    hidden, logits = before.network(first.batch.inputs, with_hidden=True)
     torch.testing.assert_close((first.hidden, first.logits), (hidden, logits))
-
-
-def test_a_run_with_it_is_resumed_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    whole, first, resumed = probed(), probed(), probed()
-    trained(whole, tmp_path, 4)
-    path = tmp_path / "two.ckpt"
-    trained(first, tmp_path, 2)
-    trained(resumed, tmp_path, 4, ckpt_path=path, weights_only=True)
-    states = [module.state_dict() for module in (whole, resumed)]
-    assert "objectives.probe.read.weight" in states[0]
-    for name, tensor in states[0].items():
-        assert torch.equal(tensor, states[1][name]), name
-    # The network does not contain it.
-    assert not any("probe" in name for name in read_checkpoint(path).weights)
-
-
-def test_objectives_change_the_loss_one_after_the_other(tmp_path: Path) -> None:
-    module = probed()
-    module.objectives["last"] = Constant()
-    losses: list[Tensor] = []
-    original = module.training_step
-
-    def training_step(*arguments: Any) -> Tensor:
-        losses.append(original(*arguments))
-        return losses[-1]
-
-    module.training_step = training_step  # type: ignore[method-assign]
-    trained(module, tmp_path, 1)
-    (step,) = module.objectives["probe"].steps
-    mask = step.batch.target_mask
-    plain = nn.functional.cross_entropy(step.logits[mask], step.batch.targets[mask])
-    torch.manual_seed(0)
-    of_probe = Probed(data().vocabulary, **SIZES).objectives["probe"](plain, step)
-    torch.testing.assert_close(losses[0], 2 * of_probe + 1)
+    # Objectives change the loss one after the other.
+    mask = first.batch.target_mask
+    plain = nn.functional.cross_entropy(logits[mask], first.batch.targets[mask])
+    with_probe = before.objectives["probe"](plain, first)
+    torch.testing.assert_close(module.objectives["second"].losses[0], with_probe)
 
 
 def test_an_objective_that_defines_nothing_says_so() -> None:

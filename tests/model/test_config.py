@@ -11,85 +11,46 @@ from shakespeare_lm.model.transformer import CausalTransformer
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
+    ("options", "message"),
     [
         ({"d_model": 10, "num_heads": 3}, "d_model is 10 and num_heads is 3: d_model must be a mu"),
         ({"d_model": 0, "num_heads": 1}, "d_model is 0: expected a value >= 1"),
         ({"num_heads": 0}, "num_heads is 0: expected a value >= 1"),
-        ({"previous_characters": -1}, "previous_characters is -1: expected a value >= 0"),
-        ({"dropout": 1.0}, "dropout is 1.0: expected 0 <= dropout < 1"),
-        ({"dropout": -0.1}, "dropout is -0.1: expected 0 <= dropout < 1"),
-        ({"dropout": float("nan")}, "dropout is nan: expected 0 <= dropout < 1"),
-        ({"attention_dropout": 2.0}, "attention_dropout is 2.0: expected 0 <= attention_dropout"),
         ({"num_layers": 0}, "num_layers is 0: expected a value >= 1"),
         ({"context_length": 0}, "context_length is 0: expected a value >= 1"),
         ({"context_length": 65_537}, "context_length is 65537: expected at most 65536"),
         ({"d_feedforward": 0}, "d_feedforward is 0: expected a value >= 1"),
-    ],
-)
-def test_sizes_that_make_no_transformer_are_refused(sizes: dict, message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}"):
-        NetworkConfig(**sizes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+        ({"previous_characters": -1}, "previous_characters is -1: expected a value >= 0"),
+        ({"dropout": 1.0}, "dropout is 1.0: expected 0 <= dropout < 1"),
+        ({"attention_dropout": 2.0}, "attention_dropout is 2.0: expected 0 <= attention_dropout"),
         ({"network": 3}, "network is '3': expected str"),
         ({"positions": "alibi"}, "positions is 'alibi': choose from: sinusoidal, learned, rotary"),
         ({"norm": None}, "norm is 'None': choose from: pre, post"),
         ({"activation": "tanh"}, "activation is 'tanh': choose from: gelu, relu"),
-        ({"d_model": 8.0}, "d_model is '8.0': expected int"),
-        ({"num_layers": True}, "num_layers is 'True': expected int"),
         ({"d_feedforward": "64"}, "d_feedforward is '64': expected int or None"),
         ({"bias": 1}, "bias is '1': expected bool"),
-        ({"dropout": "0.1"}, "dropout is '0.1': expected float"),
     ],
 )
-def test_values_of_another_type_or_not_among_the_choices_are_refused(
-    options: dict, message: str
-) -> None:
-    with pytest.raises(UserError, match=f"^{message}$"):
+def test_values_of_another_type_or_out_of_range_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
         NetworkConfig(**options)
 
 
-def test_an_integer_passes_for_a_float() -> None:
-    assert NetworkConfig(dropout=0).dropout == 0.0
-
-
-def test_the_feed_forward_width_is_four_times_d_model_by_default() -> None:
-    assert NetworkConfig(d_model=10).feedforward_width == 40
-    assert NetworkConfig(d_model=10, d_feedforward=7).feedforward_width == 7
-
-
-def test_the_heads_divide_the_width() -> None:
-    assert NetworkConfig(d_model=12, num_heads=3).head_dim == 4
-
-
-def test_a_config_cannot_change_after_its_checks() -> None:
-    with pytest.raises(FrozenInstanceError):
-        NetworkConfig().num_layers = 0  # type: ignore[misc]
-
-
-def test_plain_values_rebuild_a_config() -> None:
-    config = NetworkConfig(num_layers=1, positions="rotary", d_feedforward=7)
-    assert NetworkConfig(**asdict(config)) == config
-
-
 def test_the_defaults_are_those_of_a_textbook() -> None:
-    config = NetworkConfig()
+    config = NetworkConfig(d_model=12, num_heads=3)
     assert (config.network, config.norm, config.positions) == ("transformer", "pre", "sinusoidal")
     assert (config.previous_characters, config.zero_init, config.tied_head) == (0, False, False)
+    assert (config.head_dim, config.feedforward_width) == (4, 48)
 
 
-def test_every_default_is_a_plain_value_that_a_checkpoint_can_hold() -> None:
-    assert {type(field.default) for field in fields(NetworkConfig)} <= {
-        str,
-        int,
-        float,
-        bool,
-        type(None),
-    }
+def test_plain_values_rebuild_a_config_which_cannot_change_after_its_checks() -> None:
+    config = NetworkConfig(num_layers=1, positions="rotary", d_feedforward=7, dropout=0)
+    assert NetworkConfig(**asdict(config)) == config
+    assert config.feedforward_width == 7
+    kinds = {type(field.default) for field in fields(NetworkConfig)}
+    assert kinds <= {str, int, float, bool, type(None)}
+    with pytest.raises(FrozenInstanceError):
+        config.num_layers = 0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +66,5 @@ def test_every_default_is_a_plain_value_that_a_checkpoint_can_hold() -> None:
 def test_the_number_of_matrix_weights_is_that_of_the_network(options: dict) -> None:
     config = NetworkConfig(num_layers=2, num_heads=2, d_model=8, **options)
     kind = BigramTable if config.network == "bigram" else CausalTransformer
-    network = kind(11, config)
-    assert config.num_matrix_weights(11) == sum(
-        p.numel() for p in network.parameters() if p.ndim > 1
-    )
+    matrices = [p for p in kind(11, config).parameters() if p.ndim > 1]
+    assert config.num_matrix_weights(11) == sum(p.numel() for p in matrices)

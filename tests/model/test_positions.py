@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.positions import (
     PositionKind,
     apply_positions,
@@ -33,13 +32,6 @@ def test_all_rows_of_the_sinusoidal_table_differ() -> None:
 def test_a_long_table_starts_with_the_short_one() -> None:
     assert torch.equal(sinusoidal_table(300, 16)[:20], sinusoidal_table(20, 16))
     assert torch.equal(rotary_table(300, 16)[:, :20], rotary_table(20, 16))
-
-
-def test_an_odd_width_is_refused_by_name_and_value() -> None:
-    with pytest.raises(UserError, match="d_model is 7"):
-        sinusoidal_table(10, 7)
-    with pytest.raises(UserError, match="d_model / num_heads is 5"):
-        rotary_table(10, 5)
 
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:
@@ -72,36 +64,30 @@ def test_each_kind_has_a_table_with_a_row_per_position() -> None:
     assert torch.equal(position_table("rotary", 9, 8, 2), rotary_table(9, 4))
 
 
+OWN = torch.tensor([[4, 5], [7, 1]])
+SAME_OR_OWN = pytest.mark.parametrize(
+    ("positions", "rows"), [(slice(4, 6), [[4, 5], [4, 5]]), (OWN, OWN)]
+)
+
+
 @pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
-def test_sinusoidal_and_learned_positions_add_the_row_of_each_position(kind: PositionKind) -> None:
-    table, x = torch.randn(9, 8), torch.randn(2, 3, 8)
-    positioned, rotation = apply_positions(kind, table, x, slice(2, 5))
-    for number in range(3):
-        assert torch.equal(positioned[:, number], x[:, number] + table[2 + number])
+@SAME_OR_OWN
+def test_sinusoidal_and_learned_positions_add_the_row_of_each_position(
+    kind: PositionKind, positions: slice | torch.Tensor, rows: list[list[int]] | torch.Tensor
+) -> None:
+    table, x = torch.randn(9, 8), torch.randn(2, 2, 8)
+    positioned, rotation = apply_positions(kind, table, x, positions)
+    assert torch.equal(positioned, x + table[torch.as_tensor(rows)])
     assert rotation is None
 
 
-def test_rows_can_be_at_different_positions() -> None:
-    table, x, at = torch.randn(9, 8), torch.randn(2, 1, 8), torch.tensor([[4], [7]])
-    positioned, _ = apply_positions("learned", table, x, at)
-    assert torch.equal(positioned[:, 0], x[:, 0] + table[[4, 7]])
-
-
-def test_rotary_positions_leave_the_embeddings_and_return_a_rotation() -> None:
-    table, x = rotary_table(9, 4), torch.randn(2, 3, 8)
-    positioned, rotation = apply_positions("rotary", table, x, slice(2, 5))
+@SAME_OR_OWN
+def test_rotary_positions_leave_the_embeddings_and_return_a_rotation(
+    positions: slice | torch.Tensor, rows: list[list[int]] | torch.Tensor
+) -> None:
+    table, x, queries = rotary_table(9, 4), torch.randn(2, 2, 8), torch.randn(2, 3, 2, 4)
+    positioned, rotation = apply_positions("rotary", table, x, positions)
     assert positioned is x
-    queries = torch.randn(2, 2, 3, 4)
     assert rotation is not None
-    assert torch.equal(rotate(queries, rotation), rotate(queries, table[:, 2:5]))
-
-
-def test_rotary_rows_can_be_at_different_positions() -> None:
-    table, at = rotary_table(9, 4), torch.tensor([[4], [7]])
-    _, rotation = apply_positions("rotary", table, torch.randn(2, 1, 8), at)
-    queries = torch.randn(2, 2, 1, 4)
-    assert rotation is not None
-    rotated = rotate(queries, rotation)
-    for row, position in enumerate((4, 7)):
-        expected = rotate(queries[[row]], table[:, [position]])
-        assert torch.equal(rotated[[row]], expected)
+    for row, found in enumerate(rotate(queries, rotation)):
+        assert torch.equal(found[None], rotate(queries[[row]], table[:, rows[row]]))

@@ -12,13 +12,14 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.config import Activation, NetworkConfig, Norm, PositionKind
 from shakespeare_lm.model.transformer import Block, CausalTransformer
 
+EVERY_KIND = pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
 
-def small(vocab_size: int = 9, **options: object) -> CausalTransformer:
+
+def small(vocab_size: int = 11, **options: object) -> CausalTransformer:
     """Return a transformer with one layer of one head, unless the options say otherwise."""
     torch.manual_seed(0)
-    sizes = {"context_length": 4, "num_layers": 1, "num_heads": 1, "d_model": 8}
-    more = {"previous_characters": 4}
-    return CausalTransformer(vocab_size, NetworkConfig(**{**sizes, **more, **options}))
+    sizes = {"context_length": 8, "num_layers": 1, "num_heads": 1, "d_model": 8}
+    return CausalTransformer(vocab_size, NetworkConfig(**{**sizes, **options}))
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -35,24 +36,22 @@ def test_a_block_equals_the_layer_of_torch_in_outputs_and_gradients(
     theirs = nn.TransformerEncoderLayer(
         8, 2, 16, 0.0, activation, batch_first=True, norm_first=norm == "pre"
     ).double()
+    layers = [
+        (theirs.self_attn.out_proj, ours.attention.output),
+        (theirs.linear1, ours.feed_forward[0]),
+        (theirs.linear2, ours.feed_forward[2]),
+        (theirs.norm1, ours.attention_norm),
+        (theirs.norm2, ours.feed_forward_norm),
+    ]
     pairs = [
         (theirs.self_attn.in_proj_weight, ours.attention.query_key_value.weight),
         (theirs.self_attn.in_proj_bias, ours.attention.query_key_value.bias),
-        (theirs.self_attn.out_proj.weight, ours.attention.output.weight),
-        (theirs.self_attn.out_proj.bias, ours.attention.output.bias),
-        (theirs.linear1.weight, ours.feed_forward[0].weight),
-        (theirs.linear1.bias, ours.feed_forward[0].bias),
-        (theirs.linear2.weight, ours.feed_forward[2].weight),
-        (theirs.linear2.bias, ours.feed_forward[2].bias),
-        (theirs.norm1.weight, ours.attention_norm.weight),
-        (theirs.norm1.bias, ours.attention_norm.bias),
-        (theirs.norm2.weight, ours.feed_forward_norm.weight),
-        (theirs.norm2.bias, ours.feed_forward_norm.bias),
+        *((target.weight, source.weight) for target, source in layers),
+        *((target.bias, source.bias) for target, source in layers),
     ]
     with torch.no_grad():
         for target, source in pairs:
-            nn.init.normal_(source, std=0.3)
-            target.copy_(source)
+            target.copy_(nn.init.normal_(source, std=0.3))
     x = torch.randn(3, 6, 8, dtype=torch.float64)
     mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64)
     expected, actual = theirs(x, mask), ours(x)
@@ -64,12 +63,12 @@ def test_a_block_equals_the_layer_of_torch_in_outputs_and_gradients(
         torch.testing.assert_close(source.grad, target.grad)
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@EVERY_KIND
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_gradients_to_later_characters_are_zero_and_to_earlier_ones_are_not(
     positions: PositionKind, norm: Norm
 ) -> None:
-    network = small(11, context_length=8, num_layers=2, num_heads=2, positions=positions, norm=norm)
+    network = small(num_layers=2, num_heads=2, positions=positions, norm=norm)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     ids = torch.randint(11, (1, 8))
@@ -91,11 +90,10 @@ def test_future_characters_do_not_change_past_logits(transformer: CausalTransfor
         assert torch.equal(transformer(ids)[0, : now + 1], transformer(changed)[0, : now + 1])
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@EVERY_KIND
 def test_the_order_of_the_past_matters(positions: PositionKind) -> None:
-    # Without positions, a second layer could infer the order from the causal triangle, and the
-    # embeddings of the preceding characters would depend on it.
-    network = small(11, num_heads=2, positions=positions, previous_characters=0)
+    # Without positions, a second layer could infer the order from the causal triangle.
+    network = small(num_heads=2, positions=positions)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     one, other = network(torch.tensor([[1, 2, 3, 4]])), network(torch.tensor([[2, 1, 3, 4]]))
@@ -105,19 +103,14 @@ def test_the_order_of_the_past_matters(positions: PositionKind) -> None:
 def test_ids_under_padding_change_no_real_logit_and_no_gradient(
     transformer: CausalTransformer,
 ) -> None:
+    real = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 8, 7, 10, 10, 10, 10, 0]])
     results = []
     for padding in (10, 3):
-        ids = torch.tensor(
-            [[1, 2, 3, 4, 5, 6, 7, 8], [9, 8, 7, padding, padding, padding, padding, 0]]
-        )
-        real = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])
-        transformer.zero_grad()
-        logits = transformer(ids)[real]
-        logits.square().sum().backward()
-        gradients = [parameter.grad.clone() for parameter in transformer.parameters()]
-        results.append([logits.detach(), *gradients])
-    for one, other in zip(*results, strict=True):
-        assert torch.equal(one, other)
+        logits = transformer(ids.where(real | (ids == 0), padding))[real]
+        gradients = torch.autograd.grad(logits.square().sum(), list(transformer.parameters()))
+        results.append([logits, *gradients])
+    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -146,17 +139,9 @@ def test_a_row_of_padding_alone_gives_no_nan(transformer: CausalTransformer) -> 
 
 
 def test_scaled_embeddings_are_multiplied_by_the_square_root_of_the_width() -> None:
-    scaled, plain = (
-        small(d_model=16, scale_embedding=scale, zero_init=False) for scale in (True, False)
-    )
-    plain.load_state_dict(scaled.state_dict())
-    with torch.no_grad():
-        plain.embedding.weight *= 4.0
-        for previous in plain.previous_embeddings:
-            previous.weight *= 4.0
-    ids = torch.tensor([[1, 2, 3]])
-    assert scaled(ids).any()
-    torch.testing.assert_close(scaled(ids), plain(ids))
+    ids, options = torch.tensor([[1, 2, 3]]), {"d_model": 16, "previous_characters": 2}
+    scaled, plain = (small(**options, scale_embedding=scale) for scale in (True, False))
+    torch.testing.assert_close(scaled.embed(ids), 4.0 * plain.embed(ids))
 
 
 def test_the_embeddings_of_the_preceding_characters_are_added_at_each_position() -> None:
@@ -166,22 +151,10 @@ def test_the_embeddings_of_the_preceding_characters_are_added_at_each_position()
         nn.init.zeros_(table.weight)
         # The digits of the sum tell which character is at which distance.
         table.weight.data[:, 0] = torch.arange(5.0) * 10**distance
-    padding = 4
     embedded = network.embed(torch.tensor([[1, 2, 3, 1]]))[0, :, 0].tolist()
-    assert embedded == [1 + 10 * padding + 100 * padding, 2 + 10 + 100 * padding, 123, 231]
+    assert embedded == [441, 412, 123, 231]  # 4 is the padding
     # Fewer characters than tables.
-    alone = network.embed(torch.tensor([[1]]))[0, :, 0].tolist()
-    assert alone == [1 + 10 * padding + 100 * padding]
-
-
-def test_the_preceding_characters_of_a_past_are_embedded() -> None:
-    network = small(5, previous_characters=2)
-    ids = torch.tensor([[3, 1, 2, 0, 1]])
-    whole = network.embed(ids)
-    # Those of the past that are too far away have no effect.
-    for start in (2, 3, 4):
-        past = Before(ids)
-        torch.testing.assert_close(network.embed(ids[:, start:], past), whole[:, start:])
+    assert network.embed(torch.tensor([[1]]))[0, :, 0].tolist() == [441]
 
 
 class Before(NamedTuple):
@@ -193,6 +166,14 @@ class Before(NamedTuple):
 
     def extend(self, layer: int, keys_values: Tensor) -> Tensor:
         return keys_values
+
+
+def test_the_preceding_characters_of_a_past_are_embedded() -> None:
+    network, ids = small(5, previous_characters=2), torch.tensor([[3, 1, 2, 0, 1]])
+    whole = network.embed(ids)
+    # Those of the past that are too far away have no effect.
+    for start in (2, 3, 4):
+        torch.testing.assert_close(network.embed(ids[:, start:], Before(ids)), whole[:, start:])
 
 
 def test_each_layer_extends_a_past_by_its_own_keys_and_values(
@@ -211,59 +192,31 @@ def test_each_layer_extends_a_past_by_its_own_keys_and_values(
     assert not torch.equal(seen[0][1], seen[1][1])
 
 
-def test_ids_under_padding_on_the_left_are_not_embedded_as_preceding_characters(
-    transformer: CausalTransformer,
-) -> None:
-    ids = torch.tensor([[1, 2, 3, 4, 5]])
-    mask = torch.tensor([[False, False, True, True, True]])
-    changed = torch.tensor([[7, 8, 3, 4, 5]])
-    assert torch.equal(transformer(ids, mask)[mask], transformer(changed, mask)[mask])
-
-
-def test_with_zero_init_every_block_starts_as_the_identity() -> None:
-    network = small(num_layers=2, zero_init=True)
-    x = torch.randn(1, 3, 8)
+def test_with_zero_init_every_block_starts_as_the_identity_and_a_tied_head_is_not_zero() -> None:
+    network, x = small(tied_head=True, zero_init=True), torch.randn(1, 3, 8)
     assert torch.equal(network.blocks[0](x), x)
-    assert not network.head.weight.any()
-    assert small(tied_head=True, zero_init=True).head.weight.any()
-
-
-def test_a_tied_head_shares_the_weights_of_the_embedding() -> None:
-    network = small(tied_head=True)
     assert network.head.weight is network.embedding.weight
+    assert network.head.weight.any()
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@EVERY_KIND
 def test_a_state_holds_positions_only_if_they_are_learned(positions: PositionKind) -> None:
     state = small(positions=positions).state_dict()
     assert ("learned_positions" in state) is (positions == "learned")
     assert "position_table" not in state
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("qkv_bias", [False, True])
-def test_biases_are_where_the_options_ask_for_them(bias: bool, qkv_bias: bool) -> None:
-    names = small(bias=bias, qkv_bias=qkv_bias).state_dict()
-    biases = {name.removesuffix(".bias") for name in names if name.endswith(".bias")}
-    qkv = {name for name in biases if name.endswith("query_key_value")}
-    assert bool(qkv) is qkv_bias
-    # Of the block's two norms and three other linear layers, the final norm, and the head.
-    assert len(biases - qkv) == (7 if bias else 0)
-
-
-def test_dropout_acts_in_training_and_never_in_evaluation() -> None:
-    network = small(zero_init=False, dropout=0.5, attention_dropout=0.5)
-    ids = torch.tensor([[1, 2, 3]])
+@pytest.mark.parametrize("kind", ["dropout", "attention_dropout"])
+def test_dropout_acts_in_training_and_never_in_evaluation(kind: str) -> None:
+    network, ids = small(**{kind: 0.5}), torch.tensor([[1, 2, 3]])
     assert not torch.equal(network.train()(ids), network.train()(ids))
     assert torch.equal(network.eval()(ids), network.eval()(ids))
 
 
 @pytest.mark.parametrize("zero_init", [True, False])
 def test_the_initial_loss_is_that_of_a_uniform_guess(zero_init: bool) -> None:
-    torch.manual_seed(0)
-    config = NetworkConfig(context_length=64, previous_characters=4, zero_init=zero_init)
-    network = CausalTransformer(66, config)
-    logits = network(torch.randint(66, (8, 64))).flatten(0, 1)
+    network = small(66, d_model=160, previous_characters=4, zero_init=zero_init)
+    logits = network(torch.randint(66, (64, 8))).flatten(0, 1)
     loss = nn.functional.cross_entropy(logits, torch.randint(66, (512,))).item()
     assert loss == pytest.approx(math.log(66), rel=0.05)
 
@@ -271,11 +224,8 @@ def test_the_initial_loss_is_that_of_a_uniform_guess(zero_init: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"d_model": 9, "num_heads": 3}, "d_model is 9: sinusoidal positions need an even number"),
-        (
-            {"positions": "rotary", "d_model": 6, "num_heads": 2},
-            "d_model / num_heads is 3: rotary positions need an even number",
-        ),
+        ({"d_model": 9}, "d_model is 9: sinusoidal positions need an even number"),
+        ({"positions": "rotary", "d_model": 6, "num_heads": 2}, "d_model / num_heads is 3: rotary"),
     ],
 )
 def test_an_odd_width_is_refused_by_the_positions_that_need_pairs(

@@ -38,41 +38,29 @@ def pictures(cell: dict[str, Any]) -> list[str]:
     return [picture for picture in found if picture]
 
 
-def name(cell: dict[str, Any]) -> str:
-    return str(cell["id"])
-
-
-def test_it_has_fewer_than_60_cells_and_both_kinds() -> None:
-    assert len(CELLS) < 60
+def test_it_is_short_and_has_pictures() -> None:
+    assert 40 < len(CELLS) < 60
     assert len(PROSE) > 20
     assert len(CODE) > 20
+    assert len([picture for cell in CODE for picture in pictures(cell)]) >= 12
+    assert NOTEBOOK.stat().st_size < 1_500_000
+    for cell in PROSE:
+        assert 0 < len(source(cell).split()) < 80, cell["id"]
 
 
-@pytest.mark.parametrize("cell", PROSE, ids=name)
-def test_each_prose_cell_has_fewer_than_80_words(cell: dict[str, Any]) -> None:
-    assert 0 < len(source(cell).split()) < 80
+def test_each_code_cell_fits_on_a_screen_and_has_a_visible_result_and_no_error() -> None:
+    for cell in CODE:
+        without_magics = re.sub(r"^(\s*)%.*$", r"\1pass", source(cell), flags=re.MULTILINE)
+        ast.parse(without_magics)
+        assert len(source(cell).splitlines()) <= 40, cell["id"]
+        assert printed(cell) or pictures(cell), cell["id"]
+        for output in cell["outputs"]:
+            assert output["output_type"] in ("stream", "display_data"), cell["id"]
+            assert output.get("name", "stdout") == "stdout", cell["id"]  # no warnings
 
 
-@pytest.mark.parametrize("cell", CODE, ids=name)
-def test_each_code_cell_is_python_and_fits_on_a_screen(cell: dict[str, Any]) -> None:
-    without_magics = re.sub(r"^(\s*)%.*$", r"\1pass", source(cell), flags=re.MULTILINE)
-    ast.parse(without_magics)
-    assert len(source(cell).splitlines()) <= 40
-
-
-@pytest.mark.parametrize("cell", CODE, ids=name)
-def test_each_code_cell_has_a_visible_result_and_no_error(cell: dict[str, Any]) -> None:
-    assert printed(cell) or pictures(cell)
-    for output in cell["outputs"]:
-        assert output["output_type"] in ("stream", "display_data")
-        assert output.get("name", "stdout") == "stdout"  # no warnings
-
-
-def test_its_outputs_come_from_one_run_from_top_to_bottom() -> None:
+def test_its_outputs_come_from_one_run_on_tiny_shakespeare() -> None:
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
-
-
-def test_its_outputs_come_from_tiny_shakespeare() -> None:
     output = "".join(map(printed, CODE))
     assert "66 ids: 65 characters and padding" in output
     assert "ln 66 = 4.1897\nby hand 4.1897, by the package 4.1897" in output
@@ -85,14 +73,9 @@ def test_nothing_in_it_tells_where_or_when_it_ran() -> None:
     assert CONTENT["metadata"]["kernelspec"]["name"] == "python3"
     assert CONTENT["metadata"]["language_info"] == {"name": "python"}
     for cell in CELLS:
-        assert cell["metadata"] == {}, name(cell)
+        assert cell["metadata"] == {}, cell["id"]
         for output in cell.get("outputs", []):
-            assert not output.get("metadata"), name(cell)
-
-
-def test_it_has_pictures_and_is_small() -> None:
-    assert len([picture for cell in CODE for picture in pictures(cell)]) >= 12
-    assert NOTEBOOK.stat().st_size < 1_500_000
+            assert not output.get("metadata"), cell["id"]
 
 
 def test_every_link_leads_to_a_file() -> None:
@@ -106,10 +89,8 @@ def test_every_link_leads_to_a_file() -> None:
 def test_it_runs_from_top_to_bottom_and_what_it_says_is_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the notebook draws with matplotlib")
-    pytest.importorskip("ipykernel", reason="the notebook runs in ipykernel")
-    nbclient = pytest.importorskip("nbclient", reason="nbclient runs the notebook")
-    nbformat = pytest.importorskip("nbformat", reason="nbformat reads the notebook")
+    needed = ("matplotlib", "ipykernel", "nbclient", "nbformat")
+    *_, nbclient, nbformat = (pytest.importorskip(n, reason=f"needs {n}") for n in needed)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run at the same time
     folder = Path(os.environ.get(DATA_DIR_VARIABLE) or "data").resolve()
     real_text = (folder / NAMED_CORPORA["tinyshakespeare"].file_name).is_file()
@@ -121,12 +102,9 @@ def test_it_runs_from_top_to_bottom_and_what_it_says_is_true(
         (cell,) = [cell for cell in notebook.cells if f'{call}auto"' in cell.source]
         cell.source = cell.source.replace(f'{call}auto"', f'{call}sample"')
     notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
-    nbclient.NotebookClient(
-        notebook,
-        timeout=900,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
-    ).execute()  # which raises the error of a cell
+    where = {"metadata": {"path": str(tmp_path)}}
+    client = nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where)
+    client.execute()  # which raises the error of a cell
     facts = json.loads(notebook.cells[-1].outputs[0].text)
     assert facts["fresh"] == pytest.approx(math.log(facts["vocab_size"]), abs=1e-5)
     ours = facts["our transformer"]

@@ -1,7 +1,9 @@
-"""The page as a file: self-contained, and its text is text."""
+"""The page as a file: self-contained, its text is text, and its weights are those measured."""
 
 import json
 import re
+import struct
+import zlib
 from base64 import b64decode, b64encode
 from hashlib import sha256
 from pathlib import Path
@@ -14,67 +16,58 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.networks import NetworkOptions, build_network
 from shakespeare_lm.page import html
 from shakespeare_lm.page.html import PageContent, build_page, check_fits
-from shakespeare_lm.page.packing import pack
+from shakespeare_lm.page.packing import Packed, pack, round_rows
 from tests.export.models import random_checkpoint
 
 HOSTILE = '</script><script>alert("1")</script><!--'
 CONFIG = NetworkOptions(context_length=8, num_layers=1, num_heads=2, d_model=8)
+TOKENIZER = CharTokenizer("".join(sorted(set("\nab" + HOSTILE))))
 
 
-def page(**changes: object) -> str:
-    tokenizer = CharTokenizer("".join(sorted(set("\nab" + HOSTILE))))
-    packed = pack(build_network(tokenizer.vocab_size, CONFIG).state_dict())
-    content = {
-        "title": HOSTILE, "subtitle": HOSTILE, "tokenizer": tokenizer, "config": CONFIG,
-        "packed": packed, "prompt": HOSTILE, "card": [(HOSTILE, HOSTILE)],
-        "samples": [(1, HOSTILE)],
-    }  # fmt: skip
-    return build_page(PageContent(**{**content, **changes}))  # type: ignore[arg-type]
+@pytest.fixture
+def packed() -> Packed:
+    torch.manual_seed(0)
+    return pack(build_network(TOKENIZER.vocab_size, CONFIG).state_dict())
+
+
+def page(packed: Packed, samples: list[tuple[int, str]]) -> str:
+    card = [(HOSTILE, HOSTILE)]
+    content = PageContent(
+        HOSTILE, HOSTILE, TOKENIZER, CONFIG, packed, HOSTILE, card, samples=samples
+    )
+    return build_page(content)
 
 
 def between(text: str, start: str, end: str) -> str:
     return text.partition(start)[2].partition(end)[0]
 
 
-def test_hostile_text_is_text() -> None:
-    built = page()
+def test_the_page_holds_the_model_loads_nothing_and_takes_hostile_text_for_text(
+    packed: Packed,
+) -> None:
+    built = page(packed, [(1, HOSTILE)])
+    assert built == page(packed, [(1, HOSTILE)])
     assert HOSTILE not in built
+    assert built.count("<script") == 4
     model = json.loads(between(built, 'id="model">', "</script>"))
     assert model["prompt"] == HOSTILE
     assert model["samples"] == [[1, HOSTILE]]
-    assert built.count("<script") == 4
+    assert b64decode(between(built, 'id="weights">', "</script>")) == packed.data
+    assert not re.findall(r"""(src|href)\s*=\s*["']""", built)
+    addresses = set(re.findall(r"https?://[^\"' ]+", built))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a format
+    assert 'aria-labelledby="learned-title" >' in built
+    assert 'aria-labelledby="learned-title" hidden' in page(packed, [])  # a part without content
 
 
-def test_only_its_own_script_and_style_are_allowed() -> None:
-    built = page()
+def test_only_its_own_script_and_style_are_allowed(packed: Packed) -> None:
+    built = page(packed, [])
     policy = between(built, 'Content-Security-Policy" content="', '">')
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
     for start, end in (("<style>", "</style>"), ("<script>", "</script>")):
         checksum = b64encode(sha256(between(built, start, end).encode()).digest()).decode()
-        assert f"'sha256-{checksum}'" in policy
-
-
-def test_it_loads_nothing_and_is_the_same_each_time() -> None:
-    torch.manual_seed(0)
-    first = page()
-    torch.manual_seed(0)
-    assert page() == first
-    assert not re.findall(r"""(src|href)\s*=\s*["']""", first)
-    addresses = set(re.findall(r"https?://[^\"' ]+", first))
-    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a format
-
-
-def test_the_weights_are_all_there() -> None:
-    tokenizer = CharTokenizer("\nab")
-    packed = pack(build_network(tokenizer.vocab_size, CONFIG).state_dict())
-    built = page(tokenizer=tokenizer, packed=packed)
-    assert b64decode(between(built, 'id="weights">', "</script>")) == packed.data
-
-
-def test_a_part_without_content_is_hidden() -> None:
-    assert 'aria-labelledby="learned-title" hidden' in page(samples=[])
-    assert 'aria-labelledby="learned-title" >' in page()
+        assert f"{start[1:-1]}-src 'sha256-{checksum}'" in policy
 
 
 def test_what_a_page_cannot_hold_is_refused(
@@ -86,3 +79,28 @@ def test_what_a_page_cannot_hold_is_refused(
     monkeypatch.setattr(html, "MAX_WEIGHTS", 1000)
     with pytest.raises(UserError, match=r"weights: expected at most 1,000 for a page"):
         check_fits(random_checkpoint(tmp_path))
+
+
+def test_the_data_has_each_rows_scale_and_integers_and_vectors_as_they_are() -> None:
+    packed = pack({"norm": torch.tensor([1.5, -2.0]), "m": torch.tensor([[0.5, -1.0], [0.0, 0.0]])})
+    tensors = [
+        {"name": "norm", "shape": [2], "start": 0},
+        {"name": "m", "shape": [2, 2], "start": 8},
+    ]
+    checksum = zlib.crc32(packed.data)
+    assert packed.manifest == {"bytes": 20, "crc32": checksum, "tensors": tensors}
+    assert struct.unpack("<2f", packed.data[:8]) == (1.5, -2.0)
+    assert struct.unpack("<2f", packed.data[8:16])[0] == pytest.approx(1 / 127)
+    assert list(packed.data[16:20]) == [64, 256 - 127, 0, 0]  # 63.5 rounds to the even number
+    assert packed.rounded["m"][1].tolist() == [0.0, 0.0]
+
+
+def test_no_weight_moves_by_more_than_half_a_step_of_its_row_and_none_when_packed_again() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(50, 40) * torch.logspace(-3, 3, 50)[:, None]
+    scales, integers = round_rows(matrix)
+    assert integers.abs().amax(dim=1).tolist() == [127] * 50
+    error = (scales[:, None] * integers - matrix).abs()
+    assert bool((error <= 0.5001 * scales[:, None]).all())
+    once = pack({"m": matrix})
+    assert pack(once.rounded).data[4 * 50 :] == once.data[4 * 50 :] == integers.numpy().tobytes()

@@ -1,6 +1,7 @@
-"""The web application over real HTTP: what it refuses, and clients that go away."""
+"""The web application over real HTTP: answers are Python's, errors OpenAI's, clients may leave."""
 
 import json
+import re
 import socket
 import time
 from typing import Any
@@ -8,104 +9,206 @@ from typing import Any
 import pytest
 import requests
 
-from shakespeare_lm.serving.engine import Engine, TooManyStreamsError
-from tests.serving.conftest import Running
+from tests.serving.conftest import NEEDS, Running
+
+Engine = pytest.importorskip("shakespeare_lm.serving.engine", reason=NEEDS).Engine
 
 
 def test_models_health_and_page(server: Running) -> None:
-    models = requests.get(f"{server.address}/v1/models", timeout=5).json()
-    assert [model["id"] for model in models["data"]] == ["m"]
-    assert requests.get(f"{server.address}/v1/models/m", timeout=5).json()["id"] == "m"
-    assert requests.get(f"{server.address}/health", timeout=5).json() == {"status": "ok"}
-    assert requests.get(server.address, timeout=5).text == "<p>page</p>"
+    assert [model["id"] for model in server.get("/v1/models").json()["data"]] == ["m"]
+    assert server.get("/v1/models/m").json()["id"] == "m"
+    assert server.get("/health").json() == {"status": "ok"}
+    assert server.get("/").text == "<p>page</p>"
+
+
+# --- answers ---
+
+
+def test_a_completion_is_that_of_python(server: Running) -> None:
+    answer = server.post(max_tokens=40, seed=3, temperature=0.7, top_p=0.9).json()
+    (choice,) = answer["choices"]
+    text = server.completer.complete("abc", 40, seed=3, temperature=0.7, top_p=0.9)
+    assert choice == {"text": text, "finish_reason": "length", "index": 0, "logprobs": None}
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 40, "total_tokens": 43}
+    assert answer["object"] == "text_completion"
+    assert server.post().json()["id"] != answer["id"]
+
+
+def test_several_prompts_and_samples_are_in_order(server: Running) -> None:
+    answer = server.post(prompt=["a", "bé"], n=3, seed=5, max_tokens=12, temperature=0.8).json()
+    expected = [server.completer.complete(one, 12, num_samples=3, seed=5) for one in ("a", "bé")]
+    assert [choice["text"] for choice in answer["choices"]] == [*expected[0], *expected[1]]
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+
+
+def test_echo_and_logprobs_are_scores(server: Running) -> None:
+    fields = {"prompt": "abca", "echo": True, "logprobs": 2, "max_tokens": 10, "temperature": 0}
+    (choice,) = server.post(**fields).json()["choices"]
+    text, logprobs = choice["text"], choice["logprobs"]
+    assert text.startswith("abca")
+    assert logprobs["tokens"] == list(text)
+    assert logprobs["text_offset"] == list(range(14))
+    assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+    expected = server.completer.score(text).log_probabilities
+    assert logprobs["token_logprobs"][1:] == pytest.approx(expected, abs=1e-3)
+    assert all(len(top) == 2 for top in logprobs["top_logprobs"][1:])
+    (scored,) = server.post(**{**fields, "max_tokens": 0}).json()["choices"]
+    assert (scored["text"], scored["finish_reason"]) == ("abca", "length")
+    assert scored["logprobs"]["token_logprobs"][1:] == pytest.approx(expected[:3], abs=1e-3)
+    (one,) = server.post(prompt="a", echo=True, logprobs=2, max_tokens=0).json()["choices"]
+    assert one["logprobs"]["token_logprobs"] == [None]
+
+
+def test_a_stream_adds_up_to_the_answer(server: Running) -> None:
+    made = server.completer.complete("abc", 600, seed=3, temperature=1.0)
+    fields = {"max_tokens": 600, "seed": 2, "n": 2, "stop": made[500:512]}  # ends the second
+    fields |= {"logprobs": 0, "echo": True}
+    whole = server.post(**fields).json()
+    assert whole["choices"][1]["text"] == "abc" + made[: made.index(made[500:512])]
+    response = server.post(**fields, stream=True, stream_options={"include_usage": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *lines, last = [line for line in response.text.split("\n\n") if line]
+    assert last == "data: [DONE]"
+    *chunks, final = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert (final["choices"], final["usage"]) == ([], whole["usage"])
+    assert {chunk["id"] for chunk in chunks} == {final["id"]}
+    assert [choice["finish_reason"] for choice in whole["choices"]] == ["length", "stop"]
+    for index, expected in enumerate(whole["choices"]):
+        parts = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        assert "".join(part["text"] for part in parts) == expected["text"]
+        for name in ("tokens", "text_offset"):
+            found = [one for part in parts for one in part["logprobs"][name]]
+            assert found == expected["logprobs"][name]
+        reasons = [None] * (len(parts) - 1) + [expected["finish_reason"]]
+        assert [part["finish_reason"] for part in parts] == reasons
+
+
+def test_texts_that_need_not_wait_may_be_more_than_may_wait_and_have_no_characters(
+    server: Running,
+) -> None:
+    answer = server.post(prompt="", n=101, max_tokens=0, echo=True, logprobs=1).json()
+    assert [choice["text"] for choice in answer["choices"]] == [""] * 101
+    assert answer["usage"]["total_tokens"] == 0
+    assert len(server.post(prompt="", max_tokens=3).json()["choices"][0]["text"]) == 3
+
+
+# --- errors ---
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "message"),
+    ("fields", "status", "param", "message"),
     [
-        ({"prompt": "Z"}, 400, "the character 'Z'"),
-        ({"max_tokens": 5001}, 400, "max_tokens is 5001: expected at most 5000"),
-        ({"model": "gpt-9"}, 404, "the model 'gpt-9' does not exist; there is 'm'"),
-        ({"nonsense": 1}, 400, "there is no field 'nonsense'"),
-        ({"prompt": "a" * (1 << 20)}, 413, "the body is longer"),
-        ({"n": 101}, 400, "prompt and n ask for 101 texts: expected at most 100"),
+        ({"prompt": ["a", "bZ"]}, 400, "prompt",
+            "prompt is invalid: the character 'Z' (U+005A) at position 1 is not among the 13 "
+            "characters that the model knows"),
+        ({"max_tokens": 5001}, 400, "max_tokens", "max_tokens is 5001: must be at most 5000"),
+        ({"model": "gpt-9"}, 404, "model", "the model 'gpt-9' does not exist; there is 'm'"),
+        ({"prompt": "a" * (1 << 20)}, 413, None, "the body is longer than 1,048,576 bytes"),
+        ({"n": 101}, 400, "prompt", "prompt and n ask for 101 texts: must be at most 100"),
     ],
-)
+)  # fmt: skip
 def test_errors_have_openais_form_and_the_server_stays_up(
-    server: Running, fields: dict[str, Any], status: int, message: str
+    server: Running, fields: dict[str, Any], status: int, param: str | None, message: str
 ) -> None:
     response = server.post(**fields)
     assert response.status_code == status
     error = response.json()["error"]
-    assert message in error["message"]
-    assert error["type"] == "invalid_request_error"
+    code = "model_not_found" if status == 404 else None
+    kind = "invalid_request_error"
+    assert error == {"message": message, "type": kind, "param": param, "code": code}
     assert server.post().status_code == 200
 
 
-def test_an_empty_prompt_is_echoed_and_counted_as_it_is(server: Running) -> None:
-    answer = server.post(prompt="", echo=True, max_tokens=3).json()
-    assert answer["usage"]["prompt_tokens"] == 0
-    assert len(answer["choices"][0]["text"]) == 3
+def test_a_chat_is_answered_with_what_to_use_instead(server: Running) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    response = requests.post(f"{server.address}/v1/chat/completions", json=body, timeout=5)
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", "model")
+    assert "not a chat model: it continues a text. Use POST /v1/completions" in error["message"]
 
 
-def test_texts_that_need_not_wait_may_be_more_than_may_wait(server: Running) -> None:
-    assert len(server.post(n=101, max_tokens=0, echo=True).json()["choices"]) == 101
-
-
-def test_a_full_queue_asks_to_try_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "submit", full)
+@pytest.mark.parametrize(
+    ("running", "status", "message"),
+    [
+        (True, 429, "too many requests are waiting: try again later"),
+        (False, 503, "the server is stopping"),
+    ],
+)
+def test_a_request_that_cannot_be_queued_learns_why(
+    server: Running, monkeypatch: pytest.MonkeyPatch, running: bool, status: int, message: str
+) -> None:
+    monkeypatch.setattr(Engine, "submit", lambda *_: False)
+    monkeypatch.setattr(Engine, "is_running", running)
+    assert server.get("/health").status_code == (200 if running else 503)
     response = server.post()
-    assert response.status_code == 429
-    assert "too many requests wait" in response.json()["error"]["message"]
+    assert (response.status_code, response.json()["error"]["message"]) == (status, message)
+    assert ("retry-after" in response.headers) == running
 
 
-def full(*_: object) -> None:
-    raise TooManyStreamsError
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_mistake_of_the_program_is_said_to_be_one(
+    server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def fail(engine: object, streams: list[Any]) -> bool:
+        for one in streams:
+            one.fail()
+        return True
+
+    monkeypatch.setattr(Engine, "submit", fail)
+    body = server.post(stream=stream).text.removeprefix("data: ")
+    assert json.loads(body)["error"]["message"] == "the server failed"
 
 
-def test_a_server_that_stops_says_so(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "submit", full)
-    monkeypatch.setattr(Engine, "is_running", False)
-    assert requests.get(f"{server.address}/health", timeout=5).status_code == 503
-    response = server.post()
-    assert response.status_code == 503
-    assert response.json()["error"]["message"] == "the server is stopping"
-
-
-def test_what_is_not_a_request_is_refused(server: Running) -> None:
-    url = f"{server.address}/v1/completions"
-    for body, kind, status in (
-        (b"{", "application/json", 400),
-        (b'{"model": "m"}', "text/plain", 400),
-        (b"\xff\x00", "application/json", 400),
-    ):
-        response = requests.post(url, data=body, headers={"Content-Type": kind}, timeout=5)
-        assert response.status_code == status
-        assert "error" in response.json()
-    assert requests.get(url, timeout=5).status_code == 405
-    assert requests.get(f"{server.address}/nowhere", timeout=5).json()["error"]["message"]
-    surrogate = json.dumps({"model": "m", "\ud800": 1, "prompt": "\ud800"}).encode()
-    headers = {"Content-Type": "application/json"}
-    assert requests.post(url, data=surrogate, headers=headers, timeout=5).status_code == 400
-    for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
-        assert requests.get(server.address, headers={"Host": host}, timeout=5).status_code == 200
-    # A page of another site that has made its name point here.
-    response = requests.get(server.address, headers={"Host": "evil.example"}, timeout=5)
+@pytest.mark.parametrize("body", [b"{", b"\xff\x00", b'{"prompt": "\\ud800"}', b'{"model": "m"}'])
+def test_what_is_not_a_request_is_refused(server: Running, body: bytes) -> None:
+    # Pages of other sites can send text, but not JSON.
+    kind = "text/plain" if b"model" in body else "application/json"
+    url, headers = f"{server.address}/v1/completions", {"Content-Type": kind}
+    response = requests.post(url, data=body, headers=headers, timeout=5)
     assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_pages_of_other_sites_cannot_reach_it_by_a_name_that_points_here(server: Running) -> None:
+    for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+        assert server.get("/", Host=host).status_code == 200
+    assert server.get("/", Host="evil.example").status_code == 400
+
+
+# --- log, and clients that leave ---
+
+
+def test_each_request_is_one_line_of_the_log(server: Running) -> None:
+    server.post(max_tokens=7, n=2)
+    server.post(max_tokens=7, stream=True)
+    server.post(max_tokens=-1)
+    server.get("/no%0Awhere\u2028?query")
+    server.get("/v1/completions")
+    while " 405 " not in server.log[-1]:  # which is written after the answer
+        time.sleep(0.01)
+    found = [re.sub(r"\d+ ms", "_ ms", line) for line in server.log[-5:]]
+    assert found == [
+        "POST /v1/completions 200 _ ms 14 characters",
+        "POST /v1/completions 200 _ ms 7 characters",
+        "POST /v1/completions 400 _ ms",
+        "GET /no%0Awhere%E2%80%A8 404 _ ms",
+        "GET /v1/completions 405 _ ms",
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_ends_the_work(server: Running, stream: bool) -> None:
     body = json.dumps({"model": "m", "max_tokens": 5000, "n": 60, "stream": stream}).encode()
     host, port = server.address.removeprefix("http://").split(":")
+    server.log.clear()
     with socket.create_connection((host, int(port))) as client:
-        head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        )
-        client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
-        time.sleep(0.3)
-        assert server.engine.active > 0
-    end = time.monotonic() + 10
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        client.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+        while not server.engine.active:
+            time.sleep(0.01)
+    while not server.log:
+        time.sleep(0.01)
+    assert int(server.log[0].split()[-2]) < 60 * 5000
     while server.engine.active:
-        assert time.monotonic() < end
         time.sleep(0.01)

@@ -1,7 +1,6 @@
 """Training, resuming and completion on a CUDA device."""
 
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,6 @@ pytestmark = [
 ]
 
 ON_GPU = ("--accelerator=gpu", "--val_check_interval=6")
-
-
-@pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Leave the process a hundredth of the device's memory."""
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(0.01)
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def ckpt(tiny_fit: Fit, *options: str) -> Path:
@@ -87,11 +77,9 @@ def test_cuda_graphs_make_the_texts_that_whole_windows_make(
 ) -> None:
     completer = Completer.from_checkpoint(ckpt(tiny_fit), "cuda")
     prompts = ["To be", "T", "or not to be, that is the"]
-    texts = [
-        completer.complete(prompts, 60, window=window, cache=cache, **sampling)
-        for cache in (True, False)
-    ]
-    assert texts[0] == texts[1]
+    options = {"window": window, **sampling}
+    one, other = (completer.complete(prompts, 60, cache=on, **options) for on in (True, False))
+    assert one == other
 
 
 def test_compiled_steps_make_the_same_text(tiny_fit: Fit) -> None:
@@ -119,15 +107,9 @@ def test_a_resumed_gpu_run_equals_an_uninterrupted_one(
     tiny_fit: Fit, deterministic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    options = (
-        "--max_steps=12",
-        *ON_GPU,
-        "--model.dropout=0.2",
-        "--model.attention_dropout=0.2",
-        "--model.ngram_distillation=0.5",
-        "--model.characters_ahead=2",
-        f"--deterministic={deterministic}",
-    )
+    dropout = ("--model.dropout=0.2", "--model.attention_dropout=0.2")
+    objectives = ("--model.ngram_distillation=0.5", "--model.characters_ahead=2")
+    options = (*ON_GPU, *dropout, *objectives, f"--deterministic={deterministic}", "--max_steps=12")
     try:
         whole = tiny_fit(*options, "--default_root_dir=whole")
         tiny_fit(*options, "--max_steps=6", "--model.decay_steps=12", "--default_root_dir=cut")
@@ -163,20 +145,29 @@ def test_a_gpu_evaluates_to_the_loss_of_the_training(tiny_fit: Fit) -> None:
     assert evaluate(checkpoint, path, SplitCorpus(checkpoint), device="cuda").agrees
 
 
-def test_a_divergence_on_a_gpu_ends_the_run_in_one_line(
-    tiny_main: Main, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rates = ("--model.learning_rate=1e30", "--model.muon_learning_rate=1e30")
-    assert tiny_main("--max_steps=60", *ON_GPU, *rates) == 1
-    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error:")]
-    assert "the training diverged; try --model.learning_rate below" in line
+DIVERGENT = ("--model.learning_rate=1e30", "--model.muon_learning_rate=1e30")
+LARGE = ("--data.batch_size=4096", "--data.context_length=256", "--model.d_model=256")
 
 
-@pytest.mark.usefixtures("little_memory")
-def test_too_little_memory_of_a_gpu_is_one_line(
-    tiny_main: Main, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "memory_fraction", "message"),
+    [
+        (DIVERGENT, 1.0, "the training diverged; try --model.learning_rate below"),
+        (LARGE, 0.01, "out of memory"),
+    ],
+)
+def test_a_divergence_or_too_little_memory_of_a_gpu_ends_the_run_in_one_line(
+    tiny_main: Main,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    memory_fraction: float,
+    message: str,
 ) -> None:
-    sizes = ("--data.batch_size=4096", "--data.context_length=256", "--model.d_model=256")
-    assert tiny_main("--max_steps=3", *ON_GPU, *sizes) == 1
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(memory_fraction)
+    try:
+        assert tiny_main("--max_steps=60", *ON_GPU, *options) == 1
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
     (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error:")]
-    assert "out of memory" in line
+    assert message in line

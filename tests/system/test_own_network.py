@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -38,7 +37,8 @@ class GRU(Network):
     def logits(self, hidden):
         return self.head(hidden)
 """
-NETWORK = ("--model.network=own_gru.GRU", "--model.optimizer=adamw", "--precision=32-true")
+NAME = "own_gru.GRU"
+NETWORK = (f"--model.network={NAME}", "--model.optimizer=adamw", "--precision=32-true")
 
 
 @pytest.fixture
@@ -76,11 +76,9 @@ def test_it_trains_resumes_completes_and_is_evaluated(
 def test_a_memory_wraps_it(tiny_fit: Fit, share: float) -> None:
     memory = ("--model.memory_order=2", f"--model.memory_share={share}")
     cli = tiny_fit(*NETWORK, *memory, "--max_steps=2")
-    texts = [
-        Completer.from_checkpoint(cli.best.best_model_path).complete("The", 20, seed=1, cache=cache)
-        for cache in (True, False)
-    ]
-    assert texts[0] == texts[1]
+    completer = Completer.from_checkpoint(cli.best.best_model_path)
+    one, other = (completer.complete("The", 20, seed=1, cache=on) for on in (True, False))
+    assert one == other
 
 
 @pytest.mark.usefixtures("gru")
@@ -89,54 +87,45 @@ def test_forms_that_cannot_hold_it_say_so(
 ) -> None:
     cli = tiny_fit(*NETWORK, "--max_steps=1")
     capsys.readouterr()
-    for command in (
-        lambda: page.main(["--output", "a.html"]),
-        lambda: export.main(["--to", "huggingface", "--output", "a"]),
+    for command, options, message in (
+        (page, ["--output", "a.html"], "network is own_gru.GRU: "),
+        (export, ["--to", "huggingface", "--output", "a"], "network is own_gru.GRU: "),
+        (serve, ["--port=0"], "the network GRU has no key-value cache"),
     ):
-        assert command() == 1
+        assert command.main(options) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: network is own_gru.GRU: ")
-        assert "only transformer, bigram; complete, score" in line
-    assert not Path("a.html").exists()
-    assert not Path("a").exists()
-    assert serve.main(["--port=0"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the network GRU has no key-value cache")
+        assert line.startswith(f"error: {message}")
+        assert command is serve or "only transformer, bigram; complete, score" in line
+    assert not {"a", "a.html"} & set(os.listdir())
     with pytest.raises(UserError, match="the network GRU has no key-value cache"):
         ContinuousDecoder(cli.model.network)
     assert export.main(["--to", "safetensors", "--output", "a.safetensors"]) == 0
-    loaded = read_checkpoint("a.safetensors").network()
-    assert type(loaded).__name__ == "GRU"
+    assert type(read_checkpoint("a.safetensors").network()).__name__ == "GRU"
 
 
 @pytest.mark.usefixtures("gru")
-def test_a_checkpoint_runs_no_code_that_was_not_allowed(tiny_fit: Fit, tmp_path: Path) -> None:
-    cli = tiny_fit(*NETWORK, "--max_steps=1")
-    path = cli.best.best_model_path
-    (tmp_path / "own_gru.py").write_text("open('ran', 'w')\n" + SOURCE)
-    code = (
-        "import sys; from shakespeare_lm import Completer;"
-        "print(len(Completer.from_checkpoint(sys.argv[1]).complete('The', 7)))"
-    )
-    command = [sys.executable, "-c", code, path]
-    environment = {k: v for k, v in os.environ.items() if k != networks.TRUST_VARIABLE}
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "set SHAKESPEARE_LM_NETWORKS=own_gru.GRU" in refused.stderr.splitlines()[-1]
+def test_a_checkpoint_runs_no_code_that_was_not_allowed(
+    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_fit(*NETWORK, "--max_steps=1").best.best_model_path
+    Path("own_gru.py").write_text("open('ran', 'w').close()\n" + SOURCE)
+    # As in a new process.
+    del sys.modules["own_gru"], networks.NETWORKS[NAME]
+    monkeypatch.setenv(networks.TRUST_VARIABLE, "")
+    with pytest.raises(UserError, match=f"set {networks.TRUST_VARIABLE}={NAME}"):
+        Completer.from_checkpoint(path)
     assert not Path("ran").exists()
-    allowed = {**environment, networks.TRUST_VARIABLE: "own_gru.GRU"}
-    done = subprocess.run(command, env=allowed, capture_output=True, text=True)
-    assert done.stdout.strip() == "7", done.stderr
+    monkeypatch.setenv(networks.TRUST_VARIABLE, NAME)
+    assert len(Completer.from_checkpoint(path).complete("The", 7)) == 7
     assert Path("ran").exists()
 
 
 @pytest.mark.usefixtures("gru")
-def test_the_options_found_beside_a_checkpoint_allow_no_code(tiny_fit: Fit, tmp_path: Path) -> None:
+def test_the_options_found_beside_a_checkpoint_allow_no_code(tiny_fit: Fit) -> None:
     """A run's folder, with its config.yaml, can come from anybody."""
-    cli = tiny_fit("--max_steps=1")
-    config = cli.last.path.parents[1] / "config.yaml"
-    config.write_text(config.read_text().replace("network: transformer", "network: own_gru.GRU"))
-    (tmp_path / "own_gru.py").write_text("open('ran', 'w')\n" + SOURCE)
-    with pytest.raises(UserError, match=r"network is 'own_gru\.GRU', which is not part of"):
+    config = tiny_fit("--max_steps=1").last.path.parents[1] / "config.yaml"
+    config.write_text(config.read_text().replace("network: transformer", f"network: {NAME}"))
+    Path("own_gru.py").write_text("open('ran', 'w').close()\n" + SOURCE)
+    with pytest.raises(UserError, match=rf"network is '{NAME}', which is not part of"):
         tiny_fit("--ckpt_path=last", "--max_steps=2")
     assert not Path("ran").exists()

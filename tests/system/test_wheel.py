@@ -58,8 +58,7 @@ def test_an_installed_wheel_trains_a_recipe_and_all_that_it_prints_can_be_typed(
     tmp_path: Path,
 ) -> None:
     programs = install(build(tmp_path / "wheel"), tmp_path / "environment")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
     paths = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | paths
 
@@ -75,9 +74,12 @@ def test_an_installed_wheel_trains_a_recipe_and_all_that_it_prints_can_be_typed(
     for program in ("shakespeare-lm", "python -m shakespeare_lm"):
         output = run(f"{program} fit --config little {TINY}")
         hints = [line.strip() for line in output.splitlines() if line.startswith("  ")]
-        assert [shlex.split(hint)[0] for hint in hints] == ["tensorboard", program.split()[0]]
+        first = program.split()[0]
+        assert [shlex.split(hint)[0] for hint in hints] == [first, "tensorboard", first]
         assert run(hints[-1]).startswith("ROMEO:")
         (elsewhere / "line.txt").write_text("To be")
         assert "perplexity" in run(f"{program} score line.txt")
+        run(hints[0])
+    assert "little" in run("shakespeare-lm runs")
     assert "usage: shakespeare-lm fit" in run("shakespeare-lm fit --help")
     assert "usage: shakespeare-lm complete" in run("shakespeare-lm complete --help")

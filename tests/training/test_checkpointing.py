@@ -3,7 +3,6 @@
 import os
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from shakespeare_lm.checkpoint.runs import resolve_checkpoint
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import checkpointing
 from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, renew_last
-from tests.conftest import Fit
 
 CONTENT = {"weights": torch.arange(100_000.0)}
 
@@ -22,16 +20,17 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_checkpoint_holds_what_was_saved_and_no_other_file_is_left(tmp_path: Path) -> None:
-    AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / "deep" / "a.ckpt")
-    loaded = torch.load(tmp_path / "deep" / "a.ckpt", weights_only=True)
-    assert torch.equal(loaded["weights"], CONTENT["weights"])
-    assert left_in(tmp_path / "deep") == ["a.ckpt"]
+def test_a_checkpoint_holds_what_was_saved_and_no_other_file_is_left(tmp_path):
+    folder = tmp_path / "deep"
+    for _ in range(2):
+        AtomicCheckpointIO().save_checkpoint(CONTENT, folder / "a.ckpt")
+        loaded = torch.load(folder / "a.ckpt", weights_only=True)
+        assert torch.equal(loaded["weights"], CONTENT["weights"])
+        assert left_in(folder) == ["a.ckpt"]
+        (folder / ".a.ckpt.part").write_bytes(b"half")  # of a killed process
 
 
-def test_the_file_is_flushed_before_the_rename_and_the_folder_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_is_flushed_before_the_rename_and_the_folder_after(tmp_path, monkeypatch):
     events: list[str] = []
     flush, replace = os.fsync, Path.replace
 
@@ -51,7 +50,7 @@ def test_the_file_is_flushed_before_the_rename_and_the_folder_after(
 
 
 @pytest.mark.parametrize("room", [0, 1000, 300_000])
-def test_a_full_disk_keeps_the_previous_file_and_says_so(tmp_path: Path, room: int) -> None:
+def test_a_full_disk_keeps_the_previous_file_and_says_so(tmp_path, room):
     resource = pytest.importorskip("resource")
     path = tmp_path / "a.ckpt"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -68,70 +67,51 @@ def test_a_full_disk_keeps_the_previous_file_and_says_so(tmp_path: Path, room: i
     assert torch.load(path, weights_only=True).keys() == CONTENT.keys()
 
 
-def test_the_partial_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".a.ckpt.part").write_bytes(b"half")
-    AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / "a.ckpt")
-    assert left_in(tmp_path) == ["a.ckpt"]
+def test_a_run_saves_its_initial_state_and_keeps_two_files(tiny_fit, monkeypatch):
+    seen, original = [], AtomicCheckpointIO.save_checkpoint
 
-
-def test_a_run_saves_its_initial_state_and_keeps_two_files(tiny_fit: Fit) -> None:
-    seen: list[int] = []
-    original = AtomicCheckpointIO.save_checkpoint
-
-    def save(self, checkpoint, path, storage_options=None) -> None:
+    def save(self, checkpoint, path, storage_options=None):
         seen.append(checkpoint["global_step"])
         original(self, checkpoint, path, storage_options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
-        cli = tiny_fit("--max_steps=4", "--val_check_interval=2")
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
+    cli = tiny_fit("--max_steps=4", "--val_check_interval=2")
     assert seen == [0, 2, 2, 4, 4]
     assert left_in(cli.last.path.parent) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_damaged_checkpoint_is_not_loaded(tiny_fit: Fit) -> None:
-    path = tiny_fit("--max_steps=1").last.path
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
-        AtomicCheckpointIO().load_checkpoint(path)
-
-
-def test_a_checkpoint_that_was_read_already_is_not_read_again(tiny_fit: Fit) -> None:
+def test_a_checkpoint_is_read_once_and_a_damaged_one_refused(
+    tiny_fit,
+):
     path = tiny_fit("--max_steps=1").last.path
     resumed = resolve_checkpoint(str(path))
     plugin = AtomicCheckpointIO(resumed)
     assert plugin.load_checkpoint(path) is resumed.checkpoint.content
-    # The file can have changed since: a second load reads it, and so does that of another file.
-    assert plugin.load_checkpoint(path) is not resumed.checkpoint.content
     other = path.with_name("best.ckpt")
     assert AtomicCheckpointIO(resumed).load_checkpoint(other) is not resumed.checkpoint.content
+    # The file can have changed since: a second load reads it.
+    assert plugin.load_checkpoint(path) is not resumed.checkpoint.content
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+        plugin.load_checkpoint(path)
 
 
-def test_a_resumed_run_reads_its_checkpoint_file_exactly_once(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_reads_its_checkpoint_file_exactly_once(tiny_fit, monkeypatch):
     options = ("--model.decay_steps=4", "--max_steps")
     tiny_fit(*options, "2")
-    read: list[str] = []
+    read, original = [], reading.read_archive
 
-    def count_calls_in(module: ModuleType) -> None:
-        original = module.read_archive
-
-        def read_archive(path: str | Path) -> object:
-            read.append(Path(path).name)
-            return original(path)
-
-        monkeypatch.setattr(module, "read_archive", read_archive)
+    def read_archive(path):
+        read.append(Path(path).name)
+        return original(path)
 
     for module in (reading, checkpointing):
-        count_calls_in(module)
+        monkeypatch.setattr(module, "read_archive", read_archive)
     assert tiny_fit(*options, "4", "--ckpt_path=last").trainer.global_step == 4
     assert read == ["last.ckpt"]
 
 
-def test_last_is_renewed_from_a_newer_best_when_a_run_is_resumed(
-    tiny_fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_is_renewed_from_a_newer_best_when_a_run_is_resumed(tiny_fit, monkeypatch):
     folder = Path(tiny_fit("--max_steps=4", "--val_check_interval=2").last.path).parent
     best, last = folder / "best.ckpt", folder / "last.ckpt"
     content = torch.load(last, weights_only=True)

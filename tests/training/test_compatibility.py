@@ -1,28 +1,22 @@
 """A model and other data, or a checkpoint and another run: differences are named."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 
 from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.compatibility import check_hyperparameters, check_processes
 from shakespeare_lm.training.module import ShakespeareLM
+from tests.training.conftest import trainer
 
 SMALL = {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 8}
 
 
-def trainer() -> Trainer:
-    quiet = ("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger")
-    return Trainer(accelerator="cpu", **dict.fromkeys(quiet, False))
-
-
-def test_data_in_which_ids_stand_for_other_characters_is_refused(tmp_path: Path) -> None:
+def test_data_in_which_ids_stand_for_other_characters_is_refused(tmp_path):
     (tmp_path / "other.txt").write_text("abd" * 40)
     data = ShakespeareDataModule(str(tmp_path / "other.txt"), context_length=8, batch_size=2)
     module = ShakespeareLM("abc", **SMALL)
@@ -32,7 +26,7 @@ def test_data_in_which_ids_stand_for_other_characters_is_refused(tmp_path: Path)
         trainer().validate(ShakespeareLM("abde", **SMALL), data, verbose=False)
 
 
-def test_options_that_a_resumed_run_would_ignore_are_compared() -> None:
+def test_options_that_a_resumed_run_would_ignore_are_compared():
     ours = dict(ShakespeareLM("abc", **SMALL).hparams)
     check_hyperparameters(ours, ours)
     check_hyperparameters({**ours, "schedule": "cosine"}, ours)  # takes effect on resume
@@ -41,17 +35,14 @@ def test_options_that_a_resumed_run_would_ignore_are_compared() -> None:
             check_hyperparameters({**ours, name: value}, ours)
     with pytest.raises(UserError, match="the checkpoint's vocabulary differs"):
         check_hyperparameters({**ours, "vocabulary": "abd"}, ours)
-
-
-def test_options_that_are_younger_than_the_checkpoint_had_no_effect_in_it() -> None:
-    ours = dict(ShakespeareLM("abc", **SMALL).hparams)
+    # Options younger than the checkpoint had no effect in it.
     old = {name: value for name, value in ours.items() if name not in ADDED_OPTIONS}
     check_hyperparameters(old, ours)
     with pytest.raises(UserError, match="trained with memory_order 0, but this run has 2"):
         check_hyperparameters(old, {**ours, "memory_order": 2})
 
 
-def test_processes_that_found_different_checkpoints_all_refuse_to_resume() -> None:
+def test_processes_that_found_different_checkpoints_all_refuse_to_resume():
     def two_processes(other: float | None) -> Any:
         def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
             assert reduce_op == "max"
