@@ -84,7 +84,7 @@ def points_of_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def points_of_csv(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Return steps and values of the losses by name; a cell is empty if a row is about others."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {
         name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]

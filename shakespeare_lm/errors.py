@@ -4,12 +4,17 @@ The commands print a `UserError` as one line without a traceback and exit with c
 exception is a bug in this package.
 """
 
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from inspect import signature
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+_LARGEST = sys.float_info.max  # integers can be larger
+# Control characters (C0, DEL, C1), and bidirectional embeddings, overrides and isolates.
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\t\n"}
 
 
 class UserError(ValueError):
@@ -31,7 +36,7 @@ def import_extra(name: str, extra: str, purpose: str) -> Any:
 
 def check_at_least(minimum: int, **values: float) -> None:
     """Raise a `UserError` that names the first value below the minimum, infinite or NaN."""
-    _check_each(values, lambda value: minimum <= value < math.inf, f"a value >= {minimum}")
+    _check_each(values, lambda value: minimum <= value <= _LARGEST, f"a value >= {minimum}")
 
 
 def check_at_most(maximum: int, **values: float) -> None:
@@ -41,7 +46,7 @@ def check_at_most(maximum: int, **values: float) -> None:
 
 def check_positive(**values: float) -> None:
     """Raise a `UserError` that names the first value that is not positive and finite."""
-    _check_each(values, lambda value: 0 < value < math.inf, "a value > 0")
+    _check_each(values, lambda value: 0 < value <= _LARGEST, "a value > 0")
 
 
 def check_fraction(**values: float) -> None:
@@ -148,6 +153,12 @@ def _shown(value: object) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the message as the commands print it: without line breaks or error numbers."""
+    message = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return printable(" ".join(message.split()))
+
+
+def printable(text: str) -> str:
+    """Return an untrusted text with escapes for the characters that would control a terminal."""
+    return text.translate(_ESCAPES)

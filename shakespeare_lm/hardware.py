@@ -1,7 +1,11 @@
 """Which device to compute on, and which number format is fast on it."""
 
 import functools
+import math
 import os
+import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -81,15 +85,22 @@ def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
 
 
 def check_memory(needed_bytes: float, what: str, advice: str) -> None:
-    """Raise a `UserError` with the sizes if this machine's memory cannot hold something. A system
+    """Raise a `UserError` with the sizes if the memory that is free cannot hold something. A system
     that does not tell its memory refuses nothing.
     """
-    try:
-        total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return
-    if needed_bytes > total_bytes:
+    free_bytes = _free_bytes()
+    if needed_bytes > free_bytes:
         raise UserError(
             f"{what} needs at least {needed_bytes / 1e9:,.1f} GB, but this machine has "
-            f"{total_bytes / 1e9:,.1f} GB of memory: {advice}"
+            f"{free_bytes / 1e9:,.1f} GB of free memory: {advice}"
         )
+
+
+def _free_bytes() -> float:
+    """Return what Linux estimates that programs can have; elsewhere, the size of the memory."""
+    with suppress(OSError, TypeError):
+        memory = Path("/proc/meminfo").read_text("utf-8")
+        return 1024 * int(re.search(r"MemAvailable: *(\d+)", memory)[1])  # type: ignore[index]
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return math.inf

@@ -39,7 +39,7 @@ def at_most_3(**values: float) -> None:
     [
         (at_least_2, [2, 2.5, 10**30], [1, 1.999, -math.inf, math.inf, math.nan], "a value >= 2"),
         (at_most_3, [3, -1], [4, math.inf, math.nan], "at most 3"),
-        (check_positive, [1, 1e-300], [0, -1.0, math.inf, math.nan], "a value > 0"),
+        (check_positive, [1, 1e-300], [0, -1.0, math.inf, math.nan, 10**400], "a value > 0"),
         (check_fraction, [0, 0.0, 0.999], [1, -0.001, math.inf, math.nan], "0 <= rate < 1"),
         (check_probability, [0.001, 1, None], [0, 1.001, -1, math.nan], "0 < rate <= 1"),
     ],

@@ -1,6 +1,8 @@
 """Names of devices, as users type them, and the number format that is fast on each."""
 
 import itertools
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -83,6 +85,9 @@ def test_what_the_memory_cannot_hold_is_refused_with_the_sizes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check_memory(1e6, "a model", "make it smaller")
+    with pytest.raises(UserError, match=r"a model needs at least 1,000,000.0 GB, but .*: make it"):
+        check_memory(1e15, "a model", "make it smaller")
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError))  # not Linux
     with pytest.raises(UserError, match=r"a model needs at least 1,000,000.0 GB, but .*: make it"):
         check_memory(1e15, "a model", "make it smaller")
     monkeypatch.delattr("os.sysconf")  # a system that does not tell its memory

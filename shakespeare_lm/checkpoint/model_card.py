@@ -35,7 +35,6 @@ def card(
         "Seed": str(seed) if isinstance(seed, int) else "",
         "Date": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d"),
         "Made with": f"shakespeare_lm {version}"
-        # Only a string: printing nested lists from a hostile file can take forever.
         + (f", pytorch-lightning {lightning[:40]}" if isinstance(lightning, str) else ""),
     }
     return [(name, _printable(fact)) for name, fact in facts.items() if fact]
@@ -48,9 +47,8 @@ def num_weights(checkpoint: Checkpoint) -> int:
 
 def corpus_name(checkpoint: Checkpoint) -> str:
     """Return what the model was trained on; of files, their names without folders."""
-    state = checkpoint.content.get("ShakespeareDataModule")
-    names = state.get("corpus") if isinstance(state, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    names = checkpoint.trained_on.get("corpus")
+    if not names:
         return "unknown"
     if names == ["auto"]:
         return "tiny Shakespeare, or the bundled scene"
@@ -80,8 +78,9 @@ def _training(hyperparameters: dict[str, Any]) -> str:
         for name, how in _TRAINING.items()
         if (value := hyperparameters.get(name))
         and isinstance(value, str if name == "optimizer" else float)
+        and (name != "muon_learning_rate" or hyperparameters.get("optimizer") == "muon")
     ]
     ahead = hyperparameters.get("characters_ahead")
-    if isinstance(ahead, int) and 1 < ahead < 100:  # not a number of a million digits
+    if isinstance(ahead, int) and ahead > 1:
         facts.append(f"predicts {ahead} characters ahead")
     return ", ".join(facts)

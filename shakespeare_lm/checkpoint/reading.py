@@ -33,6 +33,8 @@ _OF_MEMORY = ("ngrams.", "read_ngrams.", "trust")
 _COUNTS = ("num_layers", "previous_characters")  # each adds tensors
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = str | int | float | None  # bool is an int
+_DATA_KEY = "ShakespeareDataModule"  # Lightning's name for the text's fingerprint and files
+_DATA_TYPES = {"corpus": list, "text_sha256": str, "seed": int}
 
 
 class Checkpoint(NamedTuple):
@@ -48,6 +50,11 @@ class Checkpoint(NamedTuple):
         network = build_network(self.tokenizer.vocab_size, self.config, initialise=False)
         network.load_state_dict(self.weights)
         return network
+
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """The names and fingerprint of the text, and how it was split; empty if unknown."""
+        return self.content.get(_DATA_KEY) or {}
 
     @property
     def distinct_weights(self) -> dict[str, Tensor]:
@@ -106,7 +113,10 @@ def _expected_weights(
 
 
 def rename_weights(content: dict[str, Any]) -> None:
-    """Rename, in place, the weights of a checkpoint of format 1."""
+    """Rename, in place, the weights of a checkpoint of format 1, and drop the state dict's
+    metadata, which torch would trust.
+    """
+    content["state_dict"] = dict(content.get("state_dict", {}))
     if content.get(FORMAT_KEY, 1) != 1:
         return
     content[FORMAT_KEY] = FORMAT
@@ -144,9 +154,9 @@ def _check_is_ours(read: object, path: str | Path) -> None:
                 f"{path} lacks the option {name}: a version that adds an option also names, in "
                 "ADDED, what checkpoints without it were trained with"
             )
+    _check_data(content.get(_DATA_KEY) or {}, path)
     step = content.get("global_step", 0)
     if type(step) is not int:
-        # Not the value: printing nested lists from a hostile file can take forever.
         raise UserError(f"{path}: global_step is {type(step).__name__}, not an integer; {EXPECTED}")
     for name, value in hyperparameters.items():
         if not isinstance(name, str) or name.startswith("_") or not isinstance(value, _PLAIN):
@@ -157,13 +167,21 @@ def _check_is_ours(read: object, path: str | Path) -> None:
             )
 
 
+def _check_data(data: object, path: str | Path) -> None:
+    for name, kind in _DATA_TYPES.items():
+        value = data.get(name, kind()) if isinstance(data, dict) else None
+        texts = value if isinstance(value, list) else []
+        if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{path}: the {name} of its text is invalid; {EXPECTED}")
+
+
 def _check_format(number: object, path: str | Path) -> None:
     if type(number) is not int or number < 1:
         raise UserError(f"{path} has an invalid format number: {EXPECTED}")
     if number > FORMAT:
         raise UserError(
-            f"{path} was written by a later version of shakespeare_lm: its format is {number}, and "
-            f"this version reads up to {FORMAT}; upgrade to load it"
+            f"{path} was written by a later version of shakespeare_lm: its format is "
+            f"{str(number)[:20]}, and this version reads up to {FORMAT}; upgrade to load it"
         )
 
 
@@ -186,12 +204,12 @@ def _check_size(
 def _check_shapes(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() ^ weights.keys()):
         which = "lacks the" if name in expected else "has unknown"
-        raise ValueError(f"it {which} weights {name[:80]}")
+        raise ValueError(f"it {which} weights {name[:80]!r}")
     for name, tensor in weights.items():
         shape, wanted = tuple(tensor.shape), tuple(expected[name].shape)
         if shape != wanted:
             raise ValueError(f"{name} has shape {shape}, expected {wanted}")
         if name.startswith("ngrams."):
             continue  # checked before
-        if tensor.dtype not in _FLOATS or not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} has non-finite values")
+        if tensor.dtype not in _FLOATS or not tensor.float().isfinite().all():
+            raise ValueError(f"{name} has non-finite values, in float32")

@@ -1,5 +1,6 @@
 """The runs in a folder: their files, options and locks, and which checkpoint of theirs is meant."""
 
+import os
 import re
 import warnings
 from contextlib import suppress
@@ -68,7 +69,7 @@ class Run:
         """Return the options in `config.yaml`; none if it is missing or damaged."""
         import yaml  # here, because completion starts faster without it
 
-        with suppress(OSError, ValueError, yaml.YAMLError):
+        with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
             options = yaml.safe_load(self.config_file.read_text("utf-8"))
             return options if isinstance(options, dict) else {}
         return {}
@@ -188,7 +189,7 @@ def find_checkpoint(given: str | Path | None, root: str | Path = LOG_FOLDER) -> 
     """
     if given == "":  # as a path, it would be the current folder
         raise UserError("there is no checkpoint '': give the path of a checkpoint")
-    if given is not None and not Path(given).is_dir():
+    if given is not None and not os.path.isdir(given):
         return Path(given)
     folder = Path(root if given is None else given)
     own = Run(folder)
@@ -206,7 +207,7 @@ def resolve_checkpoint(given: str, root: str | Path = LOG_FOLDER) -> Resumable:
     Raises:
         UserError: if there is none, or it cannot be read.
     """
-    if given != "last" and not Path(given).is_dir():
+    if given != "last" and not os.path.isdir(given):
         return read_resumable(given)
     damaged: list[str] = []
     for run in find_runs(root, "last", "best") if given == "last" else [Run(Path(given))]:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from shakespeare_lm.checkpoint.ckpt_file import check_is_file
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.methods.networks import NETWORK_OPTIONS
 
@@ -26,11 +27,17 @@ def safetensors_bytes(
     # JSON's escapes keep the header ASCII, whatever the vocabulary is.
     header = {"format": "pt", _HYPERPARAMETERS: json.dumps(kept), _FORMAT: str(format_number)}
     # Clones, because the format refuses tensors that share their memory.
-    return bytes(save({name: tensor.clone() for name, tensor in weights.items()}, header))
+    content = save({name: tensor.clone() for name, tensor in weights.items()}, header)
+    # safetensors 0.8 writes these texts in random order; sorted, a model is always the same bytes.
+    size = int.from_bytes(content[:8], "little")
+    sorted_header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
+    sorted_header += b" " * (-len(sorted_header) % 8)  # so that tensors stay aligned
+    return len(sorted_header).to_bytes(8, "little") + sorted_header + content[8 + size :]
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
     """Return the content as a checkpoint has it; a `UserError` says why it cannot be read."""
+    check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -62,5 +62,5 @@ def _with_new_symbols(tensor: Tensor, fresh: Tensor) -> Tensor:
     for old, new in zip(tensor.shape, fresh.shape, strict=True):
         ids = torch.arange(old)
         indices.append(torch.where(ids == old - 1, new - 1, ids) if old != new else ids)
-    result[torch.meshgrid(*indices, indexing="ij")] = tensor
+    result[torch.meshgrid(*indices, indexing="ij")] = tensor.to(result.dtype)
     return result

@@ -5,26 +5,26 @@ text, which is written as it is made.
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TextIO
 
-from shakespeare_lm.commands.console import UsageError, command, did_you_mean
+from shakespeare_lm.commands.console import UsageError, command, did_you_mean, number, utf8
 from shakespeare_lm.commands.jsonl import complete_lines
 from shakespeare_lm.commands.model_options import add_shared, load_completer
-from shakespeare_lm.commands.text_files import STDIN, opened, read_text, stdin
+from shakespeare_lm.commands.text_files import STDIN, opened, opened_input, read_text, stdin
 from shakespeare_lm.completion.completer import COMPLETION_OPTIONS, Completer
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.errors import UserError, one_line
 
 # What can be changed while a conversation goes on: the option, and its type.
-_SETTINGS = {":temp": ("temperature", float), ":seed": ("seed", int)}
+_SETTINGS: dict[str, tuple[str, type]] = {":temp": ("temperature", float), ":seed": ("seed", int)}
 _HELP = "Type a beginning, or :temp 0.5, :seed 3, :help, :quit."
 
 
 # fmt: off
 def _add_options(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("prompt").add_mutually_exclusive_group().add_argument
-    add("--prompt", metavar="TEXT", help="the text to complete, - for stdin (default: a new line)")
+    add("--prompt", type=utf8, metavar="TEXT",
+        help="the text to complete, - for stdin (default: a new line)")
     add("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt, - for stdin")
     add("--jsonl", metavar="FILE",
         help='many prompts, one {"prompt": ...} per line, - for stdin; adds "completion" to each; '
@@ -45,7 +45,7 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--max_new_tokens", type=int, default=500, metavar="N", help="length limit in characters")
     add("--max_lines", type=int, metavar="N",
         help="limit of lines, counting the prompt's last one")
-    add("--stop", action="append", default=[], metavar="TEXT",
+    add("--stop", type=utf8, action="append", default=[], metavar="TEXT",
         help="end before TEXT; repeatable")
     add("--num_samples", type=int, default=1, metavar="N", help="how many completions")
     model = parser.add_argument_group("model, input and output")
@@ -78,12 +78,12 @@ def main(arguments: Namespace) -> int:
     if arguments.interactive:
         _converse(completer, options)
         return 0
-    if arguments.jsonl not in (None, STDIN):
-        Path(arguments.jsonl).open("rb").close()  # so that a missing file leaves no empty output
-    with opened(arguments.output) as output:
-        if arguments.jsonl is not None:
+    if arguments.jsonl is not None:
+        # The input first, so that a missing one leaves no empty output.
+        with opened_input(arguments.jsonl) as lines, opened(arguments.output) as output:
             defaults = {**options, "num_samples": arguments.num_samples}
-            return complete_lines(completer, arguments.jsonl, output, defaults)
+            return complete_lines(completer, arguments.jsonl, lines, output, defaults)
+    with opened(arguments.output) as output:
         _write_samples(output, prompt, pieces, arguments.num_samples)
     return 0
 
@@ -112,6 +112,7 @@ def _converse(completer: Completer, options: dict[str, Any]) -> None:
     """
     with suppress(ImportError):  # not available on Windows
         import readline  # noqa: F401  (gives `input` a history and line editing)
+    stdin().reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[attr-defined]
     in_terminal = stdin().isatty()
     if in_terminal:
         print(_HELP, file=sys.stderr)
@@ -146,7 +147,7 @@ def _obey(line: str, completer: Completer, options: dict[str, Any]) -> None:
         raise UserError(f"unknown command {name}{near or ': :help shows them'}")
     option, kind = _SETTINGS[name]
     try:
-        changed = {**options, option: kind(value), "greedy": False}
+        changed = {**options, option: number(kind)(value), "greedy": False}
     except ValueError:
         raise UserError(f"{line}: expected a number, as in {name} {kind(3)}") from None
     completer.stream("", **changed)  # checks the value

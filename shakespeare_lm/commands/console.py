@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NoReturn, TextIO
 
-from shakespeare_lm.errors import UserError, one_line
+from shakespeare_lm.errors import UserError, one_line, printable
 from shakespeare_lm.invocation import command_line
 
 # A progress bar for less than this would only flicker.
@@ -57,6 +57,17 @@ class _Parser(ArgumentParser):
         raise UsageError(f"unknown argument {word}{did_you_mean(word, known)}")
 
 
+def number(kind: type) -> Callable[[str], float]:
+    """Return a function that reads an int or a float, but not `1_0` or digits of other scripts."""
+    return lambda word: kind(word if word.isascii() and "_" not in word else "invalid")
+
+
+def utf8(word: str) -> str:
+    """Return a word that must be UTF-8; the type of options that are texts, unlike paths."""
+    word.encode()
+    return word
+
+
 def command(
     name: str, description: str, add_options: Callable[[ArgumentParser], None]
 ) -> Callable[[Callable[[Namespace], int]], Callable[..., int]]:
@@ -70,6 +81,8 @@ def command(
             parser = _Parser(
                 command_line(name), "%(prog)s [options]", description, formatter_class=_Help
             )
+            for kind in (int, float):
+                parser.register("type", kind, number(kind))
             add_options(parser)
             return run(lambda: function(parser.parse(argv)))
 
@@ -81,7 +94,8 @@ def command(
 def run(command: Callable[[], int]) -> int:
     """Run a command and return its exit code: 1 or 2 after one line on stderr, 130 after Ctrl-C."""
     # What stderr does not take is dropped: the text on stdout is worth more.
-    stderr, sys.stderr = sys.stderr, OptionalOutput(sys.stderr)
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stderr = PrintableOutput(OptionalOutput(stderr))
     try:
         if sys.stdout is None:
             raise UserError("stdout is closed: nowhere to write to")
@@ -89,6 +103,8 @@ def run(command: Callable[[], int]) -> int:
         sys.stdout.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", newline="\n"
         )
+        if sys.stdout.isatty():
+            sys.stdout = PrintableOutput(sys.stdout)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             exit_code = command()
@@ -105,7 +121,22 @@ def run(command: Callable[[], int]) -> int:
         if sys.stdout is not None:
             # What is left would fail again when Python exits, with exit code 120.
             _flush_or_drop(sys.stdout)
-        sys.stderr = stderr
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+class PrintableOutput:
+    """Makes what is written to a stream `printable`, except for rich's colours: rich 15.0 takes
+    the stream itself from an attribute of this name.
+    """
+
+    def __init__(self, stream: "TextIO | OptionalOutput") -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        return self.rich_proxied_file.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
 
 
 class OptionalOutput:
@@ -115,7 +146,7 @@ class OptionalOutput:
 
     def __init__(self, stream: TextIO | None) -> None:
         # A process that was started with `>&-` has no stream.
-        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
+        self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         self._stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
 
     def write(self, text: str) -> int:
@@ -169,7 +200,7 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning as one line, without its location; replaces `warnings.showwarning`."""
     if not isinstance(message, DeprecationWarning | FutureWarning):  # for developers of libraries
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {one_line(Warning(message))}", file=sys.stderr)
 
 
 @contextmanager
@@ -179,13 +210,14 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """
     # Here, because `complete` starts faster without them.
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # which stays the same while rich redirects it
     # Only the file knows: a variable like FORCE_COLOR makes rich take a pipe for a terminal.
     hidden = not (console.file.isatty() and console.is_interactive)
     bar = Progress(console=console, transient=True, disable=hidden)
-    task = bar.add_task(description, total=None)
+    task = bar.add_task(escape(printable(description)), total=None)
     # A timer, because some work does not say how much of it is done.
     timer = threading.Timer(_SECONDS_WITHOUT_BAR, bar.start)
     timer.daemon = True

@@ -2,6 +2,7 @@
 what others have published. Tables on stdout, JSON for programs, or one HTML page.
 """
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from typing import get_args
@@ -9,7 +10,7 @@ from typing import get_args
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.console import command, progress_bar
-from shakespeare_lm.commands.exported import ngram_baselines
+from shakespeare_lm.commands.exported import corpus_inputs, ngram_baselines
 from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
@@ -60,11 +61,14 @@ def _add_options(parser: ArgumentParser) -> None:
 def main(arguments: Namespace) -> int:
     """Evaluate the checkpoints, and only then open the outputs: a mistake leaves no empty file."""
     paths = [find_checkpoint(given) for given in arguments.ckpt]
-    for output in (arguments.json, arguments.report):
-        check_output(output, *paths)
-    if arguments.json == arguments.report == STDIN:
-        raise UserError("json and report are both -: only one can go to stdout")
     checkpoints = [read_checkpoint(path) for path in paths]
+    inputs, outputs = [*paths], (arguments.json, arguments.report)
+    for checkpoint in checkpoints:
+        inputs += corpus_inputs(checkpoint, arguments.corpus)
+    for output in outputs:
+        check_output(output, *inputs)
+    if None not in outputs and len(set(map(os.path.realpath, outputs))) == 1:
+        raise UserError(f"json and report are both {arguments.report}: choose two files")
     corpora = [SplitCorpus(checkpoint, arguments.corpus) for checkpoint in checkpoints]
     if any(corpus.parts != corpora[0].parts for corpus in corpora):
         raise UserError(
@@ -87,7 +91,7 @@ def main(arguments: Namespace) -> int:
         write_text(arguments.json, as_json(evaluations, baselines) + "\n")
     if arguments.report is not None:
         write_text(arguments.report, report(evaluations, baselines))
-    if STDIN not in (arguments.json, arguments.report):
+    if STDIN not in outputs:
         print(as_tables(evaluations, baselines))
     return 0
 

@@ -3,13 +3,12 @@ stderr what it costs.
 """
 
 import os
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 from shakespeare_lm.checkpoint.exportable import check_known
@@ -26,7 +25,7 @@ from shakespeare_lm.commands.exported import (
     trained_on,
 )
 from shakespeare_lm.commands.model_options import add_shared
-from shakespeare_lm.commands.text_files import check_output, write_whole
+from shakespeare_lm.commands.text_files import check_output, naming, write_whole
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.export.huggingface import huggingface_files, is_gpt2, model_card
@@ -122,7 +121,7 @@ def _to_onnx(arguments: Namespace, path: Path, checkpoint: Checkpoint, output: P
         network = OnnxNetwork(file) if find_spec("onnxruntime") else None
         check_exported(checkpoint, network, form, "onnxruntime", losses, exact)
 
-    with progress_bar(f"writing and checking {form}"):
+    with naming(output), progress_bar(f"writing and checking {form}"):
         write_onnx(checkpoint, output, arguments.dtype, check)
 
 
@@ -135,20 +134,17 @@ def _to_huggingface(arguments: Namespace, path: Path, checkpoint: Checkpoint, ou
         # The card goes where the folder goes: not with a path of this machine.
         _use("huggingface", checkpoint, Path(output.name)),
     )  # fmt: skip
-    part = Path(mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    prefix = f".{output.name[:50]}."  # which leaves room for more
+    with naming(output), TemporaryDirectory(dir=output.parent, prefix=prefix) as folder:
+        part = Path(folder) / "model"
+        part.mkdir()
         for name, content in huggingface_files(checkpoint, card).items():
             (part / name).write_bytes(content)
         form, exact = "the Hugging Face folder", checkpoint.network()
         with progress_bar(f"checking {form}"):
             network = huggingface_network(part)
             check_exported(checkpoint, network, form, "transformers", losses, exact)
-        part.chmod(0o755)  # mkdtemp makes private ones
         part.rename(output)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(output)) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _title(path: Path, corpus: str) -> str:

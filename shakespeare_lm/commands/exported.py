@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePath
@@ -24,14 +25,14 @@ from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.commands.console import progress_bar
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.scoring import predictions
-from shakespeare_lm.data.corpus import NAMED_CORPORA
+from shakespeare_lm.data.corpus import NAMED_CORPORA, corpus_paths
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents, encode_documents
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import PUBLISHED, Baseline, counted
 from shakespeare_lm.evaluation.evaluation import encode
 from shakespeare_lm.evaluation.losses import character_losses
-from shakespeare_lm.evaluation.split_corpus import SplitCorpus
+from shakespeare_lm.evaluation.split_corpus import SplitCorpus, own_names
 
 CHECKED_CHARACTERS = 2048
 # Of logits. JavaScript and PyTorch agree to 1e-3; another function does not.
@@ -114,15 +115,26 @@ def model_facts(path: Path, checkpoint: Checkpoint, losses: Losses | None) -> li
     return card(checkpoint, trained_on(checkpoint, losses), written, version("shakespeare-lm"))
 
 
+def corpus_inputs(checkpoint: Checkpoint, given: str | None) -> list[Path]:
+    """Return the files of the corpus given, or else of the one that a checkpoint names, if that may
+    be read.
+    """
+    with suppress(UserError):
+        return corpus_paths(own_names(checkpoint.trained_on) if given is None else given)
+    return []
+
+
 def measure_losses(checkpoint: Checkpoint, corpus: str | None) -> Losses | None:
     """Return the losses on the checkpoint's corpus or another given one; None, with a warning on
     stderr, if it cannot be read.
     """
+    name = corpus_name(checkpoint) if corpus is None else corpus
     try:
         split = SplitCorpus(checkpoint, corpus)
         text = encode(split.documents("val"), checkpoint.tokenizer)
     except (UserError, OSError) as error:
-        print(f"warning: val_loss is not measured: {error}", file=sys.stderr)
+        reason = f"(corpus: {name}): {one_line(error)}"
+        print(f"warning: val_loss is not measured {reason}", file=sys.stderr)
         return None
     if split.difference is not None:
         print(f"warning: {split.difference}", file=sys.stderr)
@@ -132,7 +144,7 @@ def measure_losses(checkpoint: Checkpoint, corpus: str | None) -> Losses | None:
     published = split.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256)
     ngrams = ngram_baselines(split.parts.train, split.parts.val)
     others = [*PUBLISHED[:published], *(one for one in ngrams if one.name == _COMPARED_NGRAM)]
-    name = "tiny Shakespeare" if published else PurePath(corpus or corpus_name(checkpoint)).name
+    name = "tiny Shakespeare" if published else PurePath(name).name
     by_name = {other.name: other.nats for other in others}
     return Losses(float(model), by_name, name, split.difference is None, text)
 

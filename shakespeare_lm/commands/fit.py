@@ -20,12 +20,14 @@ from shakespeare_lm.evaluation.baselines import counted, verdict
 from shakespeare_lm.invocation import command_line
 from shakespeare_lm.training import summary
 from shakespeare_lm.training.checkpointing import renew_last
-from shakespeare_lm.training.compatibility import check_hyperparameters
+from shakespeare_lm.training.compatibility import check_hyperparameters, check_progress
 from shakespeare_lm.training.stopping import Terminated
 from shakespeare_lm.training.tensorboard_layout import tensorboard_writers
 
 _LONG_TEXT_CHARACTERS = 10_000_000
 _SCENE_CHARACTERS = 1_000_000  # fewer: corpus `auto` is the bundled scene
+# In the messages of torch on a CPU, and of Python when it cannot start a thread.
+_EXHAUSTED = ("allocate memory", "can't start new thread")
 # Lightning's command lines have such subcommands.
 _SUBCOMMANDS = {
     "fit": ("fit", "--config default"),
@@ -36,8 +38,8 @@ _SUBCOMMANDS = {
 
 
 def fit(arguments: list[str], default_config: str | None = None) -> ShakespeareCLI:
-    """Train; return the command line object with its trainer, model and data module. Mistakes that
-    the user can correct raise a `UserError`.
+    """Train; return the command line object with its trainer, model and data module. What the user
+    can correct is a `UserError`, or an error of Lightning or the machine (`_is_the_users`).
     """
     cli = ShakespeareCLI(arguments, default_config)
     trainer, data = cli.trainer, cli.datamodule
@@ -47,13 +49,14 @@ def fit(arguments: list[str], default_config: str | None = None) -> ShakespeareC
         if (trained_on := content.get(ShakespeareDataModule.__qualname__)) is not None:
             data.check_resumes(trained_on)
         check_hyperparameters(content["hyper_parameters"], cli.model.hparams)
+        check_progress(content, cli.resumed.path, trainer.fit_loop.state_dict())
     data.setup()
     if not trainer.max_epochs or trainer.max_epochs < 0:
         cli.model.config.total_steps(trainer.max_steps)
     cli.model.build_optimizer()
     cli.model.prepare_objectives()
     if cli.resumed is not None and trainer.is_global_zero:
-        summary.print_resuming(cli.resumed.path, cli.resumed_step, trainer.max_steps)
+        summary.print_resuming(cli.resumed.path, cli.resumed.step, trainer.max_steps)
     summary.print_waiting(trainer)
     _train(cli)
     if trainer.is_global_zero:
@@ -79,9 +82,10 @@ def _train(cli: ShakespeareCLI) -> None:
         except Terminated:
             pass
         except Exception as error:
-            if _is_the_users(error):
-                raise UserError(one_line(error)) from error
-            if resumed is None or _is_in_a_step(error):
+            if isinstance(error, OSError) and error.filename is None and cli.run is not None:
+                where = f"cannot write to {cli.run.folder}: {one_line(error)}"
+                raise UserError(f"{where}; the last checkpoint is kept") from error
+            if resumed is None or _is_the_users(error) or _is_in_a_step(error):
                 raise
             # While restoring, it is the fault of the checkpoint, which can come from anybody.
             raise UserError(
@@ -90,11 +94,14 @@ def _train(cli: ShakespeareCLI) -> None:
 
 
 def _is_the_users(error: Exception) -> bool:
-    """Say whether an error is certainly about options or memory: others keep their traceback."""
-    if isinstance(error, UserError | torch.OutOfMemoryError | MemoryError):
+    """Say whether an error is certainly about options or the machine: others keep their traceback.
+
+    Warnings are errors with `python -W error`.
+    """
+    if isinstance(error, UserError | torch.OutOfMemoryError | MemoryError | Warning):
         return True
-    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
-        return True  # torch's, on a CPU
+    if isinstance(error, RuntimeError) and any(reason in str(error) for reason in _EXHAUSTED):
+        return True
     *_, (frame, _) = walk_tb(error.__traceback__)
     module = str(frame.f_globals.get("__name__"))
     return isinstance(error, ValueError) and module.startswith(("pytorch_lightning", "lightning_"))
@@ -151,6 +158,8 @@ def _logs(cli: ShakespeareCLI) -> Path | None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code, after one line on stderr if something went wrong."""
     prepare_console()
+    for kind in (DeprecationWarning, FutureWarning):  # meant for developers
+        warnings.simplefilter("ignore", kind)
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in _SUBCOMMANDS:
         command, options = _SUBCOMMANDS[words[0]]
@@ -159,10 +168,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         cli = fit(words, default_config=str(DEFAULT))
-    except (UserError, MisconfigurationException, OSError) as error:
+    except Exception as error:
+        if not (isinstance(error, MisconfigurationException | OSError) or _is_the_users(error)):
+            raise
         if "--traceback" in words:
             print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error) or 'not enough memory'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE

@@ -4,11 +4,13 @@ model and a data module that fit each other.
 
 import argparse
 import glob
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
@@ -18,19 +20,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from shakespeare_lm.checkpoint.origin import find_origin
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable, Run, find_checkpoint
 from shakespeare_lm.checkpoint.starting_model import start_from
-from shakespeare_lm.commands.fit_parser import FitParser, is_typed, spell_out
-from shakespeare_lm.commands.recipes import config_path, recipe_name
+from shakespeare_lm.commands import recipes
+from shakespeare_lm.commands.fit_parser import FitParser, spell_out, typed_value
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.errors import UserError, check_at_least, check_positive, one_line
+from shakespeare_lm.errors import UserError, check_at_least, check_positive, check_type, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.invocation import command_line
 from shakespeare_lm.methods.distillation import find_teachers
 from shakespeare_lm.methods.networks import trust
-from shakespeare_lm.training.checkpointing import (
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    LastCheckpoint,
-)
+from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.interim_validation import InterimValidation
 from shakespeare_lm.training.module import ModelConfig, ShakespeareLM
@@ -40,11 +38,11 @@ from shakespeare_lm.training.run_logger import RunConfig, RunLogger, logger_of_r
 from shakespeare_lm.training.samples import SampleText
 from shakespeare_lm.training.step_metrics import StepMetrics
 from shakespeare_lm.training.stopping import (
-    FinalValidation,
     RunTimer,
     StopOnDivergence,
     StopOnSignal,
     StopWithoutImprovement,
+    ValidationSteps,
 )
 from shakespeare_lm.training.summary import RunDescription
 from shakespeare_lm.training.tensorboard_layout import StepAxis, TensorBoardTabs
@@ -85,11 +83,6 @@ class ShakespeareCLI(LightningCLI):
     def resumed(self) -> Resumable | None:
         """The checkpoint that the run resumes from; None for a new run."""
         return self.origin.resumed
-
-    @property
-    def resumed_step(self) -> int:
-        """The step that the run resumes from; 0 for a new run."""
-        return self.resumed.step if self.resumed else 0
 
     @property
     def run(self) -> Run | None:
@@ -144,12 +137,15 @@ class ShakespeareCLI(LightningCLI):
         that on top of the options of the run or model that the run begins from.
         """
         words = list(args or [])
+        for word in words:
+            if word != word.encode("utf-8", "ignore").decode():
+                parser.error(f"{word!r} is not UTF-8")
         question = [word for word in words if not word.startswith("--print_config")]
         parser.parse_args(question)
         assert isinstance(parser, FitParser)
-        named = [config_path(name) for name in parser.config_files]
+        named = [recipes.config_path(name) for name in parser.config_files]
         typed = self._parse(question, named)
-        _check_combination(words)
+        _check_combination(typed, words)
         trust(typed["model"]["network"])  # typed, or in a YAML file that was named
         more = "last" if typed["more_steps"] is not None else None
         root = Path(typed["trainer"]["default_root_dir"] or ".") / LOG_FOLDER
@@ -159,26 +155,38 @@ class ShakespeareCLI(LightningCLI):
         )
         configs = self.origin.configs
         if not configs and self._default_config is not None:
-            configs = [config_path(self._default_config)]
+            configs = [recipes.config_path(self._default_config)]
         # The config.yaml of a run that started from a model has its options already.
-        repeats = self.origin.initial is not None and not is_typed("init_from", words)
+        repeats = self.origin.initial is not None and typed_value("init_from", words) is None
         implied = [] if repeats else self.origin.arguments
         self.config = self._parse([*implied, *words], configs)
-        self.recipe = ", ".join(map(recipe_name, configs))
+        self.recipe = ", ".join(map(recipes.recipe_name, configs))
         self.is_default = not named and self.resumed is None and bool(configs)
         if self.resumed is not None and self.resumed.run is not None and not named:
             self.recipe = self.resumed.run.recipe
         self._check()
 
     def _parse(self, words: list[str], configs: list[Path]) -> Any:
-        self.parser.default_config_files = [glob.escape(str(path)) for path in configs]
-        return self.parser.parse_args(words)
+        # An empty file is an error for jsonargparse.
+        files = [glob.escape(str(path)) for path in configs if recipes.read_options(path)]
+        self.parser.default_config_files = files
+        config = self.parser.parse_args(words)
+        try:
+            self.parser.validate(config, skip_unset=False)  # null in a YAML file is not, otherwise
+        except TypeError as error:
+            self.parser.error(str(error))
+        if root := config["trainer"]["default_root_dir"]:
+            if "://" in str(root):
+                raise UserError(f"default_root_dir is {root}: expected a folder of this machine")
+            config["trainer"]["default_root_dir"] = os.path.expanduser(root)
+        return config
 
     def _check(self) -> None:
         if "sampling" in self.config["data"]:
             self.parser.error("data.sampling was renamed: use data.window_order")
         seed = self.config["seed_everything"]
-        if not 0 <= int(seed) < 1 << 32:
+        check_type(int, seed_everything=seed)
+        if not 0 <= seed < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")
         for name in ("more_steps", "early_stopping"):
             if self.config[name] is not None:
@@ -199,10 +207,11 @@ class ShakespeareCLI(LightningCLI):
             config["model"]["teachers"] = ",".join(map(str, files))
         self._restarted = more_steps is not None
         if more_steps is not None:
-            config["trainer"]["max_steps"] = self.resumed_step + more_steps
+            assert self.resumed is not None
+            config["trainer"]["max_steps"] = self.resumed.step + more_steps
             config["trainer"]["max_epochs"] = config["model"]["decay_steps"] = None
             # None at step 0: a run that was killed before its first validation begins anew.
-            config["model"]["restart_step"] = self.resumed_step or None
+            config["model"]["restart_step"] = self.resumed.step or None
 
     def instantiate_classes(self) -> None:
         try:
@@ -248,12 +257,14 @@ class ShakespeareCLI(LightningCLI):
         saves = config["enable_checkpointing"] is not False
         self.stop_on_signal = StopOnSignal(self.last if saves else None)
         self.timer = RunTimer(config["max_time"])
+        if (max_time := self.timer.time_remaining()) is not None:
+            check_positive(max_time=max_time)
         reason = " (none was named)" if self.is_default else ""
         throughput = Throughput()
         callbacks: list[Callback] = [RunDescription(self.recipe, reason), throughput]
         callbacks += [InterimValidation(throughput), StepMetrics()]
         callbacks += [self.history, TensorBoardTabs(self.history)]
-        callbacks += [FinalValidation(), StopOnDivergence(), self.stop_on_signal, self.timer]
+        callbacks += [ValidationSteps(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
             callbacks.append(StopWithoutImprovement(patience, self._restarted))
@@ -265,16 +276,23 @@ class ShakespeareCLI(LightningCLI):
         return callbacks
 
 
-def _check_combination(words: list[str]) -> None:
-    """Refuse options of which one would have no effect."""
-    continues = is_typed("ckpt_path", words) or is_typed("more_steps", words)
-    if is_typed("init_from", words) and continues:
+def _check_combination(typed: Mapping[str, Any], words: list[str]) -> None:
+    """Refuse options that would have no effect, because of another one or typed as JSON."""
+    continues = typed["ckpt_path"] is not None or typed["more_steps"] is not None
+    if typed_value("init_from", words) is not None and continues:
         raise UserError(
             "--init_from starts a new run, and --ckpt_path and --more_steps continue one: leave "
             "one of them out"
         )
-    if is_typed("more_steps", words) and is_typed("trainer.max_steps", words):
-        raise UserError("--more_steps and --max_steps both say when the run ends: leave one out")
+    for name in ("trainer.max_steps", "trainer.max_epochs", "model.decay_steps"):
+        if typed["more_steps"] is not None and typed_value(name, words) is not None:
+            short = name.removeprefix("trainer.")
+            raise UserError(f"--more_steps and --{short} both say when the run ends: leave one out")
+    for group in recipes.GROUPS:  # typed as a whole: JSON, or the name of a file
+        value = typed_value(group, words) or "{}"
+        is_file = os.path.isfile(value)
+        options = recipes.read_options(Path(value)) if is_file else yaml.safe_load(value)
+        recipes.check_links({group: options}, f"--{group}")
 
 
 def _check_trainer_options(config: Mapping[str, Any]) -> None:
@@ -285,13 +303,12 @@ def _check_trainer_options(config: Mapping[str, Any]) -> None:
     if config["limit_val_batches"] == 0:
         reason = "because checkpoints are chosen by val_loss"
         raise UserError(f"limit_val_batches is 0: expected a value > 0, {reason}")
-    if config["val_check_interval"] is not None:
+    if isinstance(config["val_check_interval"], int | float):  # or a time
         check_positive(val_check_interval=config["val_check_interval"])
-    if config["gradient_clip_val"] is not None:
-        check_at_least(0, gradient_clip_val=config["gradient_clip_val"])
-    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
-        if isinstance(config[name], int):
-            check_at_least(1, **{name: config[name]})
+    minima = {"gradient_clip_val": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
+    for name, minimum in minima.items():
+        if config[name] is not None:
+            check_at_least(minimum, **{name: config[name]})
 
 
 def _rejected(config: Mapping[str, Any], error: Exception) -> UserError:

@@ -1,18 +1,27 @@
 """How the words after `fit` are read: by jsonargparse, with a short help and short names."""
 
+import functools
 import inspect
+import os
 import re
 import sys
 from argparse import SUPPRESS, Action, Namespace
 from typing import Any, NoReturn
 
+import jsonargparse
 import pytorch_lightning
 from jsonargparse import ActionConfigFile
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 from shakespeare_lm.commands.console import did_you_mean
+from shakespeare_lm.errors import printable
 from shakespeare_lm.invocation import command_line
+
+# jsonargparse 4.53 reads and writes YAML in the system's encoding, which on Windows is UTF-8 only
+# since Python 3.15 (not reported).
+for _module in (jsonargparse._core, jsonargparse._paths):
+    _module.open = functools.partial(open, encoding="utf-8")  # type: ignore[attr-defined]
 
 TRAINER_OPTIONS = tuple(inspect.signature(Trainer).parameters)
 # Of the more than a hundred options, those that matter most.
@@ -72,7 +81,7 @@ class FitParser(LightningArgumentParser):
             word = unknown[1] or f"{unknown[2]}.{unknown[3]}".removeprefix("trainer.")
             options = (name for action in self._actions for name in action.option_strings)
             hint = did_you_mean(f"--{word}", (name.replace("--trainer.", "--") for name in options))
-        self.exit(2, f"error: {text}{hint} (try {self.prog} --help)\n")
+        self.exit(2, f"error: {printable(text)}{hint} (try {self.prog} --help)\n")
 
 
 class _ConfigFile(ActionConfigFile):
@@ -99,9 +108,19 @@ def spell_out(words: list[str]) -> list[str]:
     full["--seed"] = "--seed_everything"
     # The name ends before a value, a nested key, or the + that appends to a list.
     name = re.compile(r"^--\w+(?=$|[=.+])")
-    return [name.sub(lambda found: full.get(found[0], found[0]), word) for word in words]
+    words = [name.sub(lambda found: full.get(found[0], found[0]), word) for word in words]
+    # Lightning has no default for the folder of a logger of files.
+    writes_files = typed_value("trainer.logger", words) in ("CSVLogger", "TensorBoardLogger")
+    if writes_files and not any("save_dir" in word for word in words):
+        root = os.path.expanduser(typed_value("trainer.default_root_dir", words) or ".")
+        words.append(f"--trainer.logger.save_dir={root}")
+    return words
 
 
-def is_typed(name: str, words: list[str]) -> bool:
-    """Say whether an option is among the words, rather than in a YAML file."""
-    return any(word.partition("=")[0] == f"--{name}" for word in words)
+def typed_value(name: str, words: list[str]) -> str | None:
+    """Return the value of an option among the words; None if it was not typed."""
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        option, equals, value = word.partition("=")
+        if option == f"--{name}":
+            return value if equals else following
+    return None

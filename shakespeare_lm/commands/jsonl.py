@@ -11,13 +11,12 @@ import json
 import math
 import sys
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from shakespeare_lm.commands.text_files import STDIN, stdin
+from shakespeare_lm.commands.text_files import MAX_BYTES, STDIN, input_name
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingKeywords
 from shakespeare_lm.data.tokenizer import decode_utf8
@@ -58,32 +57,43 @@ class Request:
 
 
 def complete_lines(
-    completer: Completer, path: str, output: TextIO, defaults: dict[str, Any]
+    completer: Completer, path: str, lines: BinaryIO, output: TextIO, defaults: dict[str, Any]
 ) -> int:
-    """Complete the prompt of every line of a file, or of stdin for `-`; blank lines are dropped.
-    One sample becomes "completion", a text; several become "completions", a list.
+    """Complete the prompt of every line of the file at a path, or stdin for `-`, which is open;
+    blank lines are dropped. One sample becomes "completion", a text; several become "completions",
+    a list.
 
     `defaults` are options of `Completer.complete` for lines that do not have their own. Returns the
-    exit code: 1 if a line could not be completed; stderr and the line's object say which.
+    exit code: 1 if a line could not be completed; stderr and the line's object say which. A
+    `UserError` says that a line has no end.
     """
-    name, together = ("stdin", 1) if path == STDIN else (path, _LINES_TOGETHER)
+    name, together = input_name(path), 1 if path == STDIN else _LINES_TOGETHER
     failed = False
-    with nullcontext(stdin().buffer) if path == STDIN else Path(path).open("rb") as file:
-        requests = (
-            read_request(completer, line, name, number, defaults)
-            for number, line in enumerate(file, start=1)
-            if line.strip()
-        )
-        for alone, run in groupby(requests, key=lambda request: request.alone):
-            while some := list(islice(run, 1 if alone else together)):
-                if alone:
-                    _complete_alone(some[0], completer, output)
-                else:
-                    _complete_together(some, completer)
-                for request in some:
-                    _write(request.record, output)
-                    failed = failed or request.failed
+    requests = (
+        read_request(completer, line, name, number, defaults)
+        for number, line in enumerate(_bounded(lines, name), start=1)
+        if line.strip()
+    )
+    for alone, run in groupby(requests, key=lambda request: request.alone):
+        while some := list(islice(run, 1 if alone else together)):
+            if alone:
+                _complete_alone(some[0], completer, output)
+            else:
+                _complete_together(some, completer)
+            for request in some:
+                _write(request.record, output)
+                failed = failed or request.failed
     return int(failed)
+
+
+def _bounded(lines: BinaryIO, name: str) -> Iterator[bytes]:
+    try:
+        while line := lines.readline(MAX_BYTES + 1):
+            if len(line) > MAX_BYTES:  # such as /dev/zero
+                raise UserError(f"{name} has a line of more than {MAX_BYTES:,} bytes: split it")
+            yield line
+    except OSError as error:  # which would be taken for one of the output
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
 
 
 def read_request(
@@ -94,7 +104,7 @@ def read_request(
     """
     request = Request(number)
     try:
-        request.record = record = _parsed(line)
+        request.record = record = parse_record(line)
         if not isinstance(record.get("prompt"), str):
             raise UserError('there is no prompt: expected an object like {"prompt": "ROMEO:"}')
         for key in record:
@@ -110,8 +120,10 @@ def read_request(
     return request
 
 
-def _parsed(line: bytes) -> Record:
-    """Return the line's object without what an answer adds; an empty one for other JSON."""
+def parse_record(line: bytes) -> Record:
+    """Return the line's object without what an answer adds; an empty one for other JSON. A
+    `UserError` says that it is not JSON.
+    """
     text = decode_utf8(line, "the line")
     try:
         record = json.loads(text, parse_int=_finite, parse_float=_finite, parse_constant=_finite)

@@ -8,24 +8,26 @@ from tempfile import TemporaryDirectory
 from shakespeare_lm.checkpoint.model_card import num_weights
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.checkpoint.runs import find_checkpoint
-from shakespeare_lm.commands.console import command, progress_bar
+from shakespeare_lm.commands.console import command, progress_bar, utf8
 from shakespeare_lm.commands.exported import (
     CHECKED_CHARACTERS,
     Losses,
     check_exported,
+    corpus_inputs,
     measure_losses,
     model_facts,
     page_network,
     trained_on,
 )
 from shakespeare_lm.commands.model_options import add_shared
-from shakespeare_lm.commands.text_files import check_output, write_text
+from shakespeare_lm.commands.text_files import check_output, write_text, write_whole
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
-from shakespeare_lm.page.html import PageContent, build_page, check_fits
+from shakespeare_lm.page.html import PageContent, build_page, check_fits, opening
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import RunLog, read_run_log
 
 _PROMPT = "ROMEO:\n"
+_OPENING = 2000  # characters that surely have a whole line
 # Losses above are of the first steps, and would make the rest of the curve flat.
 _HIGHEST_LOSS = 2.6
 
@@ -33,7 +35,7 @@ _HIGHEST_LOSS = 2.6
 def _add_options(parser: ArgumentParser) -> None:
     add_shared(parser, "ckpt")
     parser.add_argument("--output", metavar="FILE", default="model.html", help="the page")
-    parser.add_argument("--title", default="A small language model", help="of the page")
+    parser.add_argument("--title", type=utf8, default="A small language model", help="of the page")
     add_shared(parser, "corpus")
 
 
@@ -45,8 +47,8 @@ def _add_options(parser: ArgumentParser) -> None:
 def main(arguments: Namespace) -> int:
     """Write the page when everything for it is there: a mistake leaves no file."""
     path = find_checkpoint(arguments.ckpt)
-    check_output(arguments.output, path)
     checkpoint = read_checkpoint(path)
+    check_output(arguments.output, path, *corpus_inputs(checkpoint, arguments.corpus))
     check_fits(checkpoint)
     losses = measure_losses(checkpoint, arguments.corpus)
     with progress_bar("making and checking the page"):
@@ -69,7 +71,7 @@ def _check(
     exact.load_state_dict(packed.rounded, strict=not checkpoint.config.tied_head)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"
-        file.write_text(page, "utf-8")
+        write_whole(file, page.encode())
         form = "the page (8-bit weights)"
         return check_exported(checkpoint, page_network(file), form, "Node.js", losses, exact)
 
@@ -88,13 +90,17 @@ def _page(
 ) -> str:  # fmt: skip
     """Return the page of a checkpoint, with what is known about its run."""
     log = read_run_log(path.parent.parent)
-    known = set(checkpoint.tokenizer.vocabulary)
+    tokenizer = checkpoint.tokenizer
+    # A beginning of the text, a text that the model made, or what a famous text has.
+    texts = [tokenizer.decode(losses.text.ids[:_OPENING].tolist())] if losses else []
+    texts += [text for _, text in reversed(log.samples)]
+    texts += [_PROMPT] * (set(_PROMPT) <= set(tokenizer.vocabulary))
     content = PageContent(
         title=title,
         subtitle=f"{num_weights(checkpoint):,} weights, "
         f"trained on {trained_on(checkpoint, losses)}.",
-        tokenizer=checkpoint.tokenizer, config=checkpoint.config, packed=packed,
-        prompt=_PROMPT if set(_PROMPT) <= known else "",
+        tokenizer=tokenizer, config=checkpoint.config, packed=packed,
+        prompt=opening(tokenizer, texts),
         card=model_facts(path, checkpoint, losses) + _loss_facts(losses, cost),
         chart=_chart(log, losses), samples=log.samples,
     )  # fmt: skip
@@ -116,16 +122,15 @@ def _loss_facts(losses: Losses | None, cost: float | None) -> list[tuple[str, st
 
 def _chart(log: RunLog, losses: Losses | None) -> str:
     """Return the curves of the run's losses, with other models as level lines. The first steps are
-    left out, unless there is nothing else.
+    left out of a curve, unless it has nothing else.
     """
-    low = {
-        name: [(step, loss) for step, loss in curve if loss <= _HIGHEST_LOSS]
+    shown = {
+        name: [(step, loss) for step, loss in curve if loss <= _HIGHEST_LOSS] or curve
         for name, curve in log.losses.items()
     }
-    shown = low if any(low.values()) else log.losses
     # The loss on a sample is known more often than that on the whole part, which is exact.
-    few = "val_loss" if shown.get("val_sample_loss") else None
-    lines = [Line(name, curve, name == few) for name, curve in shown.items() if curve]
+    few = "val_loss" if "val_sample_loss" in shown else None
+    lines = [Line(name, curve, name == few) for name, curve in shown.items()]
     if not lines:
         return ""
     last = max(step for line in lines for step, _ in line.points)

@@ -1,10 +1,13 @@
 """The recipes: YAML files of options that come with the package, by name."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 import shakespeare_lm
 from shakespeare_lm.data.tokenizer import decode_utf8
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, one_line
 
 _PACKAGE = Path(shakespeare_lm.__file__).parent
 # Inside the package if installed from a wheel, next to it in the repository.
@@ -13,6 +16,15 @@ FOLDER = next(
 )
 
 DEFAULT = FOLDER / "default.yaml"
+GROUPS = ("model", "data", "sample", "trainer")
+# Options that follow from others, which are to be set instead.
+LINKS = {
+    "data.seed": "seed_everything",
+    "model.seed": "seed_everything",
+    "model.context_length": "data.context_length",
+    "model.vocabulary": "data.corpus",
+}
+_MAX_VALUES = 10_000  # in a file: aliases (`&a [*a]`) can stand for endlessly many
 
 
 def recipe_names() -> list[str]:
@@ -25,21 +37,59 @@ def config_path(config: str) -> Path:
     """Return the path of a YAML file: the one given, or that of a recipe by its name.
 
     Raises:
-        UserError: if there is no such file, or it cannot be read as UTF-8.
+        UserError: if there is no such file.
     """
     path = Path(config)
-    if not path.is_file():
-        if config not in recipe_names():
-            raise UserError(
-                f"config is {config!r}: expected a YAML file, or one of the recipes: "
-                f"{', '.join(recipe_names())}"
-            )
-        path = FOLDER / f"{config}.yaml"
+    if path.is_file():
+        return path
+    if config not in recipe_names():
+        raise UserError(
+            f"config is {config!r}: expected a YAML file, or one of the recipes: "
+            f"{', '.join(recipe_names())}"
+        )
+    return FOLDER / f"{config}.yaml"
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Return what a YAML file holds; an empty one holds no options.
+
+    Raises:
+        UserError: if it holds anything else, or options that jsonargparse would ignore.
+    """
     try:
-        decode_utf8(path.read_bytes(), path)
+        options = yaml.safe_load(decode_utf8(path.read_bytes(), path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    return path
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {one_line(error)}") from None
+    options = {} if options is None else options
+    for group in ("", *GROUPS):
+        found = options.get(group, {}) if group else options
+        if not isinstance(found, dict):
+            where, kind = f" under {group}" if group else "", type(found).__name__
+            raise UserError(f"{path} has {kind}{where}: expected options by their names")
+    check_links(options, path)
+    _check_size(options, path)
+    return options
+
+
+def check_links(options: dict[str, Any], where: object) -> None:
+    """Raise a `UserError` that names the first option which jsonargparse would ignore, and where it
+    stands, because it follows from another.
+    """
+    for name, source in LINKS.items():
+        group, _, option = name.partition(".")
+        if name in options or option in options.get(group, {}):
+            raise UserError(f"{where} sets {name}, which follows from {source}: set that instead")
+
+
+def _check_size(options: dict[str, Any], path: Path) -> None:
+    values: list[Any] = [options]
+    for value in values:  # the list grows meanwhile
+        values += value.values() if isinstance(value, dict) else ()
+        values += value if isinstance(value, list) else ()
+        if len(values) > _MAX_VALUES:
+            raise UserError(f"{path} holds more than {_MAX_VALUES:,} values")
 
 
 def recipe_name(path: Path) -> str:

@@ -8,10 +8,11 @@ from argparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.text import Text
 
-from shakespeare_lm.commands.console import command, progress_bar
+from shakespeare_lm.commands.console import command, progress_bar, utf8
 from shakespeare_lm.commands.model_options import add_shared, load_completer
 from shakespeare_lm.commands.text_files import opened, read_text
 from shakespeare_lm.completion.scoring import Score
+from shakespeare_lm.errors import printable
 
 # From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
 # 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
@@ -26,7 +27,7 @@ _COLOURS = {
 def _add_options(parser: ArgumentParser) -> None:
     text = parser.add_mutually_exclusive_group(required=True).add_argument
     text("file", metavar="FILE", nargs="?", help="a UTF-8 file, - for stdin")
-    text("--text", metavar="TEXT", help="the text itself, instead of FILE")
+    text("--text", type=utf8, metavar="TEXT", help="the text itself, instead of FILE")
     add = parser.add_argument
     add("--json", action="store_true", help="print every character's log-probability as JSON")
     add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
@@ -46,7 +47,7 @@ def main(arguments: Namespace) -> int:
             output.write(as_json(result) + "\n")
             return 0
         if output is sys.stdout:
-            output.write(in_colours(result))
+            print_in_colours(result)
         if arguments.top:
             output.write("\n".join(alternative_lines(result)) + "\n")
         output.write(summary(result) + "\n")
@@ -79,23 +80,21 @@ def as_json(score: Score) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def in_colours(score: Score) -> str:
-    """Return the text in colours for the terminal; nothing if stdout is not a terminal."""
+def print_in_colours(score: Score) -> None:
+    """Print the text in colours if stdout is a terminal."""
     console = Console(soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        return ""
-    with console.capture() as capture:
+    if console.is_terminal:
         console.print(coloured(score), "", _legend(), sep="\n")
-    return capture.get()
 
 
 def coloured(score: Score) -> Text:
     """Return the text, each character coloured by its surprise."""
-    shown = Text(score.text[0])
+    shown = Text(printable(score.text[0]))
     for character, likelihood in zip(score.text[1:], score.log_probabilities, strict=True):
         style = _style(-likelihood / math.log(2))
         # A newline has no visible body to colour.
-        shown.append("↵\n" if style and character == "\n" else character, style)
+        visible = "↵\n" if style and character == "\n" else printable(character)
+        shown.append(visible, style)
     return shown
 
 

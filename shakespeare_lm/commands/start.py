@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
-from shakespeare_lm.errors import UserError
+import shakespeare_lm
+from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.invocation import COMMANDS, program
 
 _SECONDS_IN_SILENCE = 2.0
@@ -46,10 +48,18 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(name: str, arguments: list[str]) -> int:
     """Import a command and run it; return its exit code."""
     try:
+        package = Path(shakespeare_lm.__file__).parent
+        if not package.is_dir():  # other programs read its files too
+            raise UserError(f"{package} is in an archive: unpack it, or install it with pip")
         with _quiet_interrupts(), _announced():
             command = import_module(f"shakespeare_lm.commands.{name}")
-    except UserError as error:  # in an environment variable
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, MemoryError, ImportError, SystemError) as error:
+        # An ImportError says that a library could not be mapped, or the installation is broken.
+        if isinstance(error, ImportError) and "map segment" not in str(error):
+            raise
+        memory = "not enough memory to load PyTorch (see ulimit -v)"
+        reason = one_line(error) if isinstance(error, UserError) else memory
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     exit_code: int = command.main(arguments)
     return exit_code
@@ -77,7 +87,8 @@ def _announced() -> Iterator[None]:
     timer = threading.Timer(_SECONDS_IN_SILENCE, lambda: print(message, file=sys.stderr))
     timer.daemon = True
     if sys.stderr is not None and sys.stderr.isatty():
-        timer.start()
+        with suppress(RuntimeError):  # no threads to be had: the command will say so
+            timer.start()
     try:
         yield
     finally:

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from shakespeare_lm.errors import UserError
 
+# A cache has room for this many characters at first: a stranger's file can ask for a context that
+# is longer than any memory.
+_FIRST_COLUMNS = 512
+
 
 class KeyValueCache:
-    """The keys and values of every layer for `batch` windows, allocated once: a `Past` that grows.
+    """The keys and values of every layer for `batch` windows: a `Past` that grows.
 
     Windows may have different lengths: position p of a window is column p of its row.
 
@@ -35,7 +40,7 @@ class KeyValueCache:
     ) -> None:
         self.context_length, self.lookback = context_length, lookback
         self.padding_id, self.fixed_shape = padding_id, fixed_shape
-        self.layers: list[Tensor] = []  # each `[2, batch, heads, context_length, head_dim]`
+        self.layers: list[Tensor] = []  # each `[2, batch, heads, columns, head_dim]`
         self.lengths = [0] * batch
         # The position of the newest character of each window; on the device.
         self.newest = torch.full((batch,), -1, device=device)
@@ -43,6 +48,7 @@ class KeyValueCache:
         self.positions: slice | Tensor = slice(0)
         self.mask: Tensor | None = None
         self._reach = 0  # number of columns that the longest window fills
+        self._columns_taken = context_length if fixed_shape else 0  # of each layer
         self._rows = torch.arange(batch, device=device)
         self._columns = torch.arange(context_length, device=device)
         self._ids = torch.full((batch, lookback + context_length), padding_id, device=device)
@@ -60,6 +66,7 @@ class KeyValueCache:
         batch, device = len(kept) + added, self.newest.device
         cache = KeyValueCache(batch, self.context_length, self.lookback, self.padding_id, device)
         rows = torch.tensor(kept, dtype=torch.long, device=device)
+        cache._reserve(self._columns_taken)
         for number, memory in enumerate(self.layers):
             cache.layer(number, memory)[:, : len(kept)] = memory[:, rows]
         cache.lengths[: len(kept)] = [self.lengths[row] for row in kept]
@@ -73,6 +80,7 @@ class KeyValueCache:
         """
         unpadded = [torch.tensor(window, dtype=torch.long) for window in windows]
         ids = pad_sequence(unpadded, True, self.padding_id).to(rows.device)
+        self._reserve(ids.shape[1])
         self._ids[rows, self.lookback : self.lookback + ids.shape[1]] = ids
         self.newest[rows] = torch.tensor(list(map(len, windows)), device=rows.device) - 1
         for row, window in zip(rows.tolist(), windows, strict=True):
@@ -86,6 +94,7 @@ class KeyValueCache:
         self.lengths = [length + 1 for length in self.lengths]
         self.newest += 1
         self._reach = self.context_length if self.fixed_shape else max(self.lengths)
+        self._reserve(self._reach)
         if self.fixed_shape or min(self.lengths) < self._reach:
             self.positions = self.newest[:, None]
             # `[batch, 1, 1, columns]`: True in the columns that a window has filled.
@@ -97,12 +106,22 @@ class KeyValueCache:
             self._ids[:, self._reach - 1 + self.lookback] = ids
             self.recent = self._ids[:, self._reach - 1 : self._reach + self.lookback]
 
+    def _reserve(self, columns: int) -> None:
+        """Make room for this many columns in each layer, at least doubling what is there."""
+        if columns > self._columns_taken:
+            columns = max(columns, 2 * self._columns_taken, _FIRST_COLUMNS)
+            self._columns_taken = min(columns, self.context_length)
+            self.layers = [
+                F.pad(memory, (0, 0, 0, self._columns_taken - memory.shape[3]))
+                for memory in self.layers
+            ]
+
     def layer(self, number: int, like: Tensor) -> Tensor:
         """Return a layer's memory, allocated with the heads and format of the first keys and values
         that it is asked for with.
         """
         if number == len(self.layers):
-            shape = (2, len(self.lengths), like.shape[2], self.context_length, like.shape[4])
+            shape = (2, len(self.lengths), like.shape[2], self._columns_taken, like.shape[4])
             # Zeros, because masked values are still multiplied (by zero) and must not be NaN.
             self.layers.append(like.new_zeros(shape))
         return self.layers[number]

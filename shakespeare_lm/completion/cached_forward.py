@@ -2,6 +2,7 @@
 step. The logits equal, up to rounding, those of the network for the whole window.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -79,14 +80,22 @@ class CachedForward:
         return self.network(ids[:, None], past=cache)[:, 0]
 
 
+# What the steps that run now, in any thread, found; the setting is the whole process's.
+_found: list[bool] = []
+_setting = threading.Lock()
+
+
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     """Keep torch from running GELU through oneDNN on a CPU: for one character, its set-up takes
     longer than the function (torch 2.13: 23 instead of 4 us), a tenth of the step in all. Matrix
-    products in half precision need oneDNN.
+    products in half precision need oneDNN. Of steps in several threads, the last to end restores
+    the setting.
     """
-    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
+    with _setting:
+        _found.append(torch.backends.mkldnn.set_flags(_enabled=False)[0])
     try:
         yield
     finally:
-        torch.backends.mkldnn.set_flags(_enabled=enabled)
+        with _setting:
+            torch.backends.mkldnn.set_flags(_enabled=_found.pop())

@@ -33,6 +33,7 @@ from shakespeare_lm.errors import (
 )
 from shakespeare_lm.hardware import choose_device, choose_dtype
 from shakespeare_lm.kernels.int8 import Int8Linear, quantise
+from shakespeare_lm.methods.ngram_memory import has_sparse
 from shakespeare_lm.model.network import Network
 
 # More prompts than these are completed in groups: a cache for all would need too much memory.
@@ -228,7 +229,8 @@ class Completer:
         decoder = self._decoder(len(prompts), options)
         prompt_ids = [self.tokenizer.encode_prompt(text, unknown) for text in prompts]
         randoms, choices = [random_numbers(seed) for seed in seeds], len(self.tokenizer.vocabulary)
-        if isinstance(decoder, CachedDecoder) and decoder.cache.newest.is_cuda:
+        on_gpu = next(self.network.parameters()).is_cuda
+        if on_gpu and isinstance(decoder, CachedDecoder) and decoder.cache.fixed_shape:
             ids = generate_graphed(decoder, prompt_ids, sampling, randoms, choices)
         else:
             ids = generate(decoder, prompt_ids, sampling, randoms, choices)
@@ -252,7 +254,7 @@ class Completer:
             return UncachedDecoder(self.network, self.context_length, window)
         # Compiled for a CPU, the step of one text is faster, and that of many far slower.
         on_gpu = self._cached_forward.device.type == "cuda"
-        fixed_shape = on_gpu or (self.compiled and batch == 1)
+        fixed_shape = (on_gpu or (self.compiled and batch == 1)) and not has_sparse(self.network)
         return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
     def score(

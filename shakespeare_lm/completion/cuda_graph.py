@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from shakespeare_lm.completion.decoder import CachedDecoder
-from shakespeare_lm.completion.inference import evaluating
-from shakespeare_lm.completion.sampling import SamplingOptions, next_ids
+from shakespeare_lm.completion.inference import check_all_finite, evaluating
+from shakespeare_lm.completion.sampling import SamplingOptions, choose_ids
 
 _STEPS_TOGETHER = 16  # steps before the CPU reads the chosen ids
 _WARM_UP_STEPS = 3  # before recording: some operations set themselves up at their first calls
@@ -70,12 +70,14 @@ class _Steps:
         for _ in range(count):
             self.run()
         self.cache.lengths = [length + count for length in lengths]
-        return self.chosen[:, :count].T.tolist()
+        chosen = self.chosen[:, :count].T
+        check_all_finite(chosen < self.choices)
+        return chosen.tolist()
 
     def _step(self) -> None:
         logits = self.forward.step(self.cache, self.newest)[:, : self.choices]
         uniform = self.uniform.index_select(1, self.column)[:, 0]
-        self.newest.copy_(next_ids(logits, self.options, uniform))
+        self.newest.copy_(choose_ids(logits, self.options, uniform))
         self.chosen.index_copy_(1, self.column, self.newest[:, None])
         self.column += 1
 

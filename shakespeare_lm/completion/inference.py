@@ -4,7 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from shakespeare_lm.errors import UserError
+
+
+def check_all_finite(is_finite: Tensor) -> None:
+    """Raise a `UserError` unless all of this is True: which results of a network are finite."""
+    if not is_finite.all():
+        raise UserError(
+            "the network computes non-finite numbers (NaN or infinity), because its weights are "
+            "too large or damaged: choose another checkpoint"
+        )
 
 
 @contextmanager

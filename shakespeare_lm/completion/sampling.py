@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shakespeare_lm.completion.decoder import Decoder
+from shakespeare_lm.completion.inference import check_all_finite
 from shakespeare_lm.errors import check_at_least, check_probability, check_type
 
 DEFAULT_TEMPERATURE = 0.8
@@ -100,14 +101,26 @@ def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float] 
     """Choose one id for each row of logits `[batch, vocab]`; greedy takes the lowest id on ties.
 
     `uniform` has a random number per row, 0 <= u < 1, for inverse-CDF sampling: the id does not
-    depend on the other rows.
+    depend on the other rows. Non-finite logits are a `UserError`.
     """
+    ids = choose_ids(logits, options, uniform)
+    check_all_finite(ids < logits.shape[-1])
+    return ids
+
+
+def choose_ids(
+    logits: Tensor, options: SamplingOptions, uniform: Sequence[float] | Tensor
+) -> Tensor:
+    """Do what `next_ids` does without waiting for a GPU: where the logits are non-finite (NaN or
+    infinite), the id is vocab, which is none of them.
+    """
+    choices = logits.shape[-1]
     if options.greedy or options.temperature == 0.0:
-        return logits.argmax(dim=-1)
+        return torch.where(logits.amax(dim=-1).isfinite(), logits.argmax(dim=-1), choices)
     cumulative = next_probabilities(logits, options).cumsum(dim=-1)
     # The sum is 1 up to rounding, and u < 1 is below it: an id of probability 0 is never chosen.
     u = torch.as_tensor(uniform, dtype=cumulative.dtype, device=cumulative.device)
-    return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(dim=-1)
+    return choices - (cumulative > u[:, None] * cumulative[:, -1:]).sum(dim=-1)
 
 
 def next_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
@@ -115,7 +128,7 @@ def next_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     logits = logits.detach()
     logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
     # In float64, a tiny temperature leaves one character instead of infinities.
-    scaled = logits.double() / max(options.temperature, 1e-200)
+    scaled = logits.double() / max(float(options.temperature), 1e-200)
     if any(value is not None for value in (options.top_k, options.top_p, options.min_p)):
         scaled = scaled.masked_fill(~_kept(scaled, options), -torch.inf)
     return scaled.softmax(dim=-1)

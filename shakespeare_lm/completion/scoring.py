@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from shakespeare_lm.completion.decoder import Window, characters_kept
-from shakespeare_lm.completion.inference import evaluating
+from shakespeare_lm.completion.inference import check_all_finite, evaluating
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.methods.ngram_memory import leaving_out
 
-_CHARACTERS_TOGETHER = 8192  # about as many are scored at once
+# About as many are scored at once; fewer if there are thousands of symbols.
+_CHARACTERS_TOGETHER, _LOGITS_TOGETHER = 8192, 1 << 24
 Progress = Callable[[int, int], None]  # characters scored so far, and in all
 
 
@@ -39,7 +41,12 @@ class Score:
     @property
     def perplexity(self) -> float:
         """The number of equally likely characters that would be as hard to predict."""
-        return math.exp(self.total_nats / len(self.log_probabilities))
+        return perplexity(self.total_nats / len(self.log_probabilities))
+
+
+def perplexity(nats: float) -> float:
+    """Return e^nats, or the largest such number that a float can be."""
+    return math.exp(min(nats, 709.0))
 
 
 def score_ids(
@@ -60,7 +67,9 @@ def score_ids(
         stride = context_length + 1 - characters_kept(window, context_length)
         for rows, targets in predictions(network, torch.tensor(ids), context_length, stride):
             rows = rows[:, : len(tokenizer.vocabulary)].float().log_softmax(dim=-1)  # no padding
-            likelihoods += rows.gather(1, targets[:, None])[:, 0].tolist()
+            found = rows.gather(1, targets[:, None])[:, 0]
+            check_all_finite(found.isfinite())
+            likelihoods += found.tolist()
             best = rows.topk(top)
             for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 characters = [tokenizer.vocabulary[number] for number in numbers]
@@ -87,9 +96,13 @@ def predictions(
     device = next(network.parameters()).device
     ids = ids.to(device).long()
     kept = context_length + 1 - stride
-    columns = torch.arange(context_length, device=device)
+    columns = torch.arange(min(context_length, len(ids) - 1), device=device)
     starts = torch.arange(0, max(1, len(ids) - kept), stride, device=device)
-    for group in starts.split(max(1, _CHARACTERS_TOGETHER // context_length)):
+    vocab_size = getattr(network, "vocab_size", 1)
+    # The logits and a copy or two.
+    check_memory(12 * len(columns) * vocab_size, "a window of the text", "use another model")
+    together = min(_CHARACTERS_TOGETHER, _LOGITS_TOGETHER // vocab_size)
+    for group in starts.split(max(1, together // context_length)):
         positions = group[:, None] + columns
         inputs, targets = (ids[(positions + i).clamp(max=len(ids) - 1)] for i in (0, 1))
         with leaving_out(network, targets if is_counted else None):

@@ -45,10 +45,10 @@ NAMED_CORPORA = {
 
 def corpus_names(corpus: str | Path | Sequence[str | Path]) -> list[str]:
     """Return what `load_corpus` takes as a list; refuse an empty one, and other types."""
-    names = as_list("corpus", corpus, str | Path)
-    if not names:
-        raise UserError("corpus is []: expected the name of a corpus, or files or globs")
-    return list(map(os.fspath, names))
+    names = list(map(os.fspath, as_list("corpus", corpus, str | Path)))
+    if not names or "\0" in "".join(names):
+        raise UserError(f"corpus is {names}: expected the name of a corpus, or files or globs")
+    return names
 
 
 def load_corpus(
@@ -67,13 +67,12 @@ def load_corpus(
         UserError: if a file cannot be found, downloaded or read, or has the wrong content.
     """
     check_type(str | Path | None, data_dir=data_dir)
-    folder = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
     names = corpus_names(corpus)
     if len(names) == 1 and names[0] in NAMED_CORPORA:
-        return [_load_named(names[0], folder)]
+        return [_load_named(names[0], data_dir)]
     if names == ["auto"]:
         try:
-            return [_load_named("tinyshakespeare", folder, AUTO_PATIENCE_SECONDS)]
+            return [_load_named("tinyshakespeare", data_dir, AUTO_PATIENCE_SECONDS)]
         except DownloadError as error:
             warnings.warn(
                 f"using the bundled sample, because tiny Shakespeare is not available: {error}. "
@@ -86,9 +85,31 @@ def load_corpus(
     return _load_files(names)
 
 
-def _load_named(name: str, folder: Path, patience_seconds: float | None = None) -> str:
-    file_name, url, sha256 = NAMED_CORPORA[name]
-    path = folder / file_name
+def corpus_paths(corpus: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files that `load_corpus` reads, if they are there."""
+    paths: list[Path] = []
+    for name in corpus_names(corpus):
+        known = "tinyshakespeare" if name == "auto" else name
+        paths += [_path(known, None)] if known in NAMED_CORPORA else _matching(name)
+    return paths
+
+
+def _path(name: str, data_dir: str | Path | None) -> Path:
+    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data"
+    return Path(os.path.expanduser(folder)) / NAMED_CORPORA[name].file_name
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the file of this name, or else those that match it as a glob."""
+    name = os.path.expanduser(pattern)
+    found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+    return list(map(Path, found))
+
+
+def _load_named(
+    name: str, data_dir: str | Path | None, patience_seconds: float | None = None
+) -> str:
+    path, (_, url, sha256) = _path(name, data_dir), NAMED_CORPORA[name]
     if not path.exists():
         download(url, sha256, path, patience_seconds)
     data = _read_bytes(path)
@@ -104,8 +125,7 @@ def _load_named(name: str, folder: Path, patience_seconds: float | None = None) 
 def _load_files(patterns: list[str]) -> list[str]:
     paths: list[Path] = []
     for pattern in patterns:
-        name = os.path.expanduser(pattern)
-        found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+        found = _matching(pattern)
         if not found:
             names = ", ".join(["auto", *NAMED_CORPORA, "sample"])
             if len(patterns) > 1 and pattern in names.split(", "):
@@ -114,7 +134,8 @@ def _load_files(patterns: list[str]) -> list[str]:
                 f"the corpus {pattern!r} is neither an existing file nor a known name: choose "
                 f"from: {names}, or give files or globs"
             )
-        paths += [path for path in map(Path, found) if len(found) == 1 or path.is_file()]
+        # Of folders alone, reading the first one says what is wrong.
+        paths += [path for path in found if path.is_file()] or found[:1]
     # A file that two patterns match is still one document.
     texts = {path: decode_utf8(_read_bytes(path), path) for path in dict.fromkeys(paths)}
     for path, text in texts.items():

@@ -122,7 +122,7 @@ def _copy(response: requests.Response, file: BinaryIO) -> None:
     """Copy the body, with a progress bar if stderr is a terminal."""
     end = time.monotonic() + MAX_SECONDS
     length = response.headers.get("Content-Length", "")
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("downloading", total=int(length) if length.isdecimal() else None)
         for block in response.iter_content(_BLOCK_BYTES):

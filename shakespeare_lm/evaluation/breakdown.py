@@ -130,6 +130,6 @@ def _groups(losses: Nats, labels: NDArray[np.str_], names: list[str] | None = No
     for name in sorted(set(labels)) if names is None else names:
         values = losses[predicted & (labels == name)]
         if len(values):
-            share = float(values.sum() / total)
+            share = float(values.sum() / (total or 1.0))  # a certain text has no loss
             groups.append(Group(str(name), len(values), float(values.mean()), share))
     return groups

@@ -11,6 +11,7 @@ import numpy as np
 
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.scoring import perplexity
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents, encode_documents
 from shakespeare_lm.errors import UserError
@@ -170,7 +171,7 @@ class Row:
     @property
     def perplexity(self) -> float:
         """The number of equally likely characters that would be as hard to predict."""
-        return math.exp(self.nats)
+        return perplexity(self.nats)
 
 
 def ranked(evaluations: Iterable[Evaluation], baselines: Iterable[Baseline]) -> list[Row]:

@@ -20,7 +20,7 @@ class Line:
 
     name: str  # for the legend
     points: Sequence[tuple[float, float]]  # x and y, in the order of x
-    dots: bool = False  # whether to draw the points alone
+    dots: bool = False  # without lines between them; a single point is always a dot
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     for number, line in enumerate(lines):
         points = [(_across(x, a), _down(y, b)) for a, b in line.points]
         content.append(_drawn(line, number, points))
-        key = _drawn(line, number, [(14, 4)] if line.dots else [(0, 4), (28, 4)])
+        single = len(points) == 1
+        key = _drawn(line, number, [(14, 4)] if line.dots or single else [(0, 4), (28, 4)])
         legend.append(f'<li><svg viewBox="0 0 28 8" aria-hidden="true">{key}</svg>')
-        legend.append(f"{escape(line.name)}</li>")
+        value = f": {line.points[0][1]:.4f}" if single else ""
+        legend.append(f"{escape(line.name)}{value}</li>")
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">'
@@ -86,7 +88,7 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
 
 def _drawn(line: Line, number: int, points: Sequence[tuple[float, float]]) -> str:
     style = f"line line-{number % LINE_STYLES + 1}"
-    if line.dots:  # strokes without length have round ends
+    if line.dots or len(points) == 1:  # strokes without length have round ends
         dots = "".join(f"M{across:.1f},{down:.1f}h0" for across, down in points)
         return f'<path class="{style} dots" d="{dots}"/>'
     corners = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)

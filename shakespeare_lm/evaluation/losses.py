@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shakespeare_lm.completion.inference import evaluating
+from shakespeare_lm.completion.inference import check_all_finite, evaluating
 from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.errors import check_at_least
-from shakespeare_lm.methods.ngram_memory import NGramMemory
+from shakespeare_lm.methods.ngram_memory import memories_in
 
 Nats = NDArray[np.float64]
 
@@ -38,13 +38,12 @@ def character_losses(
         progress: called with the numbers of characters done, and in all.
 
     Raises:
-        UserError: if the stride is less than 1.
+        UserError: if the stride is less than 1, or a loss is not finite.
     """
     stride = context_length if stride is None else stride
     check_at_least(1, stride=stride)
     stride = min(stride, context_length)
-    memories = [module for module in network.modules() if isinstance(module, NGramMemory)]
-    is_counted = any(memory.has_counted(*documents) for memory in memories)
+    is_counted = any(memory.has_counted(*documents) for memory in memories_in(network))
     losses = np.full(len(documents.ids), np.nan)
     device, start = next(network.parameters()).device, 0
     with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
@@ -53,6 +52,7 @@ def character_losses(
             rows = predictions(network, ids, context_length, stride, is_counted)
             for logits, targets in rows if len(ids) > 1 else ():
                 nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+                check_all_finite(nats.isfinite())
                 losses[done : done + len(nats)] = nats.cpu().numpy()
                 done += len(nats)
                 if progress is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader
 
+from shakespeare_lm.errors import printable
 from shakespeare_lm.evaluation.baselines import Baseline, best_ngram, verdict
 from shakespeare_lm.evaluation.breakdown import POSITION
 from shakespeare_lm.evaluation.evaluation import Evaluation, notes, ranked
@@ -21,15 +22,17 @@ def report(evaluations: Sequence[Evaluation], baselines: Sequence[Baseline]) -> 
     """Return the page of at least one evaluation, with its breakdown and copying if it has them,
     next to baselines on the same part of the same corpus.
     """
+    rows = ranked(evaluations, baselines)
     environment = Environment(
-        loader=PackageLoader("shakespeare_lm", "evaluation"), autoescape=True,
+        loader=PackageLoader("shakespeare_lm", "evaluation"), autoescape=True, finalize=_shown,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["percent"] = _percent
     return environment.get_template("report.html").render(
         evaluations=evaluations,
         baselines=baselines,
-        rows=ranked(evaluations, baselines),
+        rows=rows,
+        scale=_scale([row.nats for row in rows]),
         verdict=verdict,
         notes=notes,
         loss_chart=loss_chart(evaluations, baselines),
@@ -39,6 +42,16 @@ def report(evaluations: Sequence[Evaluation], baselines: Sequence[Baseline]) -> 
         opacity=lambda nats: _MAX_OPACITY * min(1.0, nats / _MAX_NATS),
         probability=lambda nats: f"{math.exp(-nats):.2%}",
     )
+
+
+def _shown(value: object) -> object:
+    """Return an expression's value with escapes for control characters in texts."""
+    return printable(value) if isinstance(value, str) else value
+
+
+def _scale(nats: Sequence[float]) -> Axis:
+    """Return an axis on which small differences can be seen: it ends near twice the lowest loss."""
+    return axis("", [loss for loss in nats if loss <= 2 * nats[0]])
 
 
 def _percent(fraction: float | None) -> str:

@@ -45,4 +45,4 @@ def as_json(evaluations: Sequence[Evaluation], baselines: Sequence[Baseline]) ->
     for model in models:
         del model["losses"]
     content = {"evaluations": models, "baselines": [asdict(baseline) for baseline in baselines]}
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -17,14 +17,17 @@ from torch import Tensor
 from shakespeare_lm.checkpoint.exportable import KNOWN, check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.sampling import SamplingOptions
+from shakespeare_lm.errors import printable
 from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.model.positions import sinusoidal_table
 
 PADDING = "<|padding|>"
+_LISTED = 200  # characters in an error
 _MODELLING = "modeling_shakespeare_lm"
 _TOKENIZER_CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 and 5 know it
     "pad_token": PADDING, "clean_up_tokenization_spaces": False,
+    "split_special_tokens": True,  # a text that spells the padding symbol has its characters
 }  # fmt: skip
 _GPT2_NAMES = {
     "attention_norm": "ln_1", "feed_forward_norm": "ln_2",
@@ -68,7 +71,7 @@ def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
         source = files("shakespeare_lm.export").joinpath(f"{_MODELLING}.py")
         extra = {f"{_MODELLING}.py": source.read_bytes()}
     return {
-        "README.md": card.encode(),
+        "README.md": card.encode(errors="backslashreplace"),  # of a folder's name
         "config.json": _json(settings),
         "generation_config.json": _json(generation),
         "model.safetensors": save(weights, {"format": "pt"}),
@@ -129,21 +132,23 @@ def _own_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the tokenizer.json: each character is a word; unknown ones are an error."""
-    padding_id = checkpoint.tokenizer.padding_id
-    ids = {character: number for number, character in enumerate(checkpoint.tokenizer.vocabulary)}
+    """Return the tokenizer.json: byte-pair encoding without merges, so that each character is a
+    token. An unknown one is an error, whose message quotes `unk_token`.
+    """
+    padding_id, vocabulary = checkpoint.tokenizer.padding_id, checkpoint.tokenizer.vocabulary
+    ids = {character: number for number, character in enumerate(vocabulary)}
+    known = repr(vocabulary[:_LISTED]) + "..." * (len(vocabulary) > _LISTED)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
-        "post_processor": None,
+        "pre_tokenizer": None, "post_processor": None,
         "added_tokens": [{"id": padding_id, "content": PADDING, "special": True, **flags}],
-        # An empty pattern cuts between all characters, line ends among them.
-        "pre_tokenizer": {
-            "type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": False
-        },
         # Else decoding would put spaces between them.
         "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": {**ids, PADDING: padding_id}, "unk_token": "<unk>"},
+        "model": {
+            "type": "BPE", "vocab": {**ids, PADDING: padding_id}, "merges": [],
+            "unk_token": f"any character but {known}",
+        },
     }  # fmt: skip
 
 
@@ -157,7 +162,7 @@ def model_card(title: str, facts: Facts, losses: Facts, measured_on: str, use: s
     """
     environment = Environment(
         loader=PackageLoader("shakespeare_lm", "export"), autoescape=False,
-        trim_blocks=True, keep_trailing_newline=True,
+        trim_blocks=True, keep_trailing_newline=True, finalize=printable,
     )  # fmt: skip
     environment.filters["plain"] = _plain
     return environment.get_template("model_card.md").render(

@@ -176,9 +176,11 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
 
 def sines_and_cosines(positions: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return those of position / 10000^(2i / width), `[batch, time, width / 2]`."""
+    device = positions.device
+    positions = positions.cpu() if device.type == "mps" else positions  # which has no float64
     steps = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
     angles = positions[..., None].double() * 10_000.0**-steps
-    return angles.sin().to(dtype), angles.cos().to(dtype)
+    return angles.sin().to(dtype).to(device), angles.cos().to(dtype).to(device)
 
 
 def rotate(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def write_onnx(
     """
     onnx, _ = (import_extra(name, *_EXTRA) for name in ("onnx", "onnxscript"))
     config = checkpoint.config
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:50]}.") as folder:
         exported = Path(folder) / "model.onnx"
         try:
             _export(checkpoint, exported)

@@ -84,7 +84,8 @@ class NGramTeacher(Teacher):
     def prepare(self, preparation: Preparation) -> None:
         ngrams = getattr(preparation.network, "ngrams", None)
         if not isinstance(ngrams, NGramMemory):
-            ngrams = NGramMemory(preparation.network.vocab_size, _ORDER).to(preparation.device)
+            vocab_size = preparation.network.vocab_size
+            ngrams = NGramMemory(vocab_size, _ORDER, "ngram_distillation").to(preparation.device)
             ngrams.remember(*preparation.training_part())
         self.models = [ngrams]  # a list, so that it is in no checkpoint
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -9,11 +10,24 @@ from torch import Tensor, nn
 
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.methods.ngrams import Order, count_ngrams, find_ngrams, interpolate, tables_of
+from shakespeare_lm.methods.ngrams import (
+    NGrams,
+    Order,
+    count_ngrams,
+    discounted_after,
+    find_ngrams,
+    interpolate,
+    tables_of,
+)
 
 _SMALLEST_PROBABILITY = 1e-9
 # Gives the features about the size of the embeddings.
 _ROOT_SCALE = 4.0
+# Dense tables, `[contexts, vocab]`, are fast to read, but mostly zeros if there are thousands of
+# symbols: the lowest orders have them, as long as they fit into this memory (either of the two).
+# Tiny Shakespeare's eight orders take 230 bytes per character.
+_SMALL_BYTES, _DENSE_BYTES_PER_CHARACTER = 16 << 20, 512
+_NGRAM_BYTES = 64  # of an n-gram in the other tables, and while they are made
 
 
 class NGramMemory(nn.Module):
@@ -23,14 +37,15 @@ class NGramMemory(nn.Module):
     Args:
         vocab_size: number of ids, including the padding symbol, which no n-gram has.
         max_order: the longest n-gram.
+        option: the option to name in errors.
     """
 
     text: Tensor
     lengths: Tensor
 
-    def __init__(self, vocab_size: int, max_order: int) -> None:
+    def __init__(self, vocab_size: int, max_order: int, option: str = "memory_order") -> None:
         super().__init__()
-        self.vocab_size, self.max_order = vocab_size, max_order
+        self.vocab_size, self.max_order, self.option = vocab_size, max_order, option
         self.num_features = max_order * (vocab_size + 1)
         # Types that every distributed back end can send.
         dtype = torch.uint8 if vocab_size <= 256 else torch.int32
@@ -80,20 +95,28 @@ class NGramMemory(nn.Module):
         if self._orders and self._orders[0].codes.device == device:
             return
         ids, lengths = self.text.cpu().numpy().astype(np.int64), self.lengths.cpu().numpy()
-        orders = []
         counted = count_ngrams(ids, lengths, self.vocab_size, self.max_order)
-        for number, grams in enumerate(counted, start=1):
-            rows = grams.num_contexts + 1
-            advice = "use a shorter text or a lower order"
-            check_memory(4 * rows * self.vocab_size, f"a memory of {number}-grams", advice)
-            counts = grams.different if len(grams.different) else grams.counts
-            order = tables_of(grams, counts, self.vocab_size, np.float32)
-            # Large arrays of NumPy lie in huge pages: a step of `memory` takes 2 % less time.
-            dense = np.zeros((rows, self.vocab_size), np.float32)
-            dense.reshape(-1)[grams.codes] = order.discounted[:-1]
-            order = order._replace(discounted=torch.from_numpy(dense))  # [contexts, vocab]
-            orders.append(Order(*(table.to(device) for table in order)))
-        self._orders = orders
+        dense_bytes = [4 * self.vocab_size * (grams.num_contexts + 1) for grams in counted]
+        allowed = max(_SMALL_BYTES, _DENSE_BYTES_PER_CHARACTER * len(ids))
+        num_dense = sum(total <= allowed for total in accumulate(dense_bytes))
+        needed = sum(dense_bytes[:num_dense]) + _NGRAM_BYTES * sum(len(g.codes) for g in counted)
+        advice = f"use a shorter text or {self.option} 0"
+        check_memory(needed, f"{self.option}: the memory of n-grams", advice)
+        self._orders = [
+            Order(*(table.to(device) for table in self._tables(grams, number < num_dense)))
+            for number, grams in enumerate(counted)
+        ]
+
+    def _tables(self, grams: NGrams, is_dense: bool) -> Order:
+        """Return an order's tables; `discounted` is `[contexts, vocab]` if it is dense."""
+        counts = grams.different if len(grams.different) else grams.counts
+        order = tables_of(grams, counts, self.vocab_size, np.float32)
+        if not is_dense:
+            return order
+        # Large arrays of NumPy lie in huge pages: a step of `memory` takes 2 % less time.
+        dense = np.zeros((grams.num_contexts + 1, self.vocab_size), np.float32)
+        dense.reshape(-1)[grams.codes] = order.discounted[:-1]
+        return order._replace(discounted=torch.from_numpy(dense))
 
     @torch.no_grad()
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,9 +153,12 @@ class NGramMemory(nn.Module):
             changes = _leave_one_out(self._orders, [ngram[:, 1:] for ngram in ngrams])
         contexts = [torch.zeros_like(ids), *(ngram[:, : ids.shape[1]] for ngram in ngrams[:-1])]
         shape = (*ids.shape, self.vocab_size)
-        probabilities = torch.full(shape, 1 / self.vocab_size, device=ids.device)
+        # Not torch's default, which is that of the Trainer's precision while it computes.
+        probabilities = torch.full(
+            shape, 1 / self.vocab_size, dtype=torch.float32, device=ids.device
+        )
         for number, (order, context) in enumerate(zip(self._orders, contexts, strict=True)):
-            discounted = order.discounted[context]
+            discounted = discounted_after(order, context, self.vocab_size)
             backoff, total = order.backoff[context], order.totals[context]
             if targets is not None:
                 lost, gained = changes[number]
@@ -141,6 +167,21 @@ class NGramMemory(nn.Module):
             total = total[..., None]
             probabilities = interpolate(discounted, backoff[..., None], total, probabilities)
             yield probabilities, total
+
+
+def memories_in(module: nn.Module) -> list[NGramMemory]:
+    return [part for part in module.modules() if isinstance(part, NGramMemory)]
+
+
+def has_sparse(module: nn.Module) -> bool:
+    """Return whether a memory in a module has sparse tables. What is read from them has no fixed
+    shape, so a step that reads them can be neither compiled nor recorded.
+    """
+    for memory in memories_in(module):
+        memory._count()
+        if any(order.discounted.ndim == 1 for order in memory._orders):
+            return True
+    return False
 
 
 def _logarithm(probabilities: Tensor) -> Tensor:
@@ -171,7 +212,7 @@ def leaving_out(module: nn.Module, targets: Tensor | None) -> Iterator[None]:
     it reads the text that it has counted: a network would learn to trust a memory that has seen the
     answer. `targets` are the characters that follow, `[batch, time]`; None for another text.
     """
-    memories = [part for part in module.modules() if isinstance(part, NGramMemory)]
+    memories = memories_in(module)
     for memory in memories:
         memory.left_out = targets
     try:

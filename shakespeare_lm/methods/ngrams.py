@@ -44,7 +44,8 @@ class Order(NamedTuple):
     """
 
     codes: Tensor  # of the n-grams, as in `NGrams`, and one that no n-gram has
-    discounted: Tensor  # the count of each n-gram, less its discount
+    # The count of each n-gram, less its discount; or, dense, `[contexts, vocab]`.
+    discounted: Tensor
     backoff: Tensor  # the backoff mass of each context: the sum of its discounts
     totals: Tensor  # the sum of each context's counts
     singletons: Tensor  # 1 for an n-gram that occurs once, else 0
@@ -150,6 +151,21 @@ def previous(ngrams: Tensor, first: Tensor | None = None) -> Tensor:
     """Return the n-gram that ends before each position, `[batch, time]`; -1 if there is none."""
     shifted = nn.functional.pad(ngrams, (1, 0), value=-1)[:, :-1]
     return shifted if first is None else shifted.masked_fill(first, -1)
+
+
+def discounted_after(order: Order, context: Tensor, vocab_size: int) -> Tensor:
+    """Return the discounted counts of all characters after each context, `[batch, time, vocab]`."""
+    if order.discounted.ndim == 2:
+        return order.discounted[context]
+    # The n-grams of one context are neighbours; -1, an unseen context, has none.
+    start, end = (torch.searchsorted(order.codes, (context + i) * vocab_size) for i in (0, 1))
+    lengths = (end - start).flatten()
+    row = torch.arange(len(lengths), device=context.device).repeat_interleave(lengths)
+    shift = start.flatten() - (lengths.cumsum(0) - lengths)
+    ngram = torch.arange(len(row), device=context.device) + shift[row]
+    found = order.discounted.new_zeros(len(lengths), vocab_size)
+    found[row, order.codes[ngram] % vocab_size] = order.discounted[ngram]
+    return found.view(*context.shape, vocab_size)
 
 
 def interpolate(discounted: Tensor, backoff: Tensor, total: Tensor, below: Tensor) -> Tensor:

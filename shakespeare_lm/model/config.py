@@ -19,6 +19,7 @@ Activation = Literal["gelu", "relu"]
 
 # The sinusoidal table is not in a checkpoint, so no file size limits what a stranger's asks for.
 _MAX_CONTEXT_LENGTH = 1 << 16
+_MAX_PREVIOUS_CHARACTERS = 1 << 10  # each adds an embedding table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class NetworkConfig:
         check_at_least(1, d_feedforward=self.feedforward_width)
         check_at_least(0, previous_characters=self.previous_characters)
         check_at_most(_MAX_CONTEXT_LENGTH, context_length=self.context_length)
+        check_at_most(_MAX_PREVIOUS_CHARACTERS, previous_characters=self.previous_characters)
         check_fraction(dropout=self.dropout, attention_dropout=self.attention_dropout)
         if self.d_model % self.num_heads:
             raise UserError(

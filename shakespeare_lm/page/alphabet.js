@@ -3,7 +3,8 @@
 
 class Alphabet {
   constructor(vocabulary) {
-    this.characters = Array.from(vocabulary);
+    // A text area makes line ends of carriage returns, so they are written with their symbol.
+    this.characters = Array.from(vocabulary.replace("\r", "\u240d"));
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
   }
 

@@ -8,6 +8,15 @@ textarea.addEventListener("input", () => {
   chooseAtCaret();
 });
 
+// A browser takes minutes to lay out a million short lines: they are cut before.
+textarea.addEventListener("beforeinput", (event) => {
+  if (!(event.data?.length > LONGEST)) return;
+  event.preventDefault();
+  const { value, selectionStart, selectionEnd } = textarea;
+  setText(value.slice(0, selectionStart) + event.data + value.slice(selectionEnd));
+  choose(characters.length - 1);
+});
+
 textarea.addEventListener("keyup", chooseAtCaret);
 textarea.addEventListener("click", (event) => {
   const place = view.placeAt(event.clientX, event.clientY);
@@ -90,9 +99,20 @@ ask("load", { ...model, weights: byId("weights").textContent }, (data) => {
   loaded = true;
   textarea.readOnly = false;
   byId("continue").disabled = false;
-  setText(settings.restore(location.hash.slice(1)) ?? model.prompt, { undoable: false });
+  setText(settings.restore(kept() ?? location.hash.slice(1)) ?? model.prompt, { undoable: false });
   choose(characters.length - 1);
 });
+// What is on the page is kept for when this tab loads it again.
+addEventListener("pagehide", () => loaded && kept(settings.fragment(characters.join(""))));
+
+// Keeps a fragment, or returns the one that was kept under this address; null if there is none.
+function kept(fragment) {
+  try {
+    return fragment ? sessionStorage.setItem(location.href, fragment) : sessionStorage.getItem(location.href);
+  } catch {
+    return null; // Some browsers keep storage from pages, or have no room.
+  }
+}
 addEventListener("hashchange", () => {
   const text = settings.restore(location.hash.slice(1));
   if (text === null) return;

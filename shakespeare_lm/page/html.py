@@ -4,7 +4,7 @@ allowed, by their checksums: the page loads nothing and sends nothing.
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from html import escape
@@ -14,7 +14,7 @@ from string import Template
 from shakespeare_lm.checkpoint.exportable import check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.errors import UserError, printable
 from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.page.packing import Packed
 
@@ -24,6 +24,7 @@ _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "s
          "events")  # fmt: skip
 # With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
+_LONGEST_OPENING = 80
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,29 @@ def check_fits(checkpoint: Checkpoint) -> None:
         )
 
 
+def opening(tokenizer: CharTokenizer, texts: Iterable[str]) -> str:
+    """Return the text that a page begins with: the first whole line of these texts that has
+    letters, less the characters that the model does not know; empty if there is none.
+    """
+    lines = (line for text in texts for line in [*text.split("\n")[1:], text])
+    for line in lines:
+        known = tokenizer.decode(tokenizer.encode(line.strip()[:_LONGEST_OPENING], "skip"))
+        if any(character.isalpha() for character in known):
+            return known + "\n" * ("\n" in tokenizer.vocabulary)
+    return ""
+
+
 def build_page(content: PageContent) -> str:
     """Return the whole page."""
     style = _source("page.css")
     worker, main = ("\n".join(_source(f"{name}.js") for name in part) for part in (_WORKER, _MAIN))
-    facts = (f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in content.card)
-    return Template(_source("page.html")).substitute(
+    facts = (f"<dt>{_shown(name)}</dt><dd>{_shown(fact)}</dd>" for name, fact in content.card)
+    page = Template(_source("page.html")).substitute(
         policy=_policy(style, main),
-        title=escape(content.title),
-        subtitle=escape(content.subtitle),
+        title=_shown(content.title),
+        subtitle=_shown(content.subtitle),
         choices=len(content.tokenizer.vocabulary),
-        chart=content.chart,
+        chart=printable(content.chart),
         learned="" if content.chart or content.samples else "hidden",
         card="".join(facts),
         model=_model(content),
@@ -71,6 +84,12 @@ def build_page(content: PageContent) -> str:
         worker=worker,
         main=main,
     )
+    return page.encode("utf-8", "backslashreplace").decode()  # of bytes in a file's name
+
+
+def _shown(text: str) -> str:
+    """Return a text as one line of HTML, with escapes for control characters."""
+    return escape(printable(" ".join(text.split())))
 
 
 def _model(content: PageContent) -> str:
@@ -78,13 +97,13 @@ def _model(content: PageContent) -> str:
     tokenizer, config = content.tokenizer, content.config
     sizes = {"d_feedforward": config.feedforward_width, "vocab_size": tokenizer.vocab_size}
     model = {
-        "name": content.title,
+        "name": printable(content.title),
         "vocabulary": tokenizer.vocabulary,
         "choices": len(tokenizer.vocabulary),
         "config": {**asdict(config), **sizes},
         "manifest": content.packed.manifest,
         "prompt": content.prompt,
-        "samples": list(content.samples),
+        "samples": [(step, printable(text)) for step, text in content.samples],
     }
     return json.dumps(model).replace("<", "\\u003c")
 

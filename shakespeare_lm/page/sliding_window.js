@@ -43,7 +43,9 @@ class Reader {
       const last = at + some.length === end;
       all = all.concat(this.network.read(cache, some, wanted, last ? observe : null));
     }
-    return all.map((logits) => logits.subarray(0, this.choices));
+    all = all.map((logits) => logits.subarray(0, this.choices));
+    if (all.every((logits) => logits.every(Number.isFinite))) return all;
+    throw new Error("The model's logits are not finite (NaN or infinity): its training diverged, or its weights are damaged.");
   }
 
   // Yields [position, logits after it], some at a time, for the positions from `first` on.

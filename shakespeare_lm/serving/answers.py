@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import UNKNOWN_HINT, Unknown
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.serving.engine import Likelihood, Piece, Stream
-from shakespeare_lm.serving.request import CompletionRequest, RequestError, error_body
+from shakespeare_lm.serving.request import CompletionRequest, Json, RequestError, error_body
 
-Json = dict[str, Any]
+# Characters, or their logprobs, that are made in advance while a client does not read its stream.
+_MAX_UNSENT = 8192
 
 
 class Completion:
@@ -40,6 +40,7 @@ class Completion:
             "created": int(time.time()), "model": asked.model,
         }  # fmt: skip
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._emitted = self._taken = 0  # characters: in the engine's thread, in this one
         self._loop = asyncio.get_running_loop()
         try:
             self._ids = [completer.tokenizer.encode(text, unknown) for text in asked.prompt]
@@ -53,9 +54,15 @@ class Completion:
         ids = self._ids[prompt] or self.completer.tokenizer.encode_prompt("")
         window = deque(ids, maxlen=self.completer.context_length)
         seed = None if self.asked.seed is None else self.asked.seed + sample
-        return Stream(window, self.asked, seed, partial(self._emit, index))
+        return Stream(window, self.asked, seed, partial(self._emit, index), self._lags)
+
+    def _lags(self) -> bool:
+        """Whether so much is unsent that the texts should pause; an answer in one go needs all."""
+        unsent = (self._emitted - self._taken) * (1 + (self.asked.logprobs or 0))
+        return self.asked.stream and unsent > _MAX_UNSENT
 
     def _emit(self, index: int, piece: Piece) -> None:
+        self._emitted += len(piece.text)
         with suppress(RuntimeError):  # the event loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, (index, piece))
 
@@ -64,11 +71,12 @@ class Completion:
         """Characters of all texts so far, without the prompts."""
         return sum(stream.made for stream in self.streams)
 
-    def cancel(self) -> None:
-        """End the work: the client has gone, or has everything."""
+    def end(self) -> int:
+        """End the work, because the client has gone, or has everything; return what was made."""
         self._cancelled = True
         for stream in self.streams:
             stream.cancelled = True
+        return self.made
 
     async def whole(self) -> Json:
         """Return the answer in one go."""
@@ -91,10 +99,8 @@ class Completion:
             if self.asked.stream_options.get("include_usage") is True:
                 yield _event({**self._common, "choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
-        except RuntimeError as error:
+        except UserError as error:
             yield _event(error_body(error))
-        finally:
-            self.cancel()
 
     async def _parts(self) -> AsyncIterator[Json]:
         """Yield the prompts, if they are to be echoed, and all pieces until the last one."""
@@ -108,8 +114,9 @@ class Completion:
         left = len(self.streams) if self.asked.max_tokens else 0
         while left:
             index, piece = await self._pieces.get()
+            self._taken += len(piece.text)
             if piece.finish == "error":
-                raise RuntimeError("the engine has stopped")
+                raise UserError(piece.text)
             left -= piece.finish is not None
             yield self._choice(index, piece, offsets[index])
             offsets[index] += len(piece.text)

@@ -4,15 +4,17 @@ model's page at `/`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -20,14 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import Unknown
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.serving.answers import Completion
+from shakespeare_lm.serving.connections import handle_loop_error
 from shakespeare_lm.serving.engine import Engine
-from shakespeare_lm.serving.request import RequestError, error_body, parse_request
+from shakespeare_lm.serving.request import RequestError, check_site, error_response, parse_request
 
-_MAX_BODY_BYTES = 1 << 20
-_SECONDS_FOR_A_BODY = 30.0
-_SECONDS_BETWEEN_CHECKS = 0.1  # whether the client is still connected
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_MAX_BODY_BYTES = 1 << 20
+_SECONDS_BETWEEN_CHECKS = 0.1  # whether the client is still connected
 
 
 @dataclass
@@ -41,7 +44,8 @@ class Server:
     no_page: str = "this model has no page"  # the answer there without HTML
     max_tokens: int = 4096  # the most characters of a completion
     unknown: Unknown = "error"
-    hosts: tuple[str, ...] = LOOPBACK  # names that it is asked by; `*` for all
+    hosts: Sequence[str] = LOOPBACK  # names that it is asked by; `*` for all
+    origins: Sequence[str] = ()  # sites whose pages may use it
     log: Callable[[str], None] = lambda line: None  # is called with a line about each request
 
     def __post_init__(self) -> None:
@@ -60,11 +64,17 @@ class Server:
                 Route("/", self._page),
             ],
             middleware=[
-                Middleware(_logged, self.log),
-                Middleware(TrustedHostMiddleware, allowed_hosts=list(self.hosts)),
+                Middleware(self._watched),
+                Middleware(CORSMiddleware, self.origins, ["GET", "POST"], ["*"]),
             ],
-            exception_handlers={HTTPException: _error, Exception: _error},
+            exception_handlers={HTTPException: _error, UserError: _error, Exception: _error},
+            lifespan=self._lifespan,
         )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(handle_loop_error)
+        yield
 
     async def _health(self, request: Request) -> Response:
         if not self.engine.is_running:
@@ -123,52 +133,57 @@ class Server:
             )
         raise RequestError("the server is stopping", 503)
 
+    def _watched(self, app: ASGIApp) -> ASGIApp:
+        """Return the application that refuses requests by pages of other sites, ends the work of
+        each request with it, answered or not, and logs it in one line: method, path, status,
+        milliseconds and characters made. The last two are missing in uvicorn's own log.
+        """
 
-def _logged(app: ASGIApp, log: Callable[[str], None]) -> ASGIApp:
-    """Return the application with one line in the log per answered request: method, path, status,
-    milliseconds and characters made. The last two are missing in uvicorn's own log.
-    """
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            start, status = time.monotonic(), 500
 
-    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        start, status = time.monotonic(), 500
+            async def noted(message: Message) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                await send(message)
 
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await app(scope, receive, watched)
-        finally:
-            if scope["type"] == "http":
+            if scope["type"] != "http":
+                return await app(scope, receive, send)
+            try:
+                check_site(Headers(scope=scope), self.hosts, self.origins)
+                await app(scope, receive, noted)
+            except asyncio.CancelledError:  # when stopping, after the time to finish
+                pass
+            except RequestError as error:
+                await error_response(error)(scope, receive, noted)
+            finally:
                 path = scope["raw_path"][:200].decode()  # ASCII: still percent-encoded
                 took = f"{1000 * (time.monotonic() - start):.0f} ms"
                 completion: Completion | None = scope.get("state", {}).get("completion")
-                made = f" {completion.made} characters" if completion else ""
-                log(f"{scope['method']} {path} {status} {took}{made}")
+                made = f" {completion.end()} characters" if completion else ""
+                self.log(f"{scope['method']} {path} {status} {took}{made}")
 
-    return logged
+        return watched
 
 
 async def _body(request: Request) -> bytes:
-    """Return the body; refuse one that is too long or too slow."""
+    """Return the body; refuse one that is too long."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which pages of other sites cannot send unasked
         raise RequestError("Content-Type must be application/json")
     body = bytearray()
     try:
-        async with asyncio.timeout(_SECONDS_FOR_A_BODY):
-            async for part in request.stream():
-                body += part
-                if len(body) > _MAX_BODY_BYTES:
-                    raise RequestError(f"the body is longer than {_MAX_BODY_BYTES:,} bytes", 413)
-    except (TimeoutError, ClientDisconnect):
-        raise RequestError("the body did not arrive in time", 408) from None
+        async for part in request.stream():
+            body += part
+            if len(body) > _MAX_BODY_BYTES:
+                raise RequestError(f"the body is longer than {_MAX_BODY_BYTES:,} bytes", 413)
+    except ClientDisconnect:  # or it was too slow
+        raise RequestError("the request did not arrive in time", 408) from None
     return bytes(body)
 
 
 async def _unless_disconnected(request: Request, completion: Completion) -> dict[str, Any] | None:
-    """Return the answer, or None if the client disconnects, which cancels the work."""
+    """Return the answer, or None if the client disconnects."""
     answer = asyncio.ensure_future(completion.whole())
     try:
         while not (await asyncio.wait([answer], timeout=_SECONDS_BETWEEN_CHECKS))[0]:
@@ -176,11 +191,8 @@ async def _unless_disconnected(request: Request, completion: Completion) -> dict
                 return None
         return answer.result()
     finally:
-        completion.cancel()
         answer.cancel()
 
 
 async def _error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's form; an error that is not HTTP's is a mistake of this program."""
-    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
-    return JSONResponse(error_body(error), status, headers)
+    return error_response(error)

@@ -1,24 +1,31 @@
 """Continuous batching: completes the texts of all requests together, in one thread. They share each
-step of the network; one that arrives later joins at the next step.
+step of the network; one that arrives later joins at the next step. If there are more texts than
+places, requests share the places equally.
 """
 
+import sys
 import threading
 import time
 import traceback
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.completion.decoder import ContinuousDecoder
+from shakespeare_lm.completion.decoder import ContinuousDecoder, characters_kept
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, random_numbers
 from shakespeare_lm.completion.stop_strings import StopStrings
+from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.serving.request import CompletionRequest
 
 # Texts that are completed at once; more wait.
 STREAMS_TOGETHER = 64
+# Characters until a text gives its place to a waiting one of a request that has as many places:
+# not fewer, because its window must be read again afterwards.
+_CHARACTERS_PER_TURN = 128
+_SECONDS_BETWEEN_CHECKS = 0.05  # whether a client that lags has caught up
 # Pieces of a streamed text are emitted this often: sending each character by itself would take
 # longer than making it.
 _SECONDS_BETWEEN_PIECES = 0.05
@@ -37,27 +44,27 @@ class Likelihood(NamedTuple):
 class Piece(NamedTuple):
     """The next characters of a stream."""
 
-    text: str
+    text: str  # or the reason of an error
     likelihoods: list[Likelihood]
     finish: str | None  # why the stream has ended: stop, length or error; None if it goes on
 
 
-Emit = Callable[[Piece], None]
-
-
 class Stream:
     """One text that grows from the `ids` of its prompt, the newest last. `emit` is called with its
-    pieces, in the engine's thread.
+    pieces, and `lags` tells whether it should pause until more of them are sent, both in the
+    engine's thread.
     """
 
     def __init__(
-        self, ids: deque[int], asked: CompletionRequest, seed: int | None, emit: Emit
-    ) -> None:
-        self.ids, self.asked, self.sampling = ids, asked, asked.sampling
+        self, ids: deque[int], asked: CompletionRequest, seed: int | None,
+        emit: Callable[[Piece], None], lags: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.ids, self.asked, self.sampling, self.lags = ids, asked, asked.sampling, lags
         self.random = random_numbers(seed)  # as `Completer` draws
         self.cancelled = False  # is set from any thread when nobody wants the rest
         self.made = 0
         self.row: int | None = None  # in the decoder's cache
+        self.turn = 0  # characters made in its present place
         self._emit, self._stop = emit, StopStrings(asked.stop)
         self._text: list[str] = []
         self._likelihoods: list[Likelihood] = []
@@ -70,10 +77,19 @@ class Stream:
             return "stop"
         return "length" if self.made >= self.asked.max_tokens else None
 
+    @property
+    def ended(self) -> bool:
+        return self.cancelled or self.finish is not None
+
     def add(self, number: int, character: str, likelihood: Likelihood | None) -> None:
         """Append the next character, and emit what is due."""
+        if len(self.ids) == self.ids.maxlen:
+            # Restart the window as the decoder does: after a pause it is read again as it was.
+            while len(self.ids) >= characters_kept("stride", self.ids.maxlen):
+                self.ids.popleft()
         self.ids.append(number)
         self.made += 1
+        self.turn += 1
         self._text.append(self._stop.add(character))
         if likelihood is not None:
             self._likelihoods.append(likelihood)
@@ -87,25 +103,32 @@ class Stream:
             self._emit(Piece(text, self._likelihoods[: len(text)], self.finish))
         del self._likelihoods[: len(text)]
 
-    def fail(self) -> None:
+    def fail(self, reason: str) -> None:
         """End the text here, because of an error."""
         self.cancelled = True
-        self._emit(Piece("", [], "error"))
+        self._emit(Piece(reason, [], "error"))
 
 
 class Engine:
-    """Completes streams in its own thread until it is closed; up to `max_waiting` may wait."""
+    """Completes streams in its own thread until it is closed; up to `max_waiting` may wait, among
+    them those whose clients lag.
+    """
 
     def __init__(self, completer: Completer, max_waiting: int = 256) -> None:
         self.completer, self.max_waiting = completer, max_waiting
         self._vocabulary = completer.tokenizer.vocabulary
         self._decoder = ContinuousDecoder(completer.network)
-        self._waiting: deque[Stream] = deque()
+        self._active: list[Stream] = []  # that are being completed
+        self._waiting: list[Stream] = []
         self._changed = threading.Condition()
         self._closed = False
-        self.active = 0  # streams that are being completed
         self._thread = threading.Thread(target=self._run, name="completions", daemon=True)
         self._thread.start()
+
+    @property
+    def active(self) -> int:
+        """How many streams are being completed."""
+        return len(self._active)
 
     @property
     def is_running(self) -> bool:
@@ -119,7 +142,7 @@ class Engine:
         with self._changed:
             if self._closed or len(self._waiting) + len(streams) > self.max_waiting:
                 return False
-            self._waiting.extend(streams)
+            self._waiting += streams
             self._changed.notify()
             return True
 
@@ -131,40 +154,57 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        active: list[Stream] = []
-        while self._take(active):
+        while self._choose_active():
             try:
-                self._step(active)
-            except Exception:  # a mistake in this program: these streams end, others begin anew
+                self._step(self._active)
+            except UserError as error:  # of the model, such as non-finite logits
+                print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+                self._fail(self._active, one_line(error))
+            except Exception:  # a mistake in this program
                 traceback.print_exc()
-                for stream in active:
-                    stream.fail()
-                self._decoder = ContinuousDecoder(self.completer.network)
+                self._fail(self._active, "the server failed")
         with self._changed:
-            for stream in (*active, *self._waiting):
-                stream.fail()
-            self._waiting.clear()
+            self._fail([*self._active, *self._waiting], "the server is stopping")
+            self._active, self._waiting = [], []
 
-    def _take(self, active: list[Stream]) -> bool:
-        """Drop streams that have ended, admit waiting ones, and wait if there is nothing to do;
-        return False when the engine is closed.
+    def _fail(self, streams: Sequence[Stream], reason: str) -> None:
+        """End these streams; others begin anew."""
+        for stream in streams:
+            stream.fail(reason)
+        self._decoder = ContinuousDecoder(self.completer.network)
+
+    def _choose_active(self) -> bool:
+        """Choose the active streams of the next step, and wait until there are some; return False
+        when the engine is closed.
         """
-        active[:] = [stream for stream in active if not (stream.finish or stream.cancelled)]
         with self._changed:
-            while not (active or self._waiting or self._closed):
-                self.active = 0
-                self._changed.wait()
-            while self._waiting and len(active) < STREAMS_TOGETHER:
-                stream = self._waiting.popleft()
-                if not stream.cancelled:
-                    active.append(stream)
-            self.active = len(active)
-            return not self._closed
+            while not self._closed:
+                self._share_places()
+                if self._active:
+                    return True
+                self._changed.wait(_SECONDS_BETWEEN_CHECKS if self._waiting else None)
+            return False
+
+    def _share_places(self) -> None:
+        """Share the places equally between the requests, without streams whose clients lag. Where
+        places are too few for all requests, they take turns.
+        """
+        streams = [one for one in (*self._active, *self._waiting) if not one.ended]
+        ranks: Counter[int] = Counter()  # of streams among those of their request
+        order = {}
+        for stream in [one for one in streams if not one.lags()]:
+            turn_is_over = stream.turn >= _CHARACTERS_PER_TURN
+            order[stream] = ranks[id(stream.asked)], turn_is_over, stream.row is None, stream.turn
+            ranks[id(stream.asked)] += 1
+        chosen = set(sorted(order, key=order.__getitem__)[:STREAMS_TOGETHER])
+        others = [one for one in streams if one not in chosen]
+        self._active = [one for one in streams if one in chosen]
+        self._waiting = sorted(others, key=lambda one: one.row is not None)  # who pauses comes last
+        for stream in others:
+            stream.row, stream.turn = None, 0
 
     def _step(self, streams: list[Stream]) -> None:
         """Add a character to each stream."""
-        if not streams:  # those that waited were cancelled
-            return
         texts, rows = [stream.ids for stream in streams], [stream.row for stream in streams]
         logits = self._decoder.logits(texts, rows)[:, : len(self._vocabulary)]
         numbers = self._choose(logits, streams)

@@ -3,19 +3,24 @@ Options without effect here are refused instead of ignored.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, from_json
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from shakespeare_lm.completion.sampling import SamplingOptions
+from shakespeare_lm.errors import UserError, one_line
 
+Json = dict[str, Any]
 MAX_STREAMS = 128  # of one request: prompts times n
 # Characters of prompts, of all samples, and of those that are scored.
 _MAX_ECHOED, _MAX_SCORED = 1 << 20, 20_000
+_MAX_LOGPROBS = 1 << 19  # of one answer, which take about 100 bytes each
 # Options of OpenAI's that mean nothing at these values, the only ones accepted.
-_NEUTRAL: dict[str, Any] = {
+_NEUTRAL: Json = {
     "best_of": 1, "frequency_penalty": 0, "presence_penalty": 0, "suffix": "", "logit_bias": {},
 }  # fmt: skip
 
@@ -48,7 +53,7 @@ class CompletionRequest(BaseModel):
     prompt: Annotated[list[str], BeforeValidator(_as_list)] = ["\n"]
     max_tokens: int = Field(16, ge=0)
     temperature: float = Field(1.0, ge=0)
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=1, lt=2**63)
     top_p: float | None = Field(None, gt=0, le=1)
     min_p: float | None = Field(None, gt=0, le=1)
     stop: Annotated[
@@ -59,13 +64,31 @@ class CompletionRequest(BaseModel):
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     stream: bool = False
-    stream_options: dict[str, Any] = {}
+    stream_options: Json = {}
     user: Any = None  # accepted without effect
 
     @property
     def sampling(self) -> SamplingOptions:
         names = ("temperature", "top_k", "top_p", "min_p")
         return SamplingOptions(**{name: getattr(self, name) for name in names})
+
+
+def check_site(headers: Mapping[str, str], hosts: Sequence[str], origins: Sequence[str]) -> None:
+    """Refuse what a page of another site makes its reader's browser send: browsers say in `Origin`
+    whose page it is, and in `Host` by which name it asks this machine. `*` stands for all.
+
+    Raises:
+        RequestError: for other `hosts`, or sites that are neither this server nor in `origins`.
+    """
+    host, origin = headers.get("host", "").lower(), headers.get("origin")
+    if "*" not in hosts and re.sub(r":\d*$", "", host) not in hosts:
+        message = f"Host is {host[:80]!r}: this server is asked as {' or '.join(hosts)}"
+        raise RequestError(message)
+    if origin is None or "*" in origins or origin in origins:
+        return
+    if origin.lower().partition("://")[2] != host:
+        message = f"pages of {origin[:80]!r} may not use this server: see --allow_origin"
+        raise RequestError(message, 403)
 
 
 def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
@@ -75,7 +98,7 @@ def parse_request(body: bytes, max_tokens: int) -> CompletionRequest:
         RequestError: if it is not such a request.
     """
     try:
-        fields = from_json(body)
+        fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -102,6 +125,8 @@ def _check_amount(asked: CompletionRequest, max_tokens: int) -> None:
     texts, characters = len(asked.prompt) * asked.n, sum(map(len, asked.prompt))
     most = _MAX_ECHOED // asked.n
     most = most if asked.logprobs is None else min(_MAX_SCORED, most)
+    made = texts * asked.max_tokens + asked.echo * asked.n * characters
+    logprobs = made * (1 + (asked.logprobs or 0))
     wrong = None
     if asked.max_tokens > max_tokens:
         wrong = "max_tokens", f"is {asked.max_tokens}: must be at most {max_tokens}"
@@ -109,14 +134,27 @@ def _check_amount(asked: CompletionRequest, max_tokens: int) -> None:
         wrong = "prompt", f"and n ask for {texts} texts: must be 1 to {MAX_STREAMS}"
     elif asked.echo and characters > most:
         wrong = "prompt", f"has {characters:,} characters: at most {most:,} can be echoed"
+    elif asked.logprobs is not None and logprobs > _MAX_LOGPROBS:
+        wrong = "logprobs", f"asks for {logprobs:,} numbers: must be at most {_MAX_LOGPROBS:,}"
     if wrong:
         raise RequestError(" ".join(wrong), param=wrong[0])
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: Exception) -> Json:
     """Return an error in OpenAI's form."""
     param, code = getattr(error, "param", None), getattr(error, "code", None)
     message, kind = "the server failed", "server_error"
     if isinstance(error, HTTPException):
-        message, kind = error.detail, "invalid_request_error"
+        message = error.detail
+        kind = "invalid_request_error" if error.status_code < 500 else kind
+    elif isinstance(error, UserError):  # of the model, not of the request
+        message = one_line(error)
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """Answer in OpenAI's form; an error that is not HTTP's is the model's, or a mistake of this
+    program.
+    """
+    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
+    return JSONResponse(error_body(error), status, headers)

@@ -43,20 +43,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write to a temporary file next to `path`, flush, and rename.
 
         Raises:
-            UserError: if it cannot be written, as on a full disk; the previous file is kept.
+            UserError: if it cannot be written, as on a full disk, with what is there then.
         """
         path = Path(path)
         if self._small_best and path.name == "best.ckpt":
             checkpoint = {k: v for k, v in checkpoint.items() if k not in _TRAINING_STATE}
         # One name for all attempts: the next one overwrites what a killed process left.
         part = path.with_name(f".{path.name}.part")
+        kept = "the previous file is kept" if path.exists() else "there is no previous file"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(checkpoint, part)
             part.replace(path)
+            kept = "the new file is there, but may not survive a power failure"
             _flush_folder(path.parent)
         except (OSError, RuntimeError) as error:
-            kept = "the previous file is kept" if path.exists() else "there is no previous file"
             raise UserError(f"cannot write {path}: {_reason(error)}; {kept}") from error
         finally:
             part.unlink(missing_ok=True)
@@ -131,6 +132,8 @@ class BestCheckpoint(ModelCheckpoint):
         """
         path = Path(str(self.dirpath)) / "best.ckpt"
         score = state_dict.get("best_model_score")
+        if score is not None and not (isinstance(score, torch.Tensor) and score.numel() == 1):
+            raise UserError("invalid best val_loss in the checkpoint")
         if score is not None and path.exists():
             self.best_model_path = self.kth_best_model_path = str(path)
             self.best_model_score = self.kth_value = score

@@ -1,12 +1,11 @@
 """Does this run fit the checkpoint, and the data the model? Differences are named."""
 
-import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -21,6 +20,11 @@ _FIXED_ON_RESUME = (
     "optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta2", "seed",
     "characters_ahead",
 )  # fmt: skip
+_DATA_OPTIONS = ("batch_size", "window_order")
+_TRAINER_OPTIONS = ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
+# The schedule's end is another one on purpose; the text itself is compared.
+_MAY_CHANGE = ("trainer.max_steps", "model.decay_steps", "model.restart_step", "data.corpus")
+_STEPS = "epoch_loop.automatic_optimization.optim_progress"  # in Lightning's state
 
 
 def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -39,18 +43,37 @@ def check_hyperparameters(stored: Mapping[str, Any], ours: Mapping[str, Any]) ->
             )
 
 
+def check_progress(content: Mapping[str, Any], path: Path, expected: Mapping[str, Any]) -> None:
+    """Raise a `UserError` unless a checkpoint counts steps, batches and epochs in the form of
+    `expected`, which the Trainer saves, and as many steps as it says.
+    """
+    has_loop = _has_form(content, {"loops": {"fit_loop": {}}})
+    stored = content["loops"]["fit_loop"] if has_loop else {}
+    # Versions of Lightning have other entries, but the same names within one.
+    known = {name: form for name, form in expected.items() if name in stored or name == _STEPS}
+    if not _has_form(stored, known):
+        raise UserError(f"{path}: invalid counts of steps, batches and epochs")
+    steps = stored[_STEPS]["optimizer"]["step"]["total"]["completed"]
+    if steps != content["global_step"]:
+        raise UserError(f"{path}: global_step is not {steps}, the number of the optimizer's steps")
+
+
+def _has_form(stored: object, form: object) -> bool:
+    if isinstance(form, dict):
+        return isinstance(stored, dict) and all(
+            name in stored and _has_form(stored[name], part) for name, part in form.items()
+        )
+    return type(stored) is type(form) and stored >= 0  # type: ignore[operator]
+
+
 def check_processes(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> None:
     """Raise a `UserError`, in all processes, if they found different checkpoints to resume from, as
     while another run wrote one.
     """
     if trainer is None or trainer.world_size == 1:
         return
-    name = f"{Path(str(trainer.ckpt_path)).resolve()} {checkpoint.get('global_step')}"
-    found = zlib.crc32(name.encode())
-    device = trainer.strategy.root_device
-    both = [torch.tensor(value, dtype=torch.float64, device=device) for value in (found, -found)]
-    largest, smallest = (trainer.strategy.reduce(value, reduce_op="max") for value in both)
-    if largest != -smallest:
+    found = f"{Path(str(trainer.ckpt_path)).resolve()} {checkpoint.get('global_step')}"
+    if not trainer.strategy.reduce_boolean_decision(trainer.strategy.broadcast(found) == found):
         raise UserError(
             "the processes found different checkpoints to resume from: give the path of one"
         )
@@ -69,6 +92,21 @@ def check_vocabulary(vocabulary: str, trainer: Trainer) -> None:
     )
 
 
+def warn_about_other_options(stored: object, ours: Mapping[str, Any]) -> None:
+    """Warn when a run is resumed with other options than a checkpoint's, `options_of_run`. Most of
+    those that change the network or the optimizer are refused before.
+    """
+    changed = [
+        f"{name} {value} (was {str(stored[name])[:80]})"
+        for name, value in ours.items()
+        if isinstance(stored, dict) and name not in _MAY_CHANGE
+        # Printing nested lists from a hostile file can take forever.
+        and isinstance(stored.get(name), str | float | int) and stored[name] != value
+    ]  # fmt: skip
+    if changed:
+        rank_zero_warn(f"resuming with other options than before: {', '.join(changed)}")
+
+
 def warn_about_other_data(trained_on: object, trainer: Trainer) -> None:
     """Warn when a loaded model is evaluated on another text or split than its own."""
     data = getattr(trainer, "datamodule", None)
@@ -79,3 +117,25 @@ def warn_about_other_data(trained_on: object, trainer: Trainer) -> None:
             f"the model is evaluated on other data than its own: {difference}; the loss cannot be "
             "compared with its val_loss"
         )
+
+
+def options_of_run(trainer: Trainer, module: Any) -> dict[str, str | float]:
+    """Return the options on which the loss depends, by the names of the command line."""
+    model = {**asdict(module.config), "d_feedforward": module.config.feedforward_width}
+    seed, context_length = module.hparams["seed"], model.pop("context_length")
+    options = {"seed_everything": seed, "data.context_length": context_length}
+    options |= {f"model.{name}": value for name, value in model.items()}
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, ShakespeareDataModule):
+        options["data.corpus"] = " ".join(map(str, data.corpus))
+        values = {name: getattr(data, name) for name in _DATA_OPTIONS} | asdict(data.split_config)
+        options |= {f"data.{name}": value for name, value in values.items()}
+    options |= {f"trainer.{name}": getattr(trainer, name) for name in _TRAINER_OPTIONS}
+    return {name: _shown(value) for name, value in options.items() if value is not None}
+
+
+def _shown(value: object) -> str | float:
+    """Return a number as it is, and anything else as it is typed."""
+    if isinstance(value, bool):  # which the tab would show as 0.0000 or 1.0000
+        return str(value).lower()
+    return value if isinstance(value, int | float) else str(value)

@@ -3,26 +3,22 @@
 from collections.abc import Callable
 from functools import wraps
 from traceback import walk_tb
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 
 from shakespeare_lm.errors import one_line
 
-Rest = ParamSpec("Rest")
 
-
-def cosmetic(
-    hook: Callable[Concatenate[Any, Rest], None],
-) -> Callable[Concatenate[Any, Rest], None]:
+def cosmetic(hook: Callable[..., None]) -> Callable[..., None]:
     """Make a failure of a callback's hook a warning, and leave this callback out from then on.
 
     The command line puts such callbacks after those that save checkpoints.
     """
 
     @wraps(hook)
-    def guarded(self: Callback, *arguments: Rest.args, **options: Rest.kwargs) -> None:
+    def guarded(self: Callback, *arguments: Any, **options: Any) -> None:
         if getattr(self, "_failed", False):
             return
         try:

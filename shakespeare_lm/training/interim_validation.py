@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.loader import WindowLoader
@@ -36,7 +36,7 @@ class InterimValidation(Callback):
         self._batches: list[Batch] = []
 
     @cosmetic
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: ShakespeareLM) -> None:
         training, loader = trainer.train_dataloader, validation_loader(trainer)
         if not isinstance(training, WindowLoader) or loader is None:
             return  # another kind of data
@@ -48,13 +48,12 @@ class InterimValidation(Callback):
         self._every_steps = max(1, steps, math.ceil(enough / per_step))
 
     @cosmetic
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: ShakespeareLM, *_: Any) -> None:
         step = trainer.global_step
         is_new, self._newest_step = step != self._newest_step, step
         if not trainer.is_global_zero or not self._batches:
             return
         if is_new and step % self._every_steps == 0:
-            assert isinstance(pl_module, ShakespeareLM)
             loss = self._measure(trainer, pl_module)
             for logger in trainer.loggers:
                 logger.log_metrics({"val_sample_loss": loss}, step)

@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint, rename_weights
 from shakespeare_lm.checkpoint.runs import find_checkpoint
@@ -20,7 +19,7 @@ from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch, Documents
-from shakespeare_lm.errors import UserError, check_option_names, one_line
+from shakespeare_lm.errors import UserError, check_choice, check_option_names, one_line
 from shakespeare_lm.hardware import check_memory
 from shakespeare_lm.kernels.dropout import seed_dropout
 from shakespeare_lm.methods.networks import NetworkOptions, build_network
@@ -32,7 +31,9 @@ from shakespeare_lm.training.compatibility import (
     check_hyperparameters,
     check_processes,
     check_vocabulary,
+    options_of_run,
     warn_about_other_data,
+    warn_about_other_options,
 )
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
 from shakespeare_lm.training.optimizer import (
@@ -40,7 +41,12 @@ from shakespeare_lm.training.optimizer import (
     build_optimizer,
     check_optimizer_state,
 )
-from shakespeare_lm.training.schedule import continue_schedule, learning_rate_factor, planned_steps
+from shakespeare_lm.training.schedule import (
+    StepSchedule,
+    continue_schedule,
+    learning_rate_factor,
+    planned_steps,
+)
 
 _MEANS = ("val_loss", "val_bpc", "train_eval_loss", "test_loss", "test_bpc")
 
@@ -101,13 +107,16 @@ class ShakespeareLM(LightningModule):
         checkpoint_path: str | Path,
         map_location: str | torch.device | None = None,
         weights_only: bool = True,
+        **others: object,
     ) -> "ShakespeareLM":
         """Load a checkpoint, or a safetensors file exported from one, that can come from anybody.
 
         Raises:
-            UserError: if the file is missing, damaged, or not from this program, or `weights_only`
-                is not True.
+            UserError: if the file is missing, damaged, or not from this program, `weights_only` is
+                not True, or it is given another of Lightning's options.
         """
+        for name in others:
+            check_choice("option", name, ("checkpoint_path", "map_location", "weights_only"))
         if not weights_only:
             raise UserError("weights_only is False: checkpoints are only loaded without their code")
         content = read_checkpoint(checkpoint_path).content
@@ -240,17 +249,15 @@ class ShakespeareLM(LightningModule):
         self.config = replace(self.config, learning_rate=rate)
         optimizer = self.build_optimizer()
         total_steps = self.config.total_steps(planned_steps(self.trainer))
-        scheduler = LambdaLR(
+        schedule = StepSchedule(
             optimizer, lambda step: learning_rate_factor(step, self.config, total_steps)
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the format number, and the gradient accumulated within a step (mean of processes)."""
+        """Add format number, options, and the gradient of a step so far (mean of processes)."""
         checkpoint[FORMAT_KEY] = FORMAT
+        checkpoint["options"] = options_of_run(self.trainer, self)
         if self.trainer.accumulate_grad_batches > 1:
             checkpoint["gradients"] = {
                 name: self.trainer.strategy.reduce(parameter.grad.clone(), reduce_op="mean")
@@ -268,13 +275,16 @@ class ShakespeareLM(LightningModule):
         for optimizer in self.trainer.optimizers:
             check_optimizer_state(optimizer)
         scheduler = self.lr_schedulers()
-        if self.global_step > 0 and isinstance(scheduler, LambdaLR):
-            continue_schedule(scheduler, self.global_step, self.config.restart_step)
+        if self.global_step > 0 and isinstance(scheduler, StepSchedule):
+            fresh = self.build_optimizer()
+            continue_schedule(scheduler, fresh, self.global_step, self.config.restart_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         rename_weights(checkpoint)
         check_processes(self._trainer, checkpoint)
         check_hyperparameters(checkpoint.get("hyper_parameters", {}), self.hparams)
+        if self._trainer is not None and self.trainer.training:
+            warn_about_other_options(checkpoint.get("options"), options_of_run(self.trainer, self))
         self._accumulated_gradients = checkpoint.get("gradients", {})
         self._trained_on = checkpoint.get(ShakespeareDataModule.__qualname__)
         if self._trained_on is None and self._trainer is not None and self.trainer.training:
@@ -286,5 +296,4 @@ class ShakespeareLM(LightningModule):
     def on_validation_start(self) -> None:
         warn_about_other_data(self._trained_on, self.trainer)
 
-    def on_test_start(self) -> None:
-        warn_about_other_data(self._trained_on, self.trainer)
+    on_test_start = on_validation_start

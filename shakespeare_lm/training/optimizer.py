@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from shakespeare_lm.errors import (
@@ -79,6 +79,8 @@ def check_optimizer_state(optimizer: Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise UserError(f"invalid {name} in the optimizer's state in the checkpoint")
             if name != "step" and value.shape != parameter.shape:
                 raise UserError(
                     f"the state of the optimizer in the checkpoint has {name} of shape "

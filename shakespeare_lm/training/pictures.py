@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from shakespeare_lm.data.loader import WindowLoader
@@ -42,15 +42,13 @@ class Pictures(Callback):
     """Shows what the network does in TensorBoard, without changing the training."""
 
     @cosmetic
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, ShakespeareLM)
-        network = pl_module.network
-        table = getattr(_inner(network), "position_table", None)
+    def on_train_start(self, trainer: Trainer, pl_module: ShakespeareLM) -> None:
+        table = getattr(_inner(pl_module.network), "position_table", None)
         if trainer.global_step == 0 and table is not None and table.ndim == 2:  # not rotary
             _show({"sinusoidal_positions": position_picture(table.float().cpu())}, trainer)
 
     @cosmetic
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: ShakespeareLM) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         writers, loader = tensorboard_writers(trainer), validation_loader(trainer)
@@ -58,7 +56,6 @@ class Pictures(Callback):
         if not writers or loader is None or not finite:
             return
         announce(trainer, "drawing pictures")
-        assert isinstance(pl_module, ShakespeareLM)
         network, tokenizer = pl_module.network, pl_module.tokenizer
         (line,) = long_lines(loader.documents, tokenizer, 1)
         line = line[: min(_LINE_CHARACTERS, loader.context_length)]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.callbacks import Timer
 from rich import get_console
@@ -64,15 +64,12 @@ class ProgressBar(LightningProgressBar):
         self._start()
         self.say("test")
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, module: object, outputs: object, batch: object, *index: int
-    ) -> None:
-        self._show_batch("validation", trainer.num_val_batches, *index)
+    # The last of what these are given are the numbers of the batch and of the loader.
+    def on_validation_batch_end(self, trainer: Trainer, *given: Any) -> None:
+        self._show_batch("validation", trainer.num_val_batches, *given[3:])
 
-    def on_test_batch_end(
-        self, trainer: Trainer, module: object, outputs: object, batch: object, *index: int
-    ) -> None:
-        self._show_batch("test", trainer.num_test_batches, *index)
+    def on_test_batch_end(self, trainer: Trainer, *given: Any) -> None:
+        self._show_batch("test", trainer.num_test_batches, *given[3:])
 
     def teardown(self, *_: Any, **__: Any) -> None:
         if self._bar is not None:
@@ -153,23 +150,21 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, *_: Any, **__: Any) -> None:
         """Start the clock at the next batch: what comes in between is not training."""
         self.characters = torch.tensor(0)
         self.started: float | None = None
 
-    def on_validation_end(self, *_: Any) -> None:
-        self.restart()  # pictures, samples and checkpoints follow
+    on_validation_end = restart  # pictures, samples and checkpoints follow
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.started is None:
             self.started = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, _: int
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ShakespeareLM, outputs: Any, batch: Batch, _: int
     ) -> None:
         self.characters = self.characters + batch.target_mask.sum()
-        assert isinstance(pl_module, ShakespeareLM)
         if pl_module.is_logged(trainer.global_step - 1):
             assert self.started is not None
             characters = float(self.characters)  # waits for the device, so before the clock

@@ -68,7 +68,9 @@ class RunLogger(TensorBoardLogger):
             super().save()
 
     def _get_next_version(self) -> int:
-        version = super()._get_next_version()
+        # Lightning 2.6.6 fails on a name such as version_² (not reported).
+        versions = [Run(path).version for path in Path(self.root_dir).glob("version_*")]
+        version = max((v for v in versions if v is not None), default=-1) + 1
         while cast(Any, rank_zero_only).rank == 0:  # the other processes are told
             try:
                 os.makedirs(os.path.join(self.root_dir, f"version_{version}"))

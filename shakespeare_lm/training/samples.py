@@ -3,13 +3,13 @@
 import textwrap
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from rich import get_console
 from rich.text import Text
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions
-from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.errors import check_at_least, printable
 from shakespeare_lm.training.cosmetic import cosmetic
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.pictures import long_lines, validation_loader
@@ -52,49 +52,40 @@ class SampleText(Callback):
         self._newest_step = 0
 
     @cosmetic
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: ShakespeareLM, *_: Any) -> None:
         step = trainer.global_step
         is_new, self._newest_step = step != self._newest_step, step
         if step in _EARLY_STEPS and is_new and trainer.is_global_zero and self.max_new_tokens:
-            (text,) = self._completed([self.prompt], pl_module, self.max_new_tokens)
+            (text,) = self._completed(
+                [self.prompt], pl_module, self.max_new_tokens, self.temperature
+            )
             _write(trainer, "sample", _block(text))
 
     @cosmetic
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: ShakespeareLM) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         _print_losses(trainer)
         if not trainer.callback_metrics["val_loss"].isfinite() or not self.max_new_tokens:
             return
         announce(trainer, "writing samples")
-        (text,) = self._completed([self.prompt], pl_module, self.max_new_tokens)
-        get_console().print(Text(text.strip("\n"), style="dim"), soft_wrap=True)
+        (text,) = self._completed([self.prompt], pl_module, self.max_new_tokens, self.temperature)
+        get_console().print(Text(printable(text.strip("\n")), style="dim"), soft_wrap=True)
         _write(trainer, "sample", _block(text))
         _write(trainer, "samples", self._several(trainer, pl_module))
 
     def _completed(
-        self,
-        prompts: list[str],
-        pl_module: LightningModule,
-        length: int,
-        temperature: float | None = None,
+        self, prompts: list[str], pl_module: ShakespeareLM, length: int, temperature: float
     ) -> list[str]:
         """Return the prompts with their completions."""
-        assert isinstance(pl_module, ShakespeareLM)
         network, context_length = pl_module.network, pl_module.hparams["context_length"]
+        completer = Completer(network, pl_module.tokenizer, context_length)
         # A seed of its own: the training is the same with and without samples.
-        texts = Completer(network, pl_module.tokenizer, context_length).complete(
-            prompts,
-            length,
-            temperature=self.temperature if temperature is None else temperature,
-            seed=0,
-            unknown="skip",
-        )
+        texts = completer.complete(prompts, length, temperature=temperature, seed=0, unknown="skip")
         return [prompt + _to_last_end(text) for prompt, text in zip(prompts, texts, strict=True)]
 
-    def _several(self, trainer: Trainer, pl_module: LightningModule) -> str:
+    def _several(self, trainer: Trainer, pl_module: ShakespeareLM) -> str:
         """Return completions of several prompts, greedy and sampled, as Markdown."""
-        assert isinstance(pl_module, ShakespeareLM)
         prompts = [self.prompt]
         if (loader := validation_loader(trainer)) is not None:
             lines = long_lines(loader.documents, pl_module.tokenizer, 2)

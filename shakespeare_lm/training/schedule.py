@@ -4,9 +4,11 @@ import math
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.optimizer import OptimizerConfig, Schedule
 
 # As factors of the highest learning rate.
@@ -36,15 +38,35 @@ def _decay(step: int, first: int, last: int, schedule: Schedule) -> float:
     return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def continue_schedule(scheduler: LambdaLR, step: int, restart_step: int | None) -> None:
-    """Set the learning rates of the next step of a resumed run, and warn if they jump."""
-    before, groups = scheduler.get_last_lr(), scheduler.optimizer.param_groups
-    for base, group, factor in zip(scheduler.base_lrs, groups, scheduler.lr_lambdas, strict=True):
-        group["lr"] = base * factor(step)
+class StepSchedule(LambdaLR):
+    """Learning rates as a function of the step, so that nothing is taken from a checkpoint."""
+
+    def load_state_dict(self, state_dict: object) -> None:
+        pass
+
+
+def continue_schedule(
+    scheduler: LambdaLR, fresh: Optimizer, step: int, restart_step: int | None
+) -> None:
+    """Set the learning rates of the next step of a resumed run, and warn if they jump. All other
+    options of the optimizer are those of a `fresh` one: a valid checkpoint has the same.
+
+    Raises:
+        UserError: if the optimizer's state is missing.
+    """
+    groups = scheduler.optimizer.param_groups
+    if not scheduler.optimizer.state and not isinstance(fresh, SGD):
+        raise UserError("the checkpoint has no moments of the optimizer: use --init_from")
+    before = groups[0]["lr"]
+    scheduler.last_epoch, scheduler._step_count = step, step + 1
+    for base, group, own, factor in zip(
+        scheduler.base_lrs, groups, fresh.param_groups, scheduler.lr_lambdas, strict=True
+    ):
+        group.update({**own, "params": group["params"], "lr": base * factor(step)})
     after = groups[0]["lr"]
-    if step != restart_step and abs(after - before[0]) > _JUMP * scheduler.base_lrs[0]:
+    if step != restart_step and abs(after - before) > _JUMP * scheduler.base_lrs[0]:
         rank_zero_warn(
-            f"the learning rate jumps from {before[0]:.2g} to {after:.2g} at step {step:,}, "
+            f"the learning rate jumps from {before:.2g} to {after:.2g} at step {step:,}, "
             "because the schedule ends at another step than before; to train more, use --more_steps"
         )
 

@@ -23,15 +23,16 @@ class StepMetrics(Callback):
         self._copies: list[Tensor] = []
         self._copied = False
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ShakespeareLM, optimizer: torch.optim.Optimizer
     ) -> None:
-        assert isinstance(pl_module, ShakespeareLM)
         if not pl_module.is_logged(trainer.global_step):
             return
         pl_module.log("gradient_norm", pl_module.gradient_norm(), batch_size=1)
-        for name, rate in learning_rates(optimizer).items():
-            pl_module.log(name, rate, batch_size=1)
+        pl_module.log("learning_rate", optimizer.param_groups[0]["lr"], batch_size=1)
+        if isinstance(optimizer, MuonAndAdamW):
+            rate = optimizer.muon.param_groups[0]["lr"]
+            pl_module.log("muon_learning_rate", rate, batch_size=1)
         weights = [parameter.detach() for parameter in pl_module.parameters()]
         if not self._copies:
             self._copies = [torch.empty_like(weight) for weight in weights]
@@ -46,14 +47,6 @@ class StepMetrics(Callback):
         if (memory_bytes := peak_memory_bytes(pl_module.device)) is not None:
             pl_module.log("peak_memory_gib", memory_bytes / 2**30, batch_size=1)
         self._copied = False
-
-
-def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return the `learning_rate`, and the `muon_learning_rate` if some weights are Muon's."""
-    rates = {"learning_rate": optimizer.param_groups[0]["lr"]}
-    if isinstance(optimizer, MuonAndAdamW):
-        rates["muon_learning_rate"] = optimizer.muon.param_groups[0]["lr"]
-    return rates
 
 
 def update_ratio(before: list[Tensor], after: list[Tensor]) -> Tensor:

@@ -2,9 +2,10 @@
 
 import math
 import signal
+import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -16,26 +17,39 @@ from shakespeare_lm.training.checkpointing import LastCheckpoint
 from shakespeare_lm.training.module import ShakespeareLM
 
 
-class FinalValidation(Callback):
-    """Validates, and thereby saves, after the last step."""
+class ValidationSteps(Callback):
+    """Validates, and thereby saves, after the last step, and makes `val_check_interval` count steps
+    with `accumulate_grad_batches` too: Lightning 2.6.6 counts batches.
+    """
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         last_epoch = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch + 1
         last_step = trainer.global_step >= trainer.max_steps > 0
         if last_step or (last_epoch and trainer.is_last_batch):
             trainer.should_stop = True  # Lightning validates before it stops
+        self.on_train_start(trainer)
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        interval = getattr(trainer, "val_check_interval", None)  # a time has no such attribute
+        accumulates = trainer.accumulate_grad_batches > 1
+        if accumulates and interval is not None and trainer.check_val_every_n_epoch is None:
+            is_step = not trainer.fit_loop.epoch_loop._should_accumulate()
+            is_due = is_step and trainer.global_step % interval == 0
+            # Lightning validates if this divides the number of batches.
+            trainer.val_check_batch = 1 if is_due else sys.maxsize
 
 
 class Terminated(Exception):  # noqa: N818
-    """Leaves the Trainer's loop after SIGTERM or SIGHUP, when the state has been saved."""
+    """Leaves the Trainer's loop after a signal other than Ctrl-C, when the state is saved."""
 
 
-# Which a scheduler sends, or a terminal that is closed (SIGHUP, which Windows does not have).
-_TERMINATION = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+# Which a scheduler sends (SLURM, as a warning, SIGUSR1), or a terminal that is closed (SIGHUP).
+# Windows has only the first.
+_TERMINATION = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 
 
 class StopOnSignal(Callback):
-    """Ends a run on Ctrl-C, SIGTERM or SIGHUP so that it can be resumed.
+    """Ends a run on Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 so that it can be resumed.
 
     Ctrl-C finishes the step, validates and saves; a second Ctrl-C stops at once. The others finish
     the step and save through `last`, without a validation: SIGKILL may follow within seconds.
@@ -58,6 +72,10 @@ class StopOnSignal(Callback):
     def exit_code(self) -> int:
         """0 if no signal ended the run, else 128 + the signal's number, as in shells."""
         return 128 + self.number if self.number else 0
+
+    def setup(self, trainer: Any, *_: Any, **__: Any) -> None:
+        # At SIGUSR1, Lightning would submit a SLURM job again, as a new run.
+        trainer._accelerator_connector.cluster_environment.auto_requeue = False
 
     def on_train_start(self, *_: Any) -> None:
         # Lightning's own handler of SIGTERM leaves the loop without saving.
@@ -92,16 +110,12 @@ class StopOnSignal(Callback):
             raise Terminated
 
     # Not in `teardown`, which comes after Lightning has restored its own handlers.
-    def on_train_end(self, *_: Any) -> None:
-        self._restore_handlers()
-
-    def on_exception(self, *_: Any) -> None:
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
+    def _restore_handlers(self, *_: Any, **__: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    on_train_end = on_exception = _restore_handlers
 
 
 class StopWithoutImprovement(EarlyStopping):
@@ -145,8 +159,8 @@ class StopOnDivergence(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_before_backward(
-        self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
+    def on_before_backward(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ShakespeareLM, loss: torch.Tensor
     ) -> None:
         # One of several processes would stop here alone, and the others wait for it: the gradient,
         # which they share, stops them all.
@@ -154,20 +168,18 @@ class StopOnDivergence(Callback):
         if alone and self._is_due(trainer, pl_module) and not torch.isfinite(loss):
             self._stop("train_loss", loss.detach(), trainer, trainer.global_step + 1)
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ShakespeareLM, *_: Any
     ) -> None:
         # Float16 training scales the loss, and skips steps whose gradients overflow.
         if not self._is_due(trainer, pl_module) or trainer.precision == "16-mixed":
             return
-        assert isinstance(pl_module, ShakespeareLM)
         norm = pl_module.gradient_norm()
         if not torch.isfinite(norm):
             self._stop("gradient_norm", norm, trainer, trainer.global_step + 1)
 
-    def _is_due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+    def _is_due(self, trainer: Trainer, pl_module: ShakespeareLM) -> bool:
         # Reading a number from a GPU waits for it, so there only when it is logged anyway.
-        assert isinstance(pl_module, ShakespeareLM)
         return pl_module.device.type == "cpu" or pl_module.is_logged(trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
@@ -186,12 +198,12 @@ class StopOnDivergence(Callback):
 
 def _advice(trainer: Trainer) -> str:
     """Return what to try after a divergence, other than what is on already."""
-    module = trainer.lightning_module
-    assert isinstance(module, ShakespeareLM)
-    config = module.config
+    config = cast(ShakespeareLM, trainer.lightning_module).config
     rates = f"--model.learning_rate below {config.learning_rate:g}"
     if config.optimizer == "muon":
         rates += f" and --model.muon_learning_rate below {config.muon_learning_rate:g}"
     warmup = f"--model.warmup_steps above {config.warmup_steps}"
     clip = "" if trainer.gradient_clip_val else ", --gradient_clip_val 1.0"
-    return f"{rates}, {warmup}{clip}"
+    # AdamW divides by zero where a float16 cannot hold its epsilon.
+    range_ = ", --precision bf16-mixed" if trainer.precision == "16-true" else ""
+    return f"{rates}, {warmup}{clip}{range_}"

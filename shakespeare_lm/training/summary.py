@@ -131,7 +131,7 @@ def print_loss(best: ModelCheckpoint, history: ValidationHistory, verdict: str |
     The `verdict` compares its loss with other models'.
     """
     assert best.best_model_score is not None
-    loss = best.best_model_score.double()
+    loss = best.best_model_score.cpu().double()  # MPS has no float64
     validation = history.find(float(loss))
     step = f", at step {validation.step:,}" if validation else ""
     print(

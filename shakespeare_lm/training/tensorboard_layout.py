@@ -1,14 +1,13 @@
 """How TensorBoard arranges the curves of a run: one page of charts, over the steps taken."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.training.compatibility import options_of_run
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.run_logger import RunLogger, tag
@@ -27,8 +26,6 @@ CHARTS = {
     "characters per second": ["tokens_per_second"],
     "peak memory (GiB)": ["peak_memory_gib"],
 }
-_DATA_OPTIONS = ("context_length", "batch_size", "window_order")
-_TRAINER_OPTIONS = ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
 
 
 def tensorboard_writers(trainer: Trainer) -> list["SummaryWriter"]:
@@ -62,8 +59,7 @@ class StepAxis(Callback):
         # By which Lightning finds out whether a step is logged.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, ShakespeareLM)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: ShakespeareLM, *_: Any) -> None:  # type: ignore[override]
         if trainer.should_stop and not pl_module.is_logged(trainer.global_step - 1):
             cast(Any, trainer)._results.reset()
 
@@ -78,8 +74,7 @@ class TensorBoardTabs(Callback):
     def __init__(self, history: ValidationHistory) -> None:
         self.history = history
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, ShakespeareLM)
+    def on_train_start(self, trainer: Trainer, pl_module: ShakespeareLM) -> None:  # type: ignore[override]
         # Whatever the group of a curve is: other loggers have none.
         charts = {
             title: ["Multiline", [f"(.*/)?{name}$" for name in names]]
@@ -106,27 +101,3 @@ class TensorBoardTabs(Callback):
     def _write(self, name: str, value: float, trainer: Trainer) -> None:
         for writer in tensorboard_writers(trainer):
             writer.add_scalar(tag(name), value, trainer.global_step)
-
-
-def options_of_run(trainer: Trainer, module: ShakespeareLM) -> dict[str, str | float]:
-    """Return the options on which the loss depends, by the names of the command line."""
-    options: dict[str, Any] = {"seed_everything": module.hparams["seed"]}
-    network = {**asdict(module.config), "d_feedforward": module.config.feedforward_width}
-    options.update({f"model.{name}": value for name, value in network.items()})
-    options.pop("model.context_length")  # which is the data's
-    options["data.context_length"] = module.config.context_length
-    data = getattr(trainer, "datamodule", None)
-    if isinstance(data, ShakespeareDataModule):
-        options["data.corpus"] = " ".join(map(str, data.corpus))
-        values = {name: getattr(data, name) for name in _DATA_OPTIONS} | asdict(data.split_config)
-        options.update({f"data.{name}": value for name, value in values.items()})
-    for name in _TRAINER_OPTIONS:
-        options[f"trainer.{name}"] = getattr(trainer, name)
-    return {name: _shown(value) for name, value in options.items() if value is not None}
-
-
-def _shown(value: object) -> str | float:
-    """Return a number as it is, and anything else as it is typed."""
-    if isinstance(value, bool):  # which the tab would show as 0.0000 or 1.0000
-        return str(value).lower()
-    return value if isinstance(value, int | float) else str(value)

@@ -23,12 +23,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.ckpt"
 
 
-def random_checkpoint(path: Path, vocabulary: str = "\nab", **options: Any) -> Checkpoint:
+def random_checkpoint(
+    path: Path, vocabulary: str = "\nab", std: float = 1.0, **options: Any
+) -> Checkpoint:
     """Save and read a model with random weights, and a memory of some text if it has one."""
     torch.manual_seed(0)
     module = ShakespeareLM(vocabulary, **{**SIZES, **options})
     for parameter in module.parameters():
-        torch.nn.init.normal_(parameter)
+        torch.nn.init.normal_(parameter, std=std)
     if options.get("memory_order"):
         ids = torch.arange(40) % len(vocabulary)
         module.network.ngrams.remember(ids, torch.tensor([40]))  # type: ignore[union-attr,operator]

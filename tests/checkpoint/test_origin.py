@@ -8,20 +8,12 @@ import pytest
 import torch
 
 from shakespeare_lm.checkpoint.origin import Origin, find_origin
-from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
+from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.checkpoint.starting_model import start_from
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
+from tests.checkpoint.conftest import SIZES, random_checkpoint
 from tests.conftest import save
-
-SIZES = {"context_length": 8, "num_layers": 1, "num_heads": 2, "d_model": 8}
-
-
-def saved(tmp_path: Path, **options: object) -> Checkpoint:
-    module = ShakespeareLM("\nabc", **{**SIZES, **options})
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter)
-    return read_checkpoint(save(tmp_path / "a.ckpt", module))
 
 
 def start(module: ShakespeareLM, checkpoint: Checkpoint) -> None:
@@ -39,10 +31,10 @@ NETWORKS = [
 
 @pytest.mark.parametrize("options", NETWORKS)
 def test_known_characters_keep_their_logits_and_new_ones_get_fresh_rows(
-    tmp_path: Path, options: dict[str, object]
+    path: Path, options: dict[str, object]
 ) -> None:
-    checkpoint = saved(tmp_path, **options)
-    before = ShakespeareLM.load_from_checkpoint(tmp_path / "a.ckpt").eval()
+    checkpoint = random_checkpoint(path, "\nabc", **options)
+    before = ShakespeareLM.load_from_checkpoint(path).eval()
     module = ShakespeareLM("\nabcxyz", **{**SIZES, **options}).eval()
     start(module, checkpoint)
     ids = torch.randint(4, (3, 8))
@@ -53,8 +45,8 @@ def test_known_characters_keep_their_logits_and_new_ones_get_fresh_rows(
     torch.testing.assert_close(logits[..., -1], expected[..., -1])  # padding
 
 
-def test_without_new_characters_every_weight_is_the_checkpoints(tmp_path: Path) -> None:
-    checkpoint = saved(tmp_path)
+def test_without_new_characters_every_weight_is_the_checkpoints(path: Path) -> None:
+    checkpoint = random_checkpoint(path, "\nabc")
     module = ShakespeareLM("\nabc", **SIZES, dropout=0.3)
     start(module, checkpoint)
     for name, tensor in module.network.state_dict().items():
@@ -64,18 +56,18 @@ def test_without_new_characters_every_weight_is_the_checkpoints(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("option", "value"), [("num_layers", 2), ("num_heads", 4), ("norm", "post"), ("d_model", 16)]
 )
-def test_another_network_is_refused(tmp_path: Path, option: str, value: object) -> None:
+def test_another_network_is_refused(path: Path, option: str, value: object) -> None:
     module = ShakespeareLM("\nabc", **{**SIZES, option: value})
     with pytest.raises(UserError, match=rf"init_from: a\.ckpt has {option} .*, but this run has"):
-        start(module, saved(tmp_path))
+        start(module, random_checkpoint(path))
 
 
-def test_the_context_may_differ_unless_positions_are_learned(tmp_path: Path) -> None:
+def test_the_context_may_differ_unless_positions_are_learned(path: Path) -> None:
     longer = {**SIZES, "context_length": 16}
-    start(ShakespeareLM("\nabc", **longer), saved(tmp_path))
+    start(ShakespeareLM("\nab", **longer), random_checkpoint(path))
     module = ShakespeareLM("\nabc", **longer, positions="learned")
     with pytest.raises(UserError, match=r"a\.ckpt has context_length 8, but this run has 16"):
-        start(module, saved(tmp_path, positions="learned"))
+        start(module, random_checkpoint(path, positions="learned"))
 
 
 RUN = Path("lightning_logs/version_0")

@@ -65,7 +65,7 @@ def test_an_added_option_gets_what_checkpoints_were_trained_with_and_not_its_def
 ) -> None:
     assert {"memory_order", "memory_share", "characters_ahead"} <= ADDED_OPTIONS.keys()
     monkeypatch.setitem(reading.ADDED_OPTIONS, "norm", "post")
-    with pytest.raises(UserError, match=r"unknown weights final_norm\.weight"):
+    with pytest.raises(UserError, match=r"unknown weights 'final_norm\.weight'"):
         read_checkpoint(without(path, module, "norm"))
     monkeypatch.setitem(reading.ADDED_OPTIONS, "dropout", 0.25)
     checkpoint = read_checkpoint(without(path, module, "dropout"))
@@ -153,21 +153,58 @@ def test_training_writes_the_newest_format(tiny_fit: Fit) -> None:
     assert f"format_{FORMAT}" in RELEASED
 
 
-def test_a_later_format_is_refused_with_what_to_do(path: Path, module: ShakespeareLM) -> None:
-    save(path, module, **{FORMAT_KEY: FORMAT + 1})
-    message = (
-        rf"a\.ckpt was written by a later version of shakespeare_lm: its format is {FORMAT + 1}"
-    )
-    with pytest.raises(UserError, match=message):
-        read_checkpoint(path)
+DATA = {"corpus": ["sample"], "text_sha256": "0", "val_fraction": 0.1}
+LATER = f"was written by a later version of shakespeare_lm: its format is {FORMAT + 1}"
 
 
-@pytest.mark.parametrize("number", ["1", 0, -1, 1.0, None, [1]])
-def test_an_invalid_format_number_is_refused(
-    path: Path, module: ShakespeareLM, number: object
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (FORMAT_KEY, FORMAT + 1, LATER),
+        *((FORMAT_KEY, n, "has an invalid format number") for n in ("1", 0, 1.0, None, [1])),
+        *(
+            ("ShakespeareDataModule", data, f"the {name} of its text is invalid; expected a .ckpt")
+            for data, name in (
+                ({**DATA, "seed": "1"}, "seed"),
+                ({**DATA, "text_sha256": 1}, "text_sha256"),
+                ({**DATA, "corpus": {}}, "corpus"),
+                ({**DATA, "corpus": [3]}, "corpus"),
+                (["x"], "corpus"),
+            )
+        ),
+    ],
+)
+def test_what_training_does_not_write_is_refused_by_name(
+    path: Path, module: ShakespeareLM, name: str, value: object, message: str
 ) -> None:
-    save(path, module, **{FORMAT_KEY: number})
-    with pytest.raises(UserError, match=r"a\.ckpt has an invalid format number"):
+    assert read_checkpoint(save(path, module, ShakespeareDataModule=DATA)).trained_on == DATA
+    with pytest.raises(UserError, match=f"^{path}:? {message}"):
+        read_checkpoint(save(path, module, **{name: value}))
+
+
+def test_what_torch_says_about_weights_beside_them_is_not_used(
+    path: Path, module: ShakespeareLM
+) -> None:
+    state = module.state_dict()
+    state._metadata = 3  # type: ignore[attr-defined]
+    save(path, module, state_dict=state)
+    assert ShakespeareLM.load_from_checkpoint(path).hparams == module.hparams
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("x\x1b[2J", 0.0, r"it has unknown weights 'x\\x1b\[2J'$"),
+        ("head.weight", 1e300, "head.weight has non-finite values, in float32$"),
+        ("head.weight", float("nan"), "head.weight has non-finite values"),
+    ],
+)
+def test_strange_weights_are_named_without_control_characters(
+    path: Path, module: ShakespeareLM, name: str, value: float, message: str
+) -> None:
+    strange = torch.full(module.network.head.weight.shape, value, dtype=torch.float64)  # type: ignore[union-attr,arg-type]
+    save(path, module, state_dict={**module.state_dict(), f"network.{name}": strange})
+    with pytest.raises(UserError, match=message):
         read_checkpoint(path)
 
 

@@ -3,12 +3,14 @@
 import os
 import warnings
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 import torch
 
 from shakespeare_lm.checkpoint import reading
 from shakespeare_lm.checkpoint.runs import Run, find_checkpoint, find_runs, resolve_checkpoint
+from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
@@ -54,6 +56,11 @@ def test_a_folder_means_the_best_checkpoint_of_that_run_or_of_the_newest_in_it(
     assert find_checkpoint("some.ckpt") == Path("some.ckpt")
     with pytest.raises(UserError, match="there is no checkpoint ''"):
         find_checkpoint("")
+    for path in ("x" * 5000, "x/" * 5000, "a\0"):  # more than the system allows
+        with pytest.raises(UserError, match=r"^there is no checkpoint .{1,200}: expected"):
+            resolve_checkpoint(path)
+        with pytest.raises(UserError, match=r"^there is no checkpoint .{1,200}: expected"):
+            Completer.from_checkpoint(f"{path}.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -147,18 +154,12 @@ def test_every_file_is_read_once(
     a_run(tmp_path, 0, module, "best", "last")
     folder = a_run(tmp_path, 1, module, "best", "last")
     (folder / "last.ckpt").write_bytes(b"")
-    read: list[str] = []
-    read_archive = reading.read_archive
-
-    def counted(path: str | Path) -> object:
-        read.append(str(path))
-        return read_archive(path)
-
-    monkeypatch.setattr(reading, "read_archive", counted)
+    read = Mock(wraps=reading.read_archive)
+    monkeypatch.setattr(reading, "read_archive", read)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the damaged one
         resolve_checkpoint("last", tmp_path)
-    assert read == [str(folder / "last.ckpt"), str(folder / "best.ckpt")]
+    assert read.mock_calls == [call(folder / name) for name in ("last.ckpt", "best.ckpt")]
 
 
 def test_a_folder_is_locked_by_one_process_and_what_a_killed_one_left_is_removed(

@@ -1,6 +1,7 @@
 """Safetensors: what was exported is read back bit for bit, and checked like any checkpoint."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,15 @@ def test_damage_and_absence_are_named(path: Path, target: Path) -> None:
         target.write_bytes(damaged)
         with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
             read_checkpoint(target)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the named pipes of POSIX")
+def test_a_pipe_is_not_read(target: Path) -> None:
+    os.mkfifo(target)
+    opened = os.open(target, os.O_RDWR)  # or else a reader would wait for a writer
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        read_checkpoint(target)
+    os.close(opened)
 
 
 def test_weights_that_do_not_fit_the_sizes_are_refused(path: Path, target: Path) -> None:

@@ -11,10 +11,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from shakespeare_lm.commands.console import OptionalOutput, UsageError, progress_bar, run
 from shakespeare_lm.commands.model_options import add_shared, load_completer
-from shakespeare_lm.errors import UserError
+from shakespeare_lm.commands.text_files import opened
+from shakespeare_lm.errors import UserError, one_line, printable
 from tests.commands.conftest import replace_stdout, run_process
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "complete.py"
@@ -28,6 +30,42 @@ def test_any_character_can_be_printed_and_the_exit_code_is_that_of_the_command(m
     stdout = replace_stdout(monkeypatch)
     assert [run(lambda code=code: print("é→\ud800") or code) for code in (0, 1)] == [0, 1]
     assert stdout.buffer.getvalue() == 2 * "é→\\ud800\n".encode()
+
+
+CONTROLS = "a\x1b]0;title\x07\r\x7f\x9b1m\u202e\u2066\t\né\u2028"
+ESCAPED = "a\\x1b]0;title\\x07\\r\\x7f\\x9b1m\\u202e\\u2066\t\né\u2028"
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, ESCAPED), (False, CONTROLS)])
+def test_a_text_cannot_control_a_terminal_and_is_unchanged_elsewhere(
+    monkeypatch, capsys, terminal, shown
+):
+    def command() -> int:
+        print(CONTROLS)
+        with opened("-") as output:
+            output.write(CONTROLS)
+        Console(force_terminal=True, color_system="standard").print("red", style="red")
+        Console(stderr=True, force_terminal=True).print("bold", style="bold")
+        print(CONTROLS, file=sys.stderr)
+        raise UserError(CONTROLS)
+
+    stdout = replace_stdout(monkeypatch)
+    monkeypatch.setattr(stdout, "isatty", lambda: terminal)
+    assert run(command) == 1
+    assert sys.stdout is stdout
+    red = "\x1b[31mred\x1b[0m\n"  # what this program itself colours
+    assert stdout.buffer.getvalue().decode() == f"{shown}\n{shown}{red}"
+    line = one_line(UserError(CONTROLS))
+    assert line == printable(" ".join(CONTROLS.split()))
+    assert capsys.readouterr().err == f"\x1b[1mbold\x1b[0m\n{ESCAPED}\nerror: {line}\n"
+
+
+def test_a_sample_of_a_training_cannot_control_a_terminal(tiny_fit, capsys):
+    Path("own.txt").write_text("\x1b[31m\n" * 300)
+    tiny_fit("--data.corpus=own.txt", "--max_steps=1", "--sample.max_new_tokens=60")
+    shown = capsys.readouterr().out
+    assert r"\x1b" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize(
@@ -148,13 +186,20 @@ def test_long_work_shows_a_bar_in_a_terminal(monkeypatch, terminal, rings, shown
     monkeypatch.setattr(threading.Timer, "start", lambda timer: rings and timer.function())
     monkeypatch.setattr(threading.Timer, "join", lambda timer: None)
     monkeypatch.setattr(sys, "stderr", stderr)
-    with progress_bar("scoring") as progress:
-        before = stderr.buffer.getvalue().decode()
-        for done in range(3):
-            progress(done + 1, 3)
+    before = []
+
+    def work() -> int:
+        with progress_bar("scoring [b]\x9b") as progress:
+            before.append(stderr.buffer.getvalue().decode())
+            for done in range(3):
+                progress(done + 1, 3)
+        return 0
+
+    assert run(work) == 0
     text = stderr.buffer.getvalue().decode()
-    assert ("scoring" in before) == ("100%" in text) == shown
-    assert bool(text) == shown
+    assert (r"scoring [b]\x9b" in before[0]) == ("100%" in text) == shown
+    assert bool(text) == shown == ("\x1b[" in text)
+    assert r"\x1b" not in text
 
 
 def test_the_newest_runs_best_checkpoint_is_the_default(runs, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from shakespeare_lm.evaluation.copying import Copying, Extraction
 from shakespeare_lm.evaluation.novelty import novelty
 from shakespeare_lm.evaluation.tables import as_tables
 from shakespeare_lm.methods import ngrams
-from tests.commands.conftest import RUN
+from tests.commands.conftest import RUN, contents
 from tests.evaluation.conftest import evaluation
 
 SAMPLES = ("--num_samples=2", "--max_new_tokens=20", "--stride=16")
@@ -107,7 +107,11 @@ def test_the_report_is_one_page_even_without_memory_for_n_grams(run, capsys, mon
         ("--copying --temperature=-1", "temperature is -1.0: expected a value >= 0"),
         ("--report none/a.html", "none/a.html: No such file or directory"),
         (f"--ckpt {RUN} {RUN.parent}/other/version_0", "these models have different texts or spl"),
-        ("--report=- --json=-", "json and report are both -: only one can go to stdout"),
+        ("--report=- --json=-", "json and report are both -: choose two files"),
+        ("--report=./a.json --json=a.json", "json and report are both ./a.json: choose two files"),
+        ("--json own.txt --corpus own.txt", "output is own.txt, which is an input"),
+        ("--report own.txt --corpus li[n]k.*", "output is own.txt, which is an input"),
+        ("--ckpt own.ckpt --json=- --report link.txt", "output is link.txt, which is an input"),
         (f"--report {RUN}/checkpoints/best.ckpt", "best.ckpt, which is an input: choose another"),
     ],
 )
@@ -115,14 +119,18 @@ def test_a_mistake_is_one_line_and_leaves_no_file(best, capsys, options, message
     Path("short.txt").write_text("ab")
     Path("empty.txt").write_text("")
     torch.save({"model": {}}, "other.ckpt")
-    before = best.read_bytes()
+    Path("own.txt").write_text("ab\n" * 99)
+    Path("link.txt").symlink_to("own.txt")
+    content = torch.load(best, weights_only=True)
+    content["ShakespeareDataModule"]["corpus"] = ["sample", "own.txt"]
+    torch.save(content, "own.ckpt")
+    before = contents()
     assert main(["--json=a.json", *options.split()]) == 1
     output, errors = capsys.readouterr()
     assert output == ""
     assert errors.splitlines()[-1].startswith("error: ")
     assert message in errors.splitlines()[-1]
-    assert not Path("a.json").exists()
-    assert best.read_bytes() == before
+    assert contents() == before
 
 
 def full():
@@ -158,7 +166,7 @@ def test_the_tables_have_everything_in_80_columns():
         "\nDoes a[b].ckpt copy? Substrings that stand in the training part",
         "   0.0%         100.0%  4 characters\n   0.0%         100.0%  6 characters",
         " 100.0%          66.7%  known words\n  33.3%         100.0%  different words",
-        "longest in the held-out text: 12 characters, from line 19 of the training part",
+        "longest in the held-out text: 12 characters, from line 1 of the training part",
         "  'ROMEO:\\nAy [b'",
         "        50.0%              -  32 characters",
     ):

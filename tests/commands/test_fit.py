@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -151,13 +152,38 @@ def test_a_name_is_a_folder_whose_runs_are_numbered(tiny_fit, capsys):
     assert "  tensorboard --logdir lightning_logs\n" in capsys.readouterr().out
 
 
-def test_a_run_with_another_logger_prints_no_command_for_tensorboard(tiny_fit, capsys):
-    tiny_fit("--max_steps=1", "--logger=CSVLogger", "--logger.save_dir=.")
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        (Path(), "--logger=CSVLogger --logger.save_dir=."),
+        (Path(), "--logger CSVLogger"),
+        (Path("home/own"), "--logger CSVLogger --default_root_dir ~/own"),
+    ],
+)
+def test_a_run_with_another_logger_prints_no_command_for_tensorboard(
+    tiny_fit, capsys, monkeypatch, folder, options
+):
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    tiny_fit("--max_steps=1", *options.split())
     output = capsys.readouterr().out
-    assert (RUN / "metrics.csv").is_file()
-    assert (RUN / "config.yaml").is_file()
+    files = {"checkpoints", "config.yaml", "hparams.yaml", "metrics.csv"}
+    assert {path.name for path in (folder / RUN).iterdir()} == files
+    curves = (folder / RUN / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val_loss", "update_ratio", "muon_learning_rate"} <= set(curves)
     assert "tensorboard" not in output
-    assert f"complete --ckpt {RUN}" in output
+    assert f"complete --ckpt {folder / RUN}" in output
+
+
+def test_a_home_folder_is_expanded_and_deprecations_of_libraries_are_no_errors(
+    tiny_main, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(Path.cwd() / "home"))
+    warnings.simplefilter("error")  # as `python -W error` does
+    for folder in ("~/runs", "~nobody-here/runs"):
+        assert tiny_main("--max_steps=1", f"--default_root_dir={folder}") == 0
+        expanded = folder.replace("~/", "home/")  # there is no such user
+        assert (Path(expanded) / RUN / "checkpoints/last.ckpt").is_file()
+    assert not Path("~").exists()
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_fit, capsys):
@@ -169,6 +195,15 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_fit, capsys):
     output = capsys.readouterr().out
     assert "Stopped early: Monitored metric val_loss did not improve in the last 2 rec" in output
     assert f", at step {cli.trainer.global_step - 10}\n" in output
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-true"])
+def test_every_precision_has_a_teacher_and_can_start_a_run_in_another(tiny_fit, precision):
+    cli = tiny_fit("--max_steps=2", f"--precision={precision}", "--model.ngram_distillation=0.5")
+    tuned = tiny_fit("--max_steps=1", "--precision=32-true", f"--init_from={RUN}")
+    stored = torch.load(cli.best.best_model_path, weights_only=True)["state_dict"]
+    assert {weight.dtype for weight in stored.values()} == {cli.model.dtype} != {torch.float32}
+    assert tuned.model.dtype == torch.float32
 
 
 class ResearcherError(Exception):
@@ -187,7 +222,13 @@ def test_an_error_in_a_step_keeps_its_traceback(run, tiny_main, monkeypatch, opt
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("too large"), RuntimeError("you tried to allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("too large"),
+        RuntimeError("you tried to allocate memory"),
+        RuntimeError("can't start new thread"),
+        UserWarning("an error with python -W error"),
+    ],
 )
 def test_too_little_memory_is_one_line(tiny_main, monkeypatch, capsys, error):
     def broken(self: ShakespeareLM, batch: object, batch_idx: int) -> None:
@@ -234,7 +275,7 @@ def test_a_full_disk_under_the_log_keeps_the_checkpoint(tiny_main, monkeypatch, 
     assert tiny_main("--max_steps=200", "--val_check_interval=2") == 1
     error = capsys.readouterr().err
     assert "warning: the log cannot be written: No space left on device" in error
-    assert "error: No space left on device" in error
+    assert f"error: cannot write to {RUN}: No space left on device; the last checkp" in error
     assert "Traceback" not in error
     assert torch.load(RUN / "checkpoints/best.ckpt", weights_only=True)["global_step"] >= 2
 

@@ -12,7 +12,13 @@ import yaml
 from shakespeare_lm.commands.fit import main
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.commands.fit_parser import SHORT_HELP, spell_out
-from shakespeare_lm.commands.recipes import FOLDER, config_path, recipe_name, recipe_names
+from shakespeare_lm.commands.recipes import (
+    FOLDER,
+    config_path,
+    read_options,
+    recipe_name,
+    recipe_names,
+)
 from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.distillation import DistillationConfig
@@ -58,12 +64,8 @@ def test_every_recipe_has_the_name_of_its_file_and_a_file_comes_before_it(tmp_pa
         with pytest.raises(UserError, match=r"expected a YAML file, or one of the recipes: defaul"):
             config_path(config)
 
-    def refuse(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UserError, match=r"cannot read little: Permission denied"):
-        config_path("little")
+    with pytest.raises(UserError, match=r"cannot read \.: Is a directory"):
+        read_options(Path())
 
 
 def test_a_file_named_as_a_recipe_does_not_replace_the_default(tiny_main):
@@ -125,9 +127,6 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
     ("option", "message"),
     [
         ("--model.dropout=1.5", "dropout is 1.5"),
-        ("--model.d_model=9 --model.num_heads=3", "d_model is 9: sinusoidal"),
-        ("--model.d_model=10 --model.num_heads=3", "d_model is 10 and num_heads is 3"),
-        ("--data.val_fraction=0", "val_fraction is 0.0"),
         ("--data.split=documents", "split is documents: the corpus has 1 document(s)"),
         ("--data.corpus=no/such.txt", "'no/such.txt' is neither an existing file nor a known"),
         ("--ckpt_path=none.ckpt", "there is no checkpoint none.ckpt"),
@@ -139,6 +138,11 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
         ("--data.batch_size=1000000000000", "a batch of 1,000,000,000,000 windows needs"),
         ("--model.d_model=10000000", "use a smaller model"),
         ("--model.num_layers=1000000000", "use a smaller model"),
+        ('--model={"seed":5}', "--model sets model.seed, which follows from seed_everything: set"),
+        ("--model=seed.yaml", "--model sets model.seed, which follows from seed_everything: set"),
+        ("--max_time=00:00:00:00", "max_time is 0.0: expected a value > 0"),
+        ("--val_check_interval=5s", "Invalid time format for `val_check_interval`: '5s'"),
+        ("--default_root_dir=s3://a/b", "default_root_dir is s3://a/b: expected a folder of this"),
         ("--limit_train_batches=0", "limit_train_batches is 0: nothing to train"),
         ("--max_steps=0", "max_steps is 0: nothing to train"),
         ("--max_epochs=0", "max_epochs is 0: nothing to train"),
@@ -147,7 +151,6 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
         ("--check_val_every_n_epoch=0", "check_val_every_n_epoch is 0: expected a value >= 1"),
         ("--gradient_clip_val=-1", "gradient_clip_val is -1: expected a value >= 0"),
         ("--seed=-1", "seed_everything is -1"),
-        ("--data.corpus=[]", "corpus is []"),
         ("--more_steps=5", "no last.ckpt in lightning_logs: train a model first (python scripts"),
         ("--early_stopping=0", "early_stopping is 0: expected a value >= 1"),
         ("--init_from=none.ckpt", "there is no checkpoint none.ckpt"),
@@ -166,6 +169,8 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
         ("--init_from=a.ckpt --more_steps=2", "--init_from starts a new run, and --ckpt_pa"),
         ("--init_from=a.ckpt --ckpt_path=last", "--init_from starts a new run, and --ckpt_pa"),
         ("--more_steps=2 --max_steps=9", "--more_steps and --max_steps both say when"),
+        ("--more_steps=2 --max_epochs=9", "--more_steps and --max_epochs both say when"),
+        ("--more_steps=2 --model.decay_steps=9", "--more_steps and --model.decay_steps both say"),
         ("--name=a --logger=CSVLogger --logger.save_dir=.", "name is for the default logger"),
     ],
 )
@@ -173,11 +178,49 @@ def test_a_mistake_is_one_line_and_leaves_no_run(tiny_main, capsys, option, mess
     if option == "--accelerator=gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     Path("latin.yaml").write_bytes(b'data: {corpus: "\xe9"}')
+    Path("seed.yaml").write_text("seed: 5")
     assert tiny_main(*option.split()) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert message in lines[0]
     assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: null", "a.yaml has NoneType under model: expected options by their names"),
+        ("trainer: 5", "a.yaml has int under trainer"),
+        ("data: [corpus]", "a.yaml has list under data"),
+        ("[5]", "a.yaml has list: expected options by their names"),
+        ("model: {seed: 5}", "a.yaml sets model.seed, which follows from seed_everything: set th"),
+        ("data.seed: 5", "a.yaml sets data.seed, which follows from seed_everything"),
+        ("model: {vocabulary: abc}", "a.yaml sets model.vocabulary, which follows from data.corpu"),
+        ("model: {context_length: 5}", "which follows from data.context_length"),
+        ("more_steps: 3", "--more_steps and --max_steps both say when the run ends"),
+        ("a: &a [*a, *a]", "a.yaml holds more than 10,000 values"),
+        ("a: [", "a.yaml is not YAML: while parsing"),
+        ("[" * 100_000, "a.yaml is not YAML: maximum recursion depth exceeded"),
+        ("seed_everything: true", "seed_everything is True: expected int"),
+        ("trainer: {max_steps: null}", "Parser key"),
+        ("model: {network: null}", 'Parser key "model.network": Expected a'),
+        ("name: null", 'Parser key "name": Expected a'),
+    ],
+)
+def test_a_yaml_file_with_more_or_less_than_options_is_one_line(tiny_main, capsys, text, message):
+    Path("a.yaml").write_text(text)
+    typed = [] if text.startswith("trainer") else ["--max_steps=2"]
+    assert tiny_main("--config=a.yaml", *typed) in (1, 2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert message in line
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "null", "---\n", "data: {}"])
+def test_a_yaml_file_without_options_sets_none(tiny_fit, text):
+    Path("a.yaml").write_text(text)
+    cli = ShakespeareCLI([*TINY, "--config=a.yaml"], "default")
+    assert (cli.recipe, cli.model.hparams["zero_init"]) == ("a.yaml", False)
 
 
 RENAMED = "data.sampling was renamed: use data.window_order (try"
@@ -195,6 +238,8 @@ RENAMED = "data.sampling was renamed: use data.window_order (try"
         ("--model.d_modle=5", "arguments: --model.d_modle=5: did you mean --model.d_model?"),
         ("--config=own.yaml", "does not accept option 'd_modle': did you mean --model.d_model?"),
         ("--qqqq", "arguments: --qqqq (try"),
+        ("--model=\udcc1", r"'--model=\udcc1' is not UTF-8 (try"),
+        ("--q\x1b[31m", r"arguments: --q\x1b[31m (try"),
         ("validate", "fit has no subcommand validate: python scripts/evaluate.py --part val"),
         ("test -x", "fit has no subcommand test: python scripts/evaluate.py --part test"),
         ("predict", "fit has no subcommand predict: python scripts/complete.py --prompt"),

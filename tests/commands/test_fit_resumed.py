@@ -42,6 +42,73 @@ def test_a_run_is_resumed_with_its_own_options_and_in_its_own_folder(run):
     assert (config["ckpt_path"], config["trainer"]["max_steps"]) == (None, 5)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision=bf16-mixed"], r"trainer.precision bf16-mixed \(was 32-true\)$"),
+        (["--data.window_order=random"], r"data.window_order random \(was shifted\)$"),
+        (["--model.ngram_distillation=0.3"], r"model.ngram_distillation 0.3 \(was 0.0\)$"),
+    ],
+)
+def test_a_resumed_run_names_the_options_that_it_changes(run, options, message):
+    # An epoch has as many batches in any order.
+    with pytest.warns(UserWarning, match=f"resuming with other options than before: {message}"):
+        fit([*QUIET, f"--ckpt_path={CUT}", "--max_steps=4", *options])
+
+
+def corrupt(path: Path, place: tuple[object, ...], value: object) -> None:
+    """Replace an entry of a checkpoint."""
+    content = torch.load(path, weights_only=True)
+    *outer, last = place
+    entry = content
+    for name in outer:
+        entry = next(entry[it] for it in entry if name in it) if name == "Model" else entry[name]
+    entry[last] = value
+    torch.save(content, path)
+
+
+PROGRESS = ("loops", "fit_loop", "epoch_progress", "current", "completed")
+STEPS = ("epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (PROGRESS[:1], [], "last.ckpt: invalid counts of steps, batches and epochs"),
+        (PROGRESS[:3], None, "last.ckpt: invalid counts of steps, batches and epochs"),
+        (PROGRESS, "x", "last.ckpt: invalid counts of steps, batches and epochs"),
+        (PROGRESS, -1, "last.ckpt: invalid counts of steps, batches and epochs"),
+        (("global_step",), 10**15, "last.ckpt: global_step is not 3, the number"),
+        (("loops", "fit_loop", *STEPS, "completed"), 2, "last.ckpt: global_step is not 2, the num"),
+        (("optimizer_states",), [], "no moments of the optimizer"),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), "x", "invalid exp_avg in the optimiz"),
+        (("callbacks", "Model", "best_model_score"), "x", "invalid best val_loss in the checkpoi"),
+        (("gradients",), 5, "cannot resume from"),
+    ],
+)
+def test_a_state_that_is_not_one_is_one_line(run, place, value, message):
+    corrupt(CUT / "checkpoints/last.ckpt", place, value)
+    before = contents()
+    with pytest.raises(UserError, match=message):
+        fit([*QUIET, f"--ckpt_path={CUT}", "--max_steps=5"])
+    after = contents()
+    assert all(after[path] == before[path] for path in before if path.suffix != ".yaml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("lr_schedulers",), "x"),
+        (("lr_schedulers", 0, "last_epoch"), 0),
+        (("optimizer_states", 0, "param_groups", 0, "weight_decay"), 0.5),
+    ],
+)
+def test_rates_and_schedule_are_those_of_the_options_not_of_the_file(run, place, value):
+    corrupt(CUT / "checkpoints/last.ckpt", place, value)
+    resumed = fit([*QUIET, f"--ckpt_path={CUT}", "--max_steps=5"])
+    assert_same_weights(weights(run), resumed.model)
+
+
 def test_a_checkpoint_alone_has_the_options_of_its_model_and_its_run_a_best_of_its_own(run, capsys):
     shutil.copy(CUT / "checkpoints/last.ckpt", "a.ckpt")
     others = [option for option in TINY if not option.startswith("--model")]
@@ -59,7 +126,9 @@ def test_a_run_is_continued_from_anywhere_and_keeps_its_best(run, monkeypatch, c
     monkeypatch.chdir("elsewhere")
     best = Path("..") / RUN / "checkpoints" / "best.ckpt"
     before = best.read_bytes()
-    cli = fit([*QUIET, f"--ckpt_path=../{RUN}", "--more_steps=2", "--gradient_clip_val=1e-9"])
+    changed = r"other options than before: trainer.gradient_clip_val 1e-09 \(was 1.0\)"
+    with pytest.warns(UserWarning, match=changed):
+        cli = fit([*QUIET, f"--ckpt_path=../{RUN}", "--more_steps=2", "--gradient_clip_val=1e-9"])
     assert not Path("lightning_logs").exists()
     assert cli.trainer.global_step == 7
     printed = capsys.readouterr().out
@@ -77,7 +146,8 @@ def test_the_newest_run_is_looked_for_where_the_yaml_file_says(run):
         config.replace("default_root_dir: null", "default_root_dir: elsewhere")
     )
     cli = ShakespeareCLI([*QUIET, "--config=my.yaml", "--ckpt_path=last", "--max_steps=4"])
-    assert cli.resumed_step == 3
+    assert cli.resumed is not None
+    assert cli.resumed.step == 3
 
 
 def test_a_run_remembers_its_recipe(run):

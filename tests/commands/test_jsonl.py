@@ -4,7 +4,6 @@ option wins in a line, and which mistakes are named how.
 
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +35,8 @@ def answered(completer, tmp_path, monkeypatch):
     def answer(lines: list[Record], between: str = "\n", **options: Any) -> tuple[int, list]:
         output = io.StringIO()
         Path("in.jsonl").write_text(between + between.join(json.dumps(line) for line in lines))
-        code = complete_lines(completer, "in.jsonl", output, {**OPTIONS, **options})
+        with Path("in.jsonl").open("rb") as lines:
+            code = complete_lines(completer, "in.jsonl", lines, output, {**OPTIONS, **options})
         return code, [json.loads(line) for line in output.getvalue().splitlines()]
 
     return answer
@@ -61,7 +61,7 @@ def test_json_lines_keep_their_order_and_other_values(run_complete, tmp_path):
             assert alone == "\n\n---\n".join(samples) + "\n"
 
 
-def test_the_lines_of_stdin_are_answered_one_by_one(completer, monkeypatch):
+def test_the_lines_of_stdin_are_answered_one_by_one(completer):
     output = io.StringIO()
 
     def questions() -> Iterator[bytes]:
@@ -69,8 +69,9 @@ def test_the_lines_of_stdin_are_answered_one_by_one(completer, monkeypatch):
             assert len(output.getvalue().splitlines()) == number  # all before it are answered
             yield b'{"prompt": "a"}\n'
 
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=questions()))
-    assert complete_lines(completer, "-", output, OPTIONS) == 0
+    waiting = questions()
+    lines = SimpleNamespace(readline=lambda limit: next(waiting, b""))
+    assert complete_lines(completer, "-", lines, output, OPTIONS) == 0
     assert len(output.getvalue().splitlines()) == 3
 
 
@@ -131,9 +132,9 @@ def test_a_line_overrides_the_number_of_samples(answered, completer):
         assert records[2]["completion"] == samples[0]
 
 
-def test_pieces_are_written_as_they_are_made(completer, tmp_path, monkeypatch):
-    path, output = tmp_path / "in.jsonl", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    path.write_text('\n{"prompt": "a"}\n{"prompt": "b", "id": "x", "stream": true}\n')
+def test_pieces_are_written_as_they_are_made(completer, monkeypatch):
+    lines = io.BytesIO(b'\n{"prompt": "a"}\n{"prompt": "b", "id": "x", "stream": true}\n')
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     whole = completer.complete("b", **OPTIONS)
     first = {"prompt": "a", "completion": completer.complete("a", **OPTIONS)}
     last = {"prompt": "b", "id": "x", "stream": True, "completion": whole}
@@ -146,7 +147,7 @@ def test_pieces_are_written_as_they_are_made(completer, tmp_path, monkeypatch):
             yield piece
 
     monkeypatch.setattr(completer, "stream", watched)
-    assert complete_lines(completer, str(path), output, OPTIONS) == 0
+    assert complete_lines(completer, "in.jsonl", lines, output, OPTIONS) == 0
     assert output.buffer.getvalue().decode().splitlines() == expected
 
 
@@ -167,18 +168,8 @@ def test_a_mistake_in_a_line_stops_neither_the_lines_before_nor_those_after_it(a
     [
         ({"temperature": "hot"}, "temperature is 'hot': expected float"),
         ({"temperature": True}, "temperature is True: expected float"),
-        ({"temperature": -1}, "temperature is -1: expected a value >= 0"),
-        ({"greedy": 1}, "greedy is 1: expected bool"),
-        ({"top_k": 2.0}, "top_k is 2.0: expected int"),
-        ({"top_k": True}, "top_k is True: expected int"),
-        ({"top_p": 2}, "top_p is 2: expected 0 < top_p <= 1"),
-        ({"min_p": [1]}, "min_p is [1]: expected float"),
-        ({"max_new_tokens": "9"}, "max_new_tokens is '9': expected int"),
-        ({"max_lines": 0}, "max_lines is 0: expected a value >= 1"),
         ({"stop": {"a": 1}}, "stop is {'a': 1}: expected str or list"),
         ({"stop": ["a", 1]}, "stop[1] is 1: expected str"),
-        ({"stop": ""}, "stop is an empty string"),
-        ({"seed": 1.5}, "seed is 1.5: expected int"),
         ({"unknown": "drop"}, "unknown is 'drop': choose from: error, skip, replace"),
         ({"unknown": ["skip"]}, "unknown is \"['skip']\": choose from: error, skip, replace"),
         ({"num_samples": 10**12}, "num_samples is 1000000000000: expected at most 1024"),

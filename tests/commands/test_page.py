@@ -1,18 +1,17 @@
 """The command `page`: one file, what it costs, and nothing half-written."""
 
 import json
-import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from shakespeare_lm.commands.page import main
+from shakespeare_lm.commands.page import _chart, main
+from shakespeare_lm.page.run_log import RunLog
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
-
-NO_RIGHTS = os.name != "posix" or os.geteuid() == 0
 
 
 def model_of(page: str) -> dict[str, Any]:
@@ -47,11 +46,15 @@ def test_the_page_of_a_run_has_its_losses_its_texts_and_what_packing_costs(run, 
     assert str(tmp_path) not in page
 
 
+def test_a_title_that_is_not_utf_8_is_wrong_usage(capsys):
+    assert main(["--title", "a\udcff"]) == 2
+    assert capsys.readouterr().err.startswith(r"error: argument --title: invalid utf8 value: 'a\ud")
+
+
 def test_a_lone_checkpoint_has_a_page_without_curves(checkpoint, capsys):
     assert main(["--ckpt=best.ckpt", "--output=a.html", "--title", "<b>"]) == 0
-    assert "warning: val_loss is not measured: the checkpoint does not name its corpus" in (
-        capsys.readouterr().err
-    )
+    warning = "warning: val_loss is not measured (corpus: unknown): the checkpoint does not name"
+    assert warning in capsys.readouterr().err
     page = Path("a.html").read_text("utf-8")
     assert 'aria-labelledby="learned-title" hidden' in page
     assert "<h1>&lt;b&gt;</h1>" in page
@@ -62,6 +65,17 @@ def test_a_lone_checkpoint_has_a_page_without_curves(checkpoint, capsys):
     assert "val_loss 1." in errors
     assert page.startswith("<!doctype html>")
     assert "nanoGPT" not in page  # which was measured on another text
+    assert model_of(page)["prompt"] in ("ab\n", "ba\n")  # a line of the text
+
+
+def test_one_validation_is_seen_and_curves_lose_their_first_steps_only_if_there_are_others():
+    curves = {"train_loss": [(1, 4.0), (2, 2.0), (3, 1.9)], "val_loss": [(3, 3.25)]}
+    chart = _chart(RunLog(curves, []), None)
+    assert "val_loss: 3.2500" in chart
+    assert "<path" in chart  # a dot
+    assert chart.count("train_loss") == 2
+    (points,) = re.findall('class="line line-1" points="([^"]+)"', chart.partition("<ul")[0])
+    assert len(points.split()) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,19 +86,15 @@ def test_a_lone_checkpoint_has_a_page_without_curves(checkpoint, capsys):
         ("memory.ckpt", "a.html", "memory_order is 2: a page cannot hold that"),
         ("best.ckpt", "missing/a.html", "missing/a.html"),
         ("best.ckpt", "best.ckpt", "best.ckpt"),
-        ("best.ckpt", ".", "irectory"),
-        pytest.param(
-            "best.ckpt", "closed/a.html", "closed/a.html",
-            marks=pytest.mark.skipif(NO_RIGHTS, reason="root may write anywhere"),
-        ),
+        ("best.ckpt", "text.txt", "output is text.txt, which is an input"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, capsys, ckpt, output, message):
     Path("damaged.ckpt").write_bytes(checkpoint.read_bytes()[:1000])
     saved(Path("memory.ckpt"), memory_order=2)
-    Path("closed").mkdir(mode=0o500)
+    Path("text.txt").write_bytes(b"not UTF-8: \xff")
     before = set(Path().rglob("*"))
-    assert main(["--ckpt", ckpt, "--output", output]) == 1
+    assert main(["--ckpt", ckpt, "--output", output, "--corpus=text.txt"]) == 1
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1]
     assert "Traceback" not in error

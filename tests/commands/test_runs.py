@@ -33,8 +33,10 @@ def test_a_damaged_run_is_listed_and_a_folder_without_runs_is_an_error(tmp_path,
     checkpoints = tmp_path / "version_4/checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / "last.ckpt").write_bytes(b"half")
-    (tmp_path / "version_4/config.yaml").write_text("data: 5")
-    assert main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["version_4", "-", "-", "-", "-"]
+    for config in ("data: 5", "[" * 100_000):
+        (tmp_path / "version_4/config.yaml").write_text(config)
+        assert main([str(tmp_path)]) == 0
+        row = capsys.readouterr().out.splitlines()[1]
+        assert row.split()[:5] == ["version_4", "-", "-", "-", "-"]
     assert main([str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith(f"error: no runs in {tmp_path / 'none'}: expected")

@@ -28,10 +28,7 @@ def checkpoint(runs):
 
 
 @pytest.fixture
-def run_score(
-    checkpoint, tmp_path, monkeypatch,
-    capsys
-):  # fmt: skip
+def run_score(checkpoint, tmp_path, monkeypatch, capsys):
     """Return a function that runs the command beside text.txt: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
@@ -95,10 +92,10 @@ def test_progress_is_told(run_score, monkeypatch):
 
 
 def test_colours_follow_the_surprise():
-    bits = [0.5, 2.0, 4.0, 6.0, 9.0, 9.0, 0.1]
-    score = Score("abcdef\n\n", [-b * math.log(2) for b in bits], [])
+    bits = [0.5, 2.0, 4.0, 6.0, 9.0, 9.0, 0.1, 0.1]
+    score = Score("abcdef\n\n\x1b", [-b * math.log(2) for b in bits], [])
     shown = coloured(score)
-    assert shown.plain == "abcdef↵\n\n"
+    assert shown.plain == "abcdef↵\n\n\\x1b"
     styles = {shown.plain[span.start]: span.style for span in shown.spans}
     assert "b" not in styles
     assert len({styles[character] for character in "cdef"}) == 4
@@ -124,6 +121,7 @@ def test_the_alternatives_are_listed(run_score):
         ("latin.txt", 1, "is not UTF-8 text: invalid byte 0xFF at offset 2"),
         ("--text=Ω", 1, "'Ω' (U+03A9) at position 0"),
         ("text.txt --output text.txt", 1, "output is text.txt, which is an input"),
+        ("--text=\udcff", 2, r"argument --text: invalid utf8 value: '\udcff'"),
         ("text.txt --text=To", 2, "argument --text: not allowed with argument FILE"),
         ("--top=1", 2, "one of the arguments FILE --text is required"),
     ],

@@ -20,7 +20,7 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
-from tests.serving.conftest import NEEDS
+from tests.serving.conftest import NEEDS, Answer, ask
 
 for package in ("starlette", "pydantic"):
     pytest.importorskip(package, reason=NEEDS)
@@ -58,6 +58,15 @@ def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.wait(60) in (0, -signal.SIGTERM)
 
 
+def half_a_request(address: str) -> socket.socket:
+    """Return a client that would keep the server waiting."""
+    host, port = address.removeprefix("http://").split(":")
+    client = socket.create_connection((host, int(port)))
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    client.sendall(f"{head}\r\nContent-Length: 50\r\n\r\n{{".encode())
+    return client
+
+
 def test_a_browser_and_openais_client_get_what_they_ask_for(checkpoint):
     openai = pytest.importorskip("openai", reason="needs pip install -e '.[serve]' openai")
     with (
@@ -90,7 +99,10 @@ def test_sigterm_lets_a_running_request_end_and_the_log_tells_of_it(checkpoint):
     with serving(checkpoint) as (process, address):
         requests.get(f"{address}/health", timeout=60)
         url = f"{address}/v1/completions"
-        with requests.post(url, json=body, stream=True, timeout=60) as answer:
+        with (
+            half_a_request(address),
+            requests.post(url, json=body, stream=True, timeout=60) as answer,
+        ):
             lines = answer.iter_lines(decode_unicode=True)
             first = next(lines)
             process.send_signal(signal.SIGTERM)
@@ -98,25 +110,26 @@ def test_sigterm_lets_a_running_request_end_and_the_log_tells_of_it(checkpoint):
         assert len("".join(part["choices"][0]["text"] for part in parts)) == 1000
         assert process.stderr is not None
         log = re.sub(r"\d+ ms", "_ ms", process.stderr.read())
-        assert log == "GET /health 200 _ ms\nPOST /v1/completions 200 _ ms 1000 characters\n"
+    assert log.splitlines() == [
+        "GET /health 200 _ ms",
+        "POST /v1/completions 408 _ ms",
+        "POST /v1/completions 200 _ ms 1000 characters",
+    ]
 
 
 def test_a_server_without_a_page_says_why(checkpoint, monkeypatch, capsys):
-    testclient = pytest.importorskip("starlette.testclient", reason="needs pip install httpx")
-
     def refuse(*_: object) -> str:
         raise UserError("too many weights")
 
-    def ask(server: uvicorn.Server, sockets: object) -> None:
-        client = testclient.TestClient(server.config.app, base_url="http://localhost")
-        answers.append(client.get("/").json()["error"]["message"])
+    def run(server: uvicorn.Server, sockets: object) -> None:
+        answers.append(ask(server.config.app, "GET", "/", {"host": "localhost"}, b""))
 
-    answers: list[str] = []
+    answers: list[Answer] = []
     monkeypatch.setattr(serve, "unmeasured_page", refuse)
-    monkeypatch.setattr(uvicorn.Server, "run", ask)
+    monkeypatch.setattr(uvicorn.Server, "run", run)
     assert serve.main(["--ckpt", str(checkpoint), "--port", "0"]) == 0
     assert "\npage: none: too many weights\n" in capsys.readouterr().err
-    assert answers == ["too many weights"]
+    assert json.loads(answers[0].body)["error"]["message"] == "too many weights"
 
 
 @pytest.mark.slow
@@ -144,6 +157,7 @@ def test_serving_64_clients_for_long_needs_no_more_memory(checkpoint):
         ("--host=nowhere.invalid", "cannot listen on nowhere.invalid"),
         ("--max_tokens=0", "max_tokens is 0"),
         ("--port={taken}", "cannot listen on 127.0.0.1, port {taken}"),
+        ("--allow_origin=https://a.example/", "allow_origin is 'https://a.example/': expected"),
     ],
 )
 def test_mistakes_are_one_line(checkpoint, capsys, options, message):

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import shakespeare_lm
 from shakespeare_lm.commands import start
 from shakespeare_lm.commands.start import main
 from shakespeare_lm.invocation import COMMANDS, command_line
+from tests.commands.conftest import run_process
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -95,6 +98,31 @@ def test_ctrl_c_while_torch_is_imported_ends_quietly_with_130(tmp_path, name):
 def test_a_command_is_started_in_the_way_that_this_process_was(monkeypatch, started, shown):
     monkeypatch.setattr(sys, "argv", [started])
     assert command_line("complete") == shown
+
+
+def test_a_package_in_an_archive_is_refused(tmp_path):
+    archive = tmp_path / "a.zip"
+    package = Path(shakespeare_lm.__file__).parent
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (*package.glob("*.py"), package / "commands/start.py"):
+            file.write(path, path.relative_to(package.parent))
+    command = [sys.executable, "-m", "shakespeare_lm", "runs"]
+    done = run_process(command, tmp_path, PYTHONPATH=str(archive))
+    advice = "is in an archive: unpack it, or install it with pip"
+    assert (done.returncode, done.stderr) == (1, f"error: {archive / package.name} {advice}\n")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared obj")]
+)
+def test_too_little_memory_for_torch_is_one_line(monkeypatch, capsys, error):
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(start, "import_module", fail)
+    assert start.run_command("fit", []) == 1
+    line = "error: not enough memory to load PyTorch (see ulimit -v)\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

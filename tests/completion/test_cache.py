@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.completion import cache as cache_module
 from shakespeare_lm.completion.cache import KeyValueCache, Prefill
 from shakespeare_lm.errors import UserError
 
@@ -52,6 +53,18 @@ def test_the_memory_of_a_layer_fits_what_is_stored_first_and_is_zero_elsewhere()
     assert [tuple(layer.shape) for layer in cache.layers] == [(2, 5, 3, 4, 7)] * 2
     assert {layer.dtype for layer in cache.layers} == {torch.float64}
     assert not any(layer[:, :, :, 1:].any() for layer in cache.layers)
+
+
+def test_memory_grows_with_the_text_and_keeps_what_is_stored(monkeypatch):
+    monkeypatch.setattr(cache_module, "_FIRST_COLUMNS", 2)
+    cache, taken = KeyValueCache(1, 7, 0, PADDING, torch.device("cpu")), []
+    for number in range(1, 8):
+        cache.append(torch.tensor([3]))
+        cache.extend(0, keys_and_values([number]))
+        taken.append(len(filled(cache)[0]))
+        assert filled(cache)[0][:number] == [*range(1, number + 1)]
+    assert taken == [2, 2, 4, 4, 7, 7, 7]
+    assert cache.with_rows([0], 1).layers[0][0, :, 0, :, 0].tolist() == [[*range(1, 8)], [0] * 7]
 
 
 @pytest.mark.parametrize("fixed_shape", [False, True])

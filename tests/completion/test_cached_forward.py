@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm.completion import cached_forward
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.errors import UserError
@@ -35,6 +36,17 @@ def test_the_flag_of_onednn_is_restored_after_an_error(onednn):
     torch.backends.mkldnn.set_flags(_enabled=True)
     with pytest.raises(UserError, match="a window holds at most 8 characters"):
         forward.step(cache, torch.tensor([1, 1]))
+    assert onednn()
+
+
+def test_the_last_of_steps_in_several_threads_restores_the_flag(onednn):
+    torch.backends.mkldnn.set_flags(_enabled=True)
+    first, second = cached_forward._without_onednn(), cached_forward._without_onednn()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not onednn()  # the second still runs
+    second.__exit__(None, None, None)
     assert onednn()
 
 

@@ -98,26 +98,6 @@ def test_each_character_is_read_once_while_the_window_lasts_and_equal_prompts_to
     assert shapes_read([a, b, a, a], steps=1) == [(2, 4), (4, 1)]
 
 
-def test_the_cache_is_allocated_once():
-    decoder, memory = cached(random_network(), 2), set()
-    for steps in (1, 40):
-        grow(decoder, prompts(2, 5), steps)
-        memory.add(tuple(layer.data_ptr() for layer in decoder.cache.layers))
-    assert len(memory) == 1
-    assert decoder.cache.layers[0].shape == (2, 2, 2, 8, 4)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_decoding_uses_evaluation_mode_and_restores_the_mode(training):
-    network = random_network(dropout=0.9).train(training)
-    decoders = (cached(network, 1), uncached(network, "stride"))
-    one, other = (grow(decoder, prompts(3), steps=5) for decoder in decoders)
-    assert_same(one, other)  # dropout would differ
-    assert not one.requires_grad
-    assert not other.requires_grad
-    assert network.training is training
-
-
 def test_a_bigram_decodes_in_every_way():
     texts = prompts(3, 20)
     expected = BIGRAM.table.weight[[texts[0][-1], texts[1][-1]]]

@@ -2,62 +2,21 @@
 
 import contextlib
 import random
-from collections import deque
-from collections.abc import Sequence
 from itertools import islice
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.completion.sampling import SamplingOptions, generate
+from shakespeare_lm.errors import UserError
 from tests.completion.conftest import random_network
 
-CHOICES = 5  # ids 0 to 4; id 5 is the padding symbol
 GREEDY = SamplingOptions(greedy=True)
-
-
-class CountingDecoder:
-    """Finds the id after a text's last id the likeliest, and padding likelier than all."""
-
-    context_length = 4
-
-    def __init__(self) -> None:
-        self.seen: list[list[list[int]]] = []
-
-    def logits(self, texts: Sequence[deque[int]]) -> Tensor:
-        self.seen.append([list(text) for text in texts])
-        logits = torch.zeros(len(texts), CHOICES + 1)
-        for row, text in enumerate(texts):
-            logits[row, (text[-1] + 1) % CHOICES] = 2.0
-        logits[:, CHOICES] = 100.0
-        return logits
-
-
-def grown(prompts: list[list[int]], count: int) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Return the first `count` ids that each prompt grows by, and what the decoder was given."""
-    decoder, randoms = CountingDecoder(), [random.Random(0)] * len(prompts)
-    steps = islice(generate(decoder, prompts, GREEDY, randoms, CHOICES), count)
-    assert decoder.seen == []  # nothing is computed before it is asked for
-    return [list(ids) for ids in zip(*steps, strict=True)], decoder.seen
-
-
-def test_each_text_grows_by_the_id_chosen_after_it():
-    ids, seen = grown([[0], [3, 1]], 3)
-    assert ids == [[1, 2, 3], [2, 3, 4]]
-    assert seen == [[[0], [3, 1]], [[0, 1], [3, 1, 2]], [[0, 1, 2], [3, 1, 2, 3]]]
-
-
-def test_only_the_last_context_length_ids_are_kept_and_the_loop_never_ends():
-    prompt = [0, 0, 0, 0, 0, 1, 2, 3]
-    ids, seen = grown([prompt], 1000)
-    assert seen[:2] == [[[0, 1, 2, 3]], [[1, 2, 3, 4]]]
-    assert len(prompt) == 8  # and the prompt itself is left as it is
-    assert ids == [[4, 0, 1, 2, 3] * 200]
 
 
 @pytest.mark.parametrize("window", ["stride", "exact"])
@@ -70,6 +29,17 @@ def test_graphed_steps_choose_what_generate_chooses(window, options):
         found.append(list(islice(way(decoder, prompts, options, randoms, 10), 40)))
     assert found[0] == found[1]
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(), SamplingOptions(top_p=0.9)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_no_text_is_made_of_non_finite_logits(options, value):
+    network = random_network()
+    torch.nn.init.constant_(network.head.weight, value)
+    for way, fixed_shape in ((generate, False), (generate_graphed, True)):
+        decoder = CachedDecoder(CachedForward(network), 1, "stride", fixed_shape)
+        with pytest.raises(UserError, match=r"computes non-finite numbers .*: choose another"):
+            next(way(decoder, [[1, 2]], options, [random.Random(0)], 10))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -7,12 +7,7 @@ import torch
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import Window, characters_kept
-from shakespeare_lm.completion.scoring import predictions
-from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.model.bigram import BigramTable
-from shakespeare_lm.model.config import NetworkConfig
-from tests.completion.conftest import VOCABULARY
 
 
 def by_hand(completer: Completer, text: str, window: Window) -> list[float]:
@@ -76,12 +71,6 @@ def test_the_progress_counts_the_characters_scored(completer, monkeypatch):
     assert calls == [(8, 20), (13, 20), (18, 20), (20, 20)]
 
 
-def test_a_bigram_table_scores_too():
-    table = BigramTable(11, NetworkConfig(network="bigram", context_length=8))
-    score = Completer(table, CharTokenizer(VOCABULARY), 8).score("abcabcabcabc")
-    assert score.log_probabilities[0] == pytest.approx(score.log_probabilities[3])
-
-
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -99,7 +88,17 @@ def test_too_short_a_text_and_invalid_options_are_refused(completer, text, optio
         completer.score(text, **options)
 
 
-def test_the_loss_of_a_text_without_a_predicted_character_is_refused(completer):
-    for length in (0, 1):
-        with pytest.raises(UserError, match=f"the text has {length} known characters: expected"):
-            list(predictions(completer.network, torch.ones(length), context_length=8, stride=8))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_no_score_is_made_of_non_finite_logits_and_a_large_one_is_a_number(completer, value):
+    torch.nn.init.constant_(completer.network.head.weight, value)
+    with pytest.raises(UserError, match="the network computes non-finite numbers"):
+        completer.score("abc")
+    torch.nn.init.normal_(completer.network.head.weight, std=1e30)
+    assert 1e300 < completer.score("abc").perplexity < math.inf
+
+
+def test_a_short_text_is_not_read_in_a_long_window(completer):
+    seen = []
+    completer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    completer.score("abc")
+    assert seen == [(1, 2)]

@@ -44,20 +44,6 @@ def test_a_stop_string_ends_the_completion_and_is_not_part_of_it(text, stop, exp
     assert "".join(shown(text, *stop)) == expected
 
 
-def test_lines_are_counted_with_the_one_that_the_prompt_began():
-    for count, expected in ((1, "one"), (2, "one\ntwo"), (3, "one\ntwo\nthree")):
-        assert "".join(shown("one\ntwo\nthree", max_lines=count)) == expected
-    # Even while a partial match is held back.
-    assert "".join(shown("a.\n\nb", ".\n\n", max_lines=1)) == "a."
-
-
-def test_after_the_end_nothing_is_shown():
-    stops = StopStrings(["b"])
-    assert [stops.add(character) for character in "abc"] == ["a", "", ""]
-    assert stops.reached
-    assert stops.rest() == ""
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,6 +9,7 @@ from shakespeare_lm.data.corpus import (
     AUTO_PATIENCE_SECONDS,
     NAMED_CORPORA,
     NamedCorpus,
+    corpus_paths,
     load_corpus,
 )
 from shakespeare_lm.data.download import DownloadError
@@ -109,6 +110,18 @@ def test_an_argument_or_the_environment_sets_the_folder(given, folder, monkeypat
     assert downloads == []
 
 
+def test_the_paths_of_a_corpus_are_known_without_reading_it(monkeypatch, tmp_path, downloads):
+    monkeypatch.setenv("SHAKESPEARE_LM_DATA", "variable")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_plays()
+    for name in ("tinyshakespeare", "auto"):
+        assert corpus_paths(name) == [Path("variable/tiny.txt")]
+    assert corpus_paths(["~/plays/a.txt", "plays/?.txt", "none/*"]) == [
+        tmp_path / "plays/a.txt", Path("plays/a.txt"), Path("plays/b.txt")
+    ]  # fmt: skip
+    assert downloads == []
+
+
 @pytest.mark.parametrize(
     ("corpus", "documents"),
     [
@@ -140,6 +153,8 @@ def test_each_file_is_a_document_in_this_order(corpus, documents, downloads, mon
         (["plays/a.txt", "*.pdf"], "the corpus '*.pdf' is neither"),
         (["plays/a.txt", "sample"], "the corpus 'sample' cannot be combined with other files"),
         ("plays", "cannot read plays: expected a regular file"),
+        ("play*/", "cannot read played: expected a regular file"),
+        ("\0/*", "corpus is ['\\x00/*']: expected the name of a corpus, or files or globs"),
         ("empty.txt", "empty.txt is empty"),
         ("mark.txt", "mark.txt is empty"),
         ("latin.txt", "latin.txt is not UTF-8 text"),
@@ -153,6 +168,7 @@ def test_each_file_is_a_document_in_this_order(corpus, documents, downloads, mon
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(corpus, message):
     write_plays()
+    write("played/a.txt", b"")
     write("empty.txt", b"")
     write("mark.txt", b"\xef\xbb\xbf")
     write("latin.txt", b"na\xefve")

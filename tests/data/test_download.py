@@ -267,15 +267,3 @@ def test_a_data_directory_that_cannot_be_written_or_created_is_an_error(serve, t
     if not os.access(path.parent, os.W_OK):  # some users may write everywhere
         assert refused(url, path) == f"cannot write {path}: Permission denied"
         assert asked == []
-
-
-def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(serve, tmp_path):
-    resource = pytest.importorskip("resource")
-    url, _ = serve(send_all)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) - 1, hard))  # as if the disk were full
-    try:
-        message = refused(url, tmp_path / "tiny.txt")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert message.startswith(f"cannot write {tmp_path / 'tiny.txt'}: ")

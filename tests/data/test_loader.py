@@ -153,15 +153,6 @@ def test_the_state_is_the_position_of_the_next_batch():
         assert states == [{"epoch": epoch, "next_batch": n, "batches": 5} for n in range(1, 6)]
 
 
-def test_an_epoch_can_be_chosen():
-    batches = loader(numbered(60), "shifted")
-    epochs = [real_targets(batches) for _ in range(3)]
-    for epoch in (2, 0, 1):
-        batches.set_epoch(epoch)
-        assert real_targets(batches) == epochs[epoch]
-    assert real_targets(batches) == epochs[2]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -177,8 +168,3 @@ def test_an_invalid_data_position_is_refused(changes, message):
     batches = loader(numbered(60))
     with pytest.raises(UserError, match=message):
         batches.load_state_dict({**batches.state_dict(), **changes})
-
-
-def test_a_wrong_option_is_refused():
-    with pytest.raises(UserError, match=r"^window_order is 'backwards': choose from: sequent"):
-        loader(numbered(60), "backwards")

@@ -5,6 +5,7 @@ import math
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone(
 
 
 def test_what_cannot_be_evaluated_is_named(run: Path) -> None:
-    Path("other.txt").write_text(PLAY.replace("W", "ж"))
+    Path("other.txt").write_text(PLAY.replace("W", "ж"), "utf-8")
     with pytest.raises(UserError, match=r"has ch.* does not know, such as 'ж' \(U\+0436\)"):
         evaluated(run, "other.txt")
     with pytest.raises(UserError, match=r"part is 'all'.*train, val, test"):
@@ -117,17 +118,41 @@ def test_what_cannot_be_evaluated_is_named(run: Path) -> None:
     assert evaluated(OLD, "sample").characters == 3767
 
 
-@pytest.mark.parametrize(("data", "validation"), [
-    ({"corpus": 5}, {}),
-    ({"corpus": ["sample"], "split": 3}, {"val_loss": "x"}),
-    ({"corpus": ["sample"], "val_fraction": "x"}, None),
-    ([], []),
-])  # fmt: skip
-def test_a_crafted_checkpoint_is_an_error_in_one_line(
-    run: Path, data: object, validation: object
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["/etc/hostnam[e]"], "a pattern, or a path into the network, is not looked up"),
+        (["**"], "a pattern, or"),
+        (["//host/text"], "a pattern, or"),
+        (["other.txt"], r"it is not the text of the training any more"),
+        (["play.txt", "other.txt"], "it is not the text of the training"),
+    ],
+)
+def test_a_checkpoint_names_no_files_of_this_disk_but_its_own_text(
+    run: Path, monkeypatch: pytest.MonkeyPatch, names: list[Any], reason: str
 ) -> None:
-    change(run, ShakespeareDataModule=data, validation=validation)
-    with pytest.raises(UserError):
+    """Who has the checkpoint's result would learn what is in these files."""
+    Path("other.txt").write_text(PLAY + "secret")
+    data = torch.load(run, weights_only=True)["ShakespeareDataModule"]
+    change(run, ShakespeareDataModule={**data, "corpus": names})
+    monkeypatch.setattr("glob.glob", Mock(side_effect=AssertionError("looked for files")))
+    with pytest.raises(UserError, match=rf"{reason}.*: if you want to use it, add --corpus "):
+        evaluated(run)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 3e38])
+def test_there_is_no_verdict_on_a_non_finite_loss(run: Path, value: float) -> None:
+    checkpoint = read_checkpoint(run)
+    checkpoint.weights["head.weight"].fill_(value)
+    with pytest.raises(UserError, match="computes non-finite numbers"):
+        evaluate(checkpoint, run, SplitCorpus(checkpoint))
+    assert Row(1e5, "huge", "", True).perplexity < math.inf  # also a number in JSON
+
+
+@pytest.mark.parametrize("split", [{"split": 3}, {"val_fraction": "x"}])
+def test_a_crafted_split_is_refused_by_name(run: Path, split: dict[str, object]) -> None:
+    change(run, ShakespeareDataModule={"corpus": ["sample"], **split}, validation=[])
+    with pytest.raises(UserError, match=f"^{next(iter(split))} is '(3|x)': "):
         evaluated(run)
 
 

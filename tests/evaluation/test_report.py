@@ -18,6 +18,7 @@ from shakespeare_lm.evaluation.evaluation import Evaluation
 from shakespeare_lm.evaluation.line_chart import Axis, Line, axis, line_chart
 from shakespeare_lm.evaluation.novelty import novelty
 from shakespeare_lm.evaluation.report import copied_chart, loss_chart, report
+from shakespeare_lm.evaluation.tables import as_json
 from tests.evaluation.conftest import evaluation
 from tests.system.browser import needs_browser, started_browser
 
@@ -60,7 +61,10 @@ def test_the_page_has_the_verdict_the_ranking_the_breakdown_and_the_copies() -> 
     assert "fourth" not in shown
     assert "<" * 400 + "\n" in shown
     assert "<" * 401 not in shown
-    assert 'width:50.0%"></span>\n<td class="name">a &lt;model&gt;' in content
+    # The best of 1.0, 2.0, 2.5 and 4.0 is at 0 on an axis from 1 to 2, and 2.5 is beyond it.
+    assert re.findall(r'left:([0-9.]+%)">(.)<', content) == [
+        ("0.0%", "●"), ("100.0%", "●"), ("100.0%", "→"), ("100.0%", "→"),
+    ]  # fmt: skip
     # The names and the texts are escaped.
     assert not re.findall("<(model|light|b>|script|link|img|iframe)", content)
     assert content == report([full("a <model>")], BASELINES)
@@ -110,6 +114,30 @@ def test_characters_are_coloured_by_surprise_and_escaped() -> None:
     assert ',0.00)" title="0.00 nats, probability 100.00%">d</b>' in cell
 
 
+def test_close_losses_are_seen_to_differ_and_control_characters_to_be_there() -> None:
+    rows = [Baseline("7-gram", 1.5612), Baseline("uniform", 4.17)]
+    losses = np.ones(5)
+    close = evaluation(
+        losses, checkpoint="a\x1b\u202e", block_nats=1.4655, sliding_nats=1.4655,
+        breakdown=break_down(["a\0b\u202ec"], losses, 8),
+    )  # fmt: skip
+    content = report([close], rows)
+    assert re.findall(r'left:([0-9.]+)%">●', content) == ["4.6", "4.6", "84.3"]
+    assert "<div>1.46<span>1.58</span></div>" in content
+    assert not re.search("[^\n -~●→↵·\xa0]", content)
+    assert content.count("\\x1b\\u202e") > 2
+    assert ">\\x00</b>" in content
+
+
+def test_a_text_of_one_character_has_a_report_and_json() -> None:
+    losses = np.zeros(9)
+    losses[0] = np.nan
+    certain = evaluation(losses, block_nats=0.0, sliding_nats=0.0,
+                         breakdown=break_down(["a" * 9], losses, 4))  # fmt: skip
+    assert "nan" not in report([certain], BASELINES).lower()
+    assert "NaN" not in as_json([certain], BASELINES)
+
+
 def drawn(chart: str) -> tuple[list[list[str]], list[str]]:
     """Return the points of each line of a chart, and the names in its legend."""
     figure = ElementTree.fromstring(chart)
@@ -148,6 +176,14 @@ def test_axes_have_round_ends_around_all_values_and_few_round_ticks() -> None:
     assert Axis("", 1, 128, doubling=True).place(8) == pytest.approx(3 / 7)
     assert axis("", [1.0], doubling=True).high == 2.0
     assert len(axis("", [1, 2**30], doubling=True).ticks()) <= 12
+
+
+def test_a_single_point_is_a_dot_with_its_number() -> None:
+    chart = line_chart("", Axis("", 0, 1), Axis("", 0, 1), [Line("val_loss", [(1, 0.5)])])
+    figure = ElementTree.fromstring(chart)
+    assert [path.get("d") for path in figure.findall("svg/path")] == ["M410.0,109.0h0"]
+    assert figure.find("ul/li/svg/path") is not None
+    assert drawn(chart) == ([], ["val_loss: 0.5000"])
 
 
 def test_a_chart_has_its_lines_and_dots_in_place_labels_and_a_legend() -> None:

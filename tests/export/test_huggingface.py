@@ -99,17 +99,22 @@ def test_a_folder_computes_what_the_model_computes(
         encoded = tokenizer(text)["input_ids"]
         assert encoded == checkpoint.tokenizer.encode(text)
         assert tokenizer.decode(encoded) == text
-    with pytest.raises(Exception, match="UNK"):
-        tokenizer("Z")
+    # The error says what the model knows, and the line of the card what it does not.
+    for unknown in ("Z", "<|padding|>"):
+        with pytest.raises(
+            Exception, match=r"Unk token `any character but .*Rabcdeé😀.` not found"
+        ):
+            tokenizer(unknown)
+    assert set("RaZ") - set(tokenizer.get_vocab()) == {"Z"}
 
 
 def test_the_folder_is_complete(tmp_path: Path) -> None:
     names = {"README.md", "config.json", "generation_config.json", "model.safetensors",
              "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
     assert huggingface_files(random_checkpoint(tmp_path), "").keys() == names
-    own = huggingface_files(random_checkpoint(tmp_path, previous_characters=4), "card")
+    own = huggingface_files(random_checkpoint(tmp_path, previous_characters=4), "card \udcff")
     assert own.keys() == names | {"modeling_shakespeare_lm.py"}
-    assert own["README.md"] == b"card"
+    assert own["README.md"] == rb"card \udcff"  # as a folder's name may have it
     assert json.loads(own["config.json"])["previous_characters"] == 4
 
 
@@ -130,7 +135,10 @@ def test_the_card_has_facts_losses_and_how_to_load_it_and_names_cannot_break_it(
         assert f"\n{line}\n" in card, line
     assert "on a text." in card
     assert card.count("\n---\n") == 1
-    assert "How good" not in model_card("m", [], [], "", "")
+    card = model_card("a\udcff\u202eb\x1b", [("Network", "bigram table")], [], "", "")
+    assert "# a\udcff\\u202eb\\x1b" in card
+    assert "How good" not in card
+    assert "transformer" not in card.partition("# ")[2]  # it holds for every network
 
 
 def test_the_modelling_file_stands_alone_and_knows_what_exports_let_pass() -> None:

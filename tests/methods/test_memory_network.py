@@ -125,7 +125,7 @@ def test_a_new_run_takes_the_weights_and_remembers_its_own_text(tiny_fit: Fit) -
     first = tiny_fit(*OPTIONS, "--max_steps=3")
     text = first.datamodule.vocabulary * 40
     Path("known.txt").write_text(text)
-    Path("new.txt").write_text(text + "é")
+    Path("new.txt").write_text(text + "é", "utf-8")
     start = f"--init_from={first.best.best_model_path}"
     second = tiny_fit(start, "--data.corpus=known.txt", *OPTIONS, *SLOW)
     for name in ("base.head.weight", "read_ngrams.weight", "trust"):
@@ -139,6 +139,6 @@ def test_a_new_run_takes_the_weights_and_remembers_its_own_text(tiny_fit: Fit) -
 def test_a_run_with_a_mixed_memory_can_learn_new_characters(tiny_fit: Fit) -> None:
     mixed = ("--model.memory_order=2", "--model.memory_share=0.1", "--max_steps=1")
     first = tiny_fit(*mixed)
-    Path("new.txt").write_text((first.datamodule.vocabulary + "é") * 40)
+    Path("new.txt").write_text((first.datamodule.vocabulary + "é") * 40, "utf-8")
     second = tiny_fit(f"--init_from={first.best.best_model_path}", "--data.corpus=new.txt", *mixed)
     assert second.model.tokenizer.vocab_size == first.model.tokenizer.vocab_size + 1

@@ -87,7 +87,6 @@ def test_the_options_are_the_fields_and_their_defaults_are_plain_values() -> Non
         ({"memory_share": 0.2}, "memory_share is 0.2 and memory_order is 0: there is no memory to"),
         ({"memory_order": 2, "memory_share": 1.0}, "memory_share is 1.0: expected 0 <= memory_sha"),
         ({"memory_order": 2.5}, "memory_order is '2.5': expected int"),
-        ({"d_model": 0}, "d_model is 0: expected a value >= 1"),
         *(
             ({"network": name}, f"network is '{name}': choose from: transformer, bigram, or give t")
             for name in ("rnn", "", "Transformer", ".Mine", "..a.Mine", "a.", "a b.C")

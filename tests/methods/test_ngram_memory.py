@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from shakespeare_lm import hardware
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods import ngram_memory as module
-from shakespeare_lm.methods.ngram_memory import NGramMemory, leaving_out
+from shakespeare_lm.methods.ngram_memory import NGramMemory, has_sparse, leaving_out
 from shakespeare_lm.methods.ngrams import NGramModel
 from tests.methods.conftest import count, kneser_ney
 
@@ -114,16 +115,45 @@ def test_padding_and_unseen_contexts_leave_the_order_below(memory: NGramMemory) 
     torch.testing.assert_close(empty.exp(), torch.full((4, VOCABULARY), 1 / VOCABULARY))
 
 
-def test_a_text_too_long_for_the_machine_is_refused_every_time(
+def test_sparse_tables_give_the_numbers_of_dense_ones(
     memory: NGramMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(needed_bytes: float, what: str, advice: str) -> None:
-        if "2-grams" in what:
-            raise UserError(f"{what}: {advice}")
+    ids = torch.cat((some_ids(30, seed=4), torch.tensor([4, 0]))).view(2, 16)
+    read = []
+    for dense_bytes in (0, 250, 1 << 20):  # none, those of two orders, all
+        monkeypatch.setattr(module, "_SMALL_BYTES", dense_bytes)
+        monkeypatch.setattr(module, "_DENSE_BYTES_PER_CHARACTER", 0)
+        memory.remember(IDS, torch.tensor(LENGTHS))
+        with leaving_out(memory, ids.roll(-1)):
+            read.append(memory(ids))
+        axes = [order.discounted.ndim for order in memory._orders]
+        assert axes == {0: [1, 1, 1, 1], 250: [2, 2, 1, 1], 1 << 20: [2, 2, 2, 2]}[dense_bytes]
+        assert has_sparse(memory) is (min(axes) == 1)
+    assert all(
+        torch.equal(*pair) for other in read[1:] for pair in zip(read[0], other, strict=True)
+    )
 
-    monkeypatch.setattr(module, "check_memory", refuse)
+
+def test_thousands_of_symbols_take_memory_in_proportion_to_the_text() -> None:
+    memory = NGramMemory(3001, 8)
+    memory.remember(torch.randint(3000, (20_000,)), torch.tensor([20_000]))
+    assert has_sparse(memory)  # dense, they take 1.6 GB
+    assert sum(table.nbytes for order in memory._orders for table in order) < 30e6
+    assert memory.probabilities(torch.zeros(1, 4, dtype=torch.long)).isfinite().all()
+
+
+def test_a_text_too_long_for_the_machine_is_refused_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = NGramMemory(VOCABULARY, 12, "ngram_distillation")
+    memory.remember(IDS, torch.tensor(LENGTHS))  # to count them takes less
+    monkeypatch.setattr(hardware, "_free_bytes", lambda: 40_000)
+    message = (
+        "^ngram_distillation: the memory of n-grams needs at least .* of free memory: use a "
+        "shorter text or ngram_distillation 0"
+    )
     for _ in range(2):
-        with pytest.raises(UserError, match="a memory of 2-grams: use a shorter text or a lower"):
+        with pytest.raises(UserError, match=message):
             memory(torch.zeros(1, 1, dtype=torch.long))
 
 

@@ -79,11 +79,3 @@ def test_a_bigram_table_sees_the_last_character_alone() -> None:
     assert logits.shape == (2, 3, 5)
     assert torch.equal(logits[0, 2], logits[1, 2])
     assert torch.equal(logits[0, 0], table.table.weight[1])
-
-
-def test_a_network_that_defines_nothing_says_so() -> None:
-    plain, ids = Network(7, NetworkConfig()), torch.tensor([[1]])
-    assert not plain.reads_past
-    for step in (plain.embed, plain.hidden, plain.logits, plain):
-        with pytest.raises(NotImplementedError):
-            step(ids)

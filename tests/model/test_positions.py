@@ -8,7 +8,6 @@ import torch
 from shakespeare_lm.model.positions import (
     PositionKind,
     apply_positions,
-    position_table,
     rotary_table,
     rotate,
     sinusoidal_table,
@@ -55,13 +54,6 @@ def test_products_of_rotated_vectors_depend_on_distance_alone() -> None:
         along = scores.diagonal(distance)
         # Rounding of sums of eight products of float32 numbers of order one.
         torch.testing.assert_close(along, along[:1].expand_as(along), rtol=0, atol=1e-5)
-
-
-def test_each_kind_has_a_table_with_a_row_per_position() -> None:
-    assert torch.equal(position_table("sinusoidal", 9, 8, 2), sinusoidal_table(9, 8))
-    assert position_table("learned", 9, 8, 2).shape == (9, 8)
-    # All heads share one rotation: the table has the width of one head.
-    assert torch.equal(position_table("rotary", 9, 8, 2), rotary_table(9, 4))
 
 
 OWN = torch.tensor([[4, 5], [7, 1]])

@@ -15,11 +15,12 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.networks import NetworkOptions, build_network
 from shakespeare_lm.page import html
-from shakespeare_lm.page.html import PageContent, build_page, check_fits
+from shakespeare_lm.page.html import PageContent, build_page, check_fits, opening
 from shakespeare_lm.page.packing import Packed, pack, round_rows
 from tests.export.models import random_checkpoint
 
-HOSTILE = '</script><script>alert("1")</script><!--'
+HOSTILE = '</script><script>alert("1")</script><!-- --> ]]>'
+CONTROLS = "\0\x1b\x7f\u202e\u2066\udcff\n"
 CONFIG = NetworkOptions(context_length=8, num_layers=1, num_heads=2, d_model=8)
 TOKENIZER = CharTokenizer("".join(sorted(set("\nab" + HOSTILE))))
 
@@ -31,10 +32,9 @@ def packed() -> Packed:
 
 
 def page(packed: Packed, samples: list[tuple[int, str]]) -> str:
-    card = [(HOSTILE, HOSTILE)]
-    content = PageContent(
-        HOSTILE, HOSTILE, TOKENIZER, CONFIG, packed, HOSTILE, card, samples=samples
-    )
+    title = HOSTILE + CONTROLS
+    card, chart = [(title, title)], CONTROLS if samples else ""
+    content = PageContent(title, title, TOKENIZER, CONFIG, packed, HOSTILE, card, chart, samples)
     return build_page(content)
 
 
@@ -45,13 +45,17 @@ def between(text: str, start: str, end: str) -> str:
 def test_the_page_holds_the_model_loads_nothing_and_takes_hostile_text_for_text(
     packed: Packed,
 ) -> None:
-    built = page(packed, [(1, HOSTILE)])
-    assert built == page(packed, [(1, HOSTILE)])
+    built = page(packed, [(1, HOSTILE + "\x1b\n")])
+    assert built == page(packed, [(1, HOSTILE + "\x1b\n")])
     assert HOSTILE not in built
+    assert not re.search(
+        "[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", built
+    )
+    assert built.count("]]&gt;" + r"\x00\x1b\x7f\u202e\u2066\udcff") == 5
     assert built.count("<script") == 4
     model = json.loads(between(built, 'id="model">', "</script>"))
     assert model["prompt"] == HOSTILE
-    assert model["samples"] == [[1, HOSTILE]]
+    assert model["samples"] == [[1, HOSTILE + "\\x1b\n"]]
     assert b64decode(between(built, 'id="weights">', "</script>")) == packed.data
     assert not re.findall(r"""(src|href)\s*=\s*["']""", built)
     addresses = set(re.findall(r"https?://[^\"' ]+", built))
@@ -68,6 +72,23 @@ def test_only_its_own_script_and_style_are_allowed(packed: Packed) -> None:
     for start, end in (("<style>", "</style>"), ("<script>", "</script>")):
         checksum = b64encode(sha256(between(built, start, end).encode()).digest()).decode()
         assert f"{start[1:-1]}-src 'sha256-{checksum}'" in policy
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["half a line\n\n-- 12\n  Жили?-были \nдед\n"], "Жилибыли\n"),
+        (["без конца строки" * 9], ("без конца строки" * 9)[:80] + "\n"),
+        (["\n1234\n", "", "?\nдед"], "дед\n"),
+        (["1\n", "xyz"], ""),
+        ([], ""),
+    ],
+)
+def test_a_page_opens_with_the_first_whole_line_of_letters_that_the_model_knows(
+    texts: list[str], expected: str
+) -> None:
+    assert opening(CharTokenizer("\n абвгдежзиклмностуырцьйЖ"), texts) == expected
+    assert "\n" not in opening(CharTokenizer("д е"), ["?\nдед\n"])
 
 
 def test_what_a_page_cannot_hold_is_refused(

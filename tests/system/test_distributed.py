@@ -20,6 +20,8 @@ TWO = ["--data.batch_size=32", "--devices=2", "--strategy=ddp"]
 RUN = Path("lightning_logs/version_0")
 
 pytestmark = pytest.mark.slow
+if os.name != "posix":
+    pytest.skip("sends the signals of POSIX", allow_module_level=True)
 
 
 def free_port() -> str:

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import re
-import resource
 import sys
 import warnings
 import zipfile
@@ -24,6 +23,8 @@ from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import TINY, Main
+
+resource = pytest.importorskip("resource")  # which Windows does not have
 
 # Events of the interpreter that loading a checkpoint must not cause.
 FORBIDDEN = {
@@ -279,13 +280,7 @@ def test_strange_weights_are_refused(attempt: Attempt, content: Content) -> None
         for weights in strange_weights(state[name]):
             assert attempt(replaced(content, "state_dict", name, weights)), (name, weights)
         message = attempt({**content, "state_dict": without(state, name)})
-        assert f"it lacks the weights {name.removeprefix('network.')}" in message
-
-
-def test_weights_of_any_magnitude_complete(attempt: Attempt, content: Content) -> None:
-    for size in (1e-38, 1e10, 3e38):
-        state = {name: torch.full_like(t, size) for name, t in content["state_dict"].items()}
-        attempt({**content, "state_dict": state})
+        assert f"it lacks the weights {name.removeprefix('network.')!r}" in message
 
 
 def test_archives_that_swell_or_are_ambiguous_are_refused(
@@ -297,16 +292,12 @@ def test_archives_that_swell_or_are_ambiguous_are_refused(
         with_member(whole, "last/data/zeros", bytes(1 << 28), deflated),
     ):
         assert "is compressed or larger inside than its file" in attempt(swelling)
-    for name in ("a/data.pkl", "last/DATA.PKL", "last/data/0"):
-        assert attempt(with_member(rewrite(whole, lambda _, old: old), name, b"x")), name
     legacy = io.BytesIO()
     torch.save(content, legacy, _use_new_zipfile_serialization=False)
     for old_form in (legacy.getvalue(), legacy.getvalue() + whole):  # alone, one file in two forms
         assert "damaged or not a checkpoint" in attempt(old_form)
-    many = b"\x80\x02" + b"}0" * (1 << 20) + b"N."
-    assert "more than 1,000,000 values" in attempt(with_pickle(whole, many))
-    message = attempt(with_pickle(whole, bytes(17 << 20)))
-    assert "describes its tensors in 17,825,792 bytes" in message
+    many = b"\x80\x02]" + b"X" + (70_000_000).to_bytes(4, "little") + b"x" * 70_000_000 + b"a."
+    assert "shared too often" in attempt(with_pickle(whole, many))
 
 
 @pytest.mark.parametrize("count", [10**4, 2 * 10**9])
@@ -332,31 +323,6 @@ def test_other_files_and_other_contents_are_refused(attempt: Attempt, content: C
     for value in (None, 3, "x", [], torch.zeros(3), {}, {"state_dict": {}}, {1: 2}, *less):
         assert "of another program" in attempt(value), value
     assert "not an integer" in attempt({**content, "global_step": "many"})
-
-
-def endless(levels: int = 8) -> list:
-    """Return a list that is small in a file, and whose text has half a gigabyte."""
-    value: list = ["x"] * 10
-    for _ in range(levels - 1):
-        value = [value] * 10
-    return value
-
-
-@pytest.mark.parametrize(
-    "place", [["global_step"], ["state_dict"], ["state_dict", "x"], ["hyper_parameters", "seed"]]
-)
-def test_endless_values_are_refused(attempt: Attempt, content: Content, place: list[str]) -> None:
-    assert attempt(replaced(content, *place, endless()))
-
-
-def test_values_nested_too_deeply_to_be_printed_are_refused(
-    attempt: Attempt, content: Content, path: Path
-) -> None:
-    depth = 100_000
-    assert attempt({**content, "global_step": "deep"})
-    text, nested = b"X\x04\x00\x00\x00deep", b"]" * depth + b"a" * (depth - 1)
-    deep = rewrite(path.read_bytes(), lambda _, old: old.replace(text, nested, 1))
-    assert "not an integer" in attempt(deep)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the named pipes of POSIX")
@@ -396,23 +362,11 @@ def strange_states(content: Content) -> Iterator[Content]:
         yield {**content, "gradients": gradients}
 
 
-def endless_states(content: Content) -> Iterator[Content]:
-    """Yield checkpoints with a value that an error message would name, and must not print."""
-    for name in content["ShakespeareDataModule"]:
-        yield replaced(content, "ShakespeareDataModule", name, endless())
-    for name in ("batches", "epoch", "next_batch"):
-        yield with_position(content, {name: endless()})
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("states", [strange_states, endless_states])
 def test_strange_training_states_are_refused_or_harmless(
-    tiny_main: Main,
-    content: Content,
-    capsys: pytest.CaptureFixture[str],
-    states: Callable[[Content], Iterator[Content]],
+    tiny_main: Main, content: Content, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, strange in enumerate(states(content)):
+    for number, strange in enumerate(strange_states(content)):
         torch.save(strange, "a.ckpt")
         with little_memory():
             code = tiny_main("--max_steps=4", "--ckpt_path=a.ckpt")

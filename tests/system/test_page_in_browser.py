@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from shakespeare_lm.commands.page import main
+from shakespeare_lm.commands.page import main, unmeasured_page
 from shakespeare_lm.completion.completer import Completer
 from tests.export.models import random_checkpoint
 from tests.system.browser import needs_browser, started_browser
@@ -164,6 +164,76 @@ def test_an_unread_text_is_continued_and_a_megabyte_is_cut(page: Any) -> None:
     assert "the first 1,060,000 characters were left out" in page.inner_text("#unknown")
     write(page, "A")
     assert page.evaluate("likelihoods.length") == 1
+
+
+@pytest.mark.parametrize("text", ["ab\\n", "\u4e00"])
+def test_a_pasted_megabyte_is_cut_before_the_browser_lays_it_out(
+    open_page: Open, text: str
+) -> None:
+    page = ready(open_page(permissions=["clipboard-read", "clipboard-write"]))
+    page.evaluate(f"navigator.clipboard.writeText('{text}'.repeat(400_000))")
+    page.evaluate("longest = 0; textarea.oninput = () => (longest = textarea.value.length); 0")
+    page.focus("#text")
+    page.keyboard.press("Control+V")
+    wait(page, "characters.length === 20_000")
+    assert page.evaluate("longest") == 0
+    assert "characters were left out" in page.inner_text("#unknown")
+    # With dir="auto", a browser reads the whole text again for each character that it is shown.
+    assert page.locator("[dir=auto]").count() == 0
+    directions = (
+        "[...document.querySelectorAll('.writing')].map((e) => getComputedStyle(e).unicodeBidi)"
+    )
+    assert page.evaluate(directions) == ["plaintext"] * 2
+
+
+@pytest.mark.parametrize("is_forbidden", [False, True])
+def test_a_reloaded_page_has_its_text_unless_storage_is_forbidden(
+    open_page: Open, is_forbidden: bool
+) -> None:
+    page = ready(open_page())
+    if is_forbidden:
+        throws = "get() { throw new DOMException('', 'SecurityError'); }"
+        page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {{ {throws} }})")
+        page.reload()
+        ready(page)
+    for text in ("", "HELLO\n שלום &#"):
+        write(page, text)
+        page.fill("#seed", "12")
+        page.reload()
+        ready(page)
+        assert text_of(page) == ("ROMEO:\n" if is_forbidden else text)
+        assert page.input_value("#seed") == ("" if is_forbidden else "12")
+    page.evaluate("location.hash = 'text=A'")
+    wait(page, "characters.join('') === 'A'")
+    assert text_of(ready(open_page())) == "ROMEO:\n"  # in another tab
+
+
+def test_logits_that_are_not_finite_make_no_text(open_page: Open, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(tmp_path, VOCABULARY, std=1e30)
+    path = tmp_path / "model.html"
+    path.write_text(unmeasured_page(tmp_path / "best.ckpt", checkpoint, "a"), "utf-8")
+    page = open_page(path=path)
+    wait(page, "!byId('problem').hidden")
+    assert "logits are not finite (NaN or infinity)" in page.inner_text("#problem")
+    assert page.is_disabled("#continue")
+    page.evaluate("complete()")
+    page.wait_for_timeout(100)
+    assert text_of(page) == "ROMEO:\n"
+    assert "NaN" not in page.inner_text("main")
+
+
+def test_a_model_of_carriage_returns_and_control_characters_continues_the_text_that_is_shown(
+    open_page: Open, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(tmp_path, "\0\n\r\x1b\x85\u2028\u202e</script>")
+    path = tmp_path / "model.html"
+    path.write_text(unmeasured_page(tmp_path / "best.ckpt", checkpoint, "a"), "utf-8")
+    page = ready(open_page(path=path))
+    press(page, "#continue")
+    assert page.evaluate("characters.includes('\\u240d') && characters.join('') === textarea.value")
+    assert page.evaluate("firstUnread()") == -1
+    heights = page.evaluate("[textarea.scrollHeight, byId('backdrop').scrollHeight]")
+    assert heights[0] == heights[1]
 
 
 @pytest.mark.slow

@@ -4,9 +4,6 @@ Texts are of all Unicode: combining marks, characters beyond 16 bits, NUL, byte 
 kind of line end. The examples are the same in every run.
 """
 
-import contextlib
-import io
-import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -19,19 +16,16 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shakespeare_lm.commands.complete import main as complete
 from shakespeare_lm.commands.fit_parser import spell_out
 from shakespeare_lm.completion.sampling import SamplingOptions, next_ids, next_probabilities
 from shakespeare_lm.completion.stop_strings import StopStrings
 from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.data.loader import WindowLoader
-from shakespeare_lm.data.splits import split_contiguous, split_random_chunks, split_whole_documents
+from shakespeare_lm.data.splits import split_contiguous, split_random_chunks
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents, encode_documents
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.training.module import ShakespeareLM
-from tests.conftest import save
 
 # Few different characters, so that repeats and common prefixes are frequent.
 few = st.text("ab\n", max_size=30)
@@ -61,9 +55,6 @@ def assert_one_line(error: UserError, words: str = "") -> None:
     assert words in str(error)
 
 
-# --- tokenizer ---
-
-
 @examples
 @given(some_text, texts)
 @example("\ufeff", "\r\n")
@@ -77,30 +68,12 @@ def test_decoding_undoes_encoding(text: str, other: str) -> None:
 
 
 @examples
-@given(some_text, texts)
-def test_unknown_characters_are_refused_skipped_or_replaced(known: str, text: str) -> None:
-    tokenizer = CharTokenizer.from_text(known)
-    if set(text) <= set(known):
-        assert tokenizer.decode(tokenizer.encode(text)) == text
-    else:
-        with pytest.raises(UserError, match=r"is not among the \d+ characters") as caught:
-            tokenizer.encode(text)
-        assert_one_line(caught.value)
-    kept = "".join(character for character in text if character in known)
-    assert tokenizer.decode(tokenizer.encode(text, "skip")) == kept
-    assert set(tokenizer.decode(tokenizer.encode(text, "replace"))) <= set(known)
-
-
-@examples
 @given(texts, st.integers(0xD800, 0xDFFF))
 def test_a_lone_surrogate_is_refused(text: str, surrogate: int) -> None:
     with pytest.raises(UserError, match="lone surrogate"):
         CharTokenizer.from_text(text + chr(surrogate))
     with pytest.raises(UserError, match="is not among"):
         CharTokenizer("ab").encode(chr(surrogate))
-
-
-# --- batches ---
 
 
 def loader_of(pieces: list[str], **options: Any) -> WindowLoader:
@@ -145,26 +118,6 @@ def test_every_character_but_a_documents_first_is_predicted_once_per_epoch(
 
 
 @examples
-@given(documents, loader_options, st.data())
-def test_a_loader_can_be_resumed_after_any_batch(
-    pieces: list[str], options: dict[str, Any], data: st.DataObject
-) -> None:
-    whole, interrupted, resumed = (loader_of(pieces, **options) for _ in range(3))
-    batches = list(whole)
-    stop = data.draw(st.integers(0, len(batches)))
-    iterator = iter(interrupted)
-    seen = [next(iterator) for _ in range(stop)]
-    if stop:
-        resumed.load_state_dict(interrupted.state_dict())
-    later = list(resumed) if stop < len(batches) or not batches else []
-    for one, other in zip([*seen, *later], batches, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-# --- splits ---
-
-
-@examples
 @given(documents, fractions, fractions)
 def test_a_contiguous_split_loses_and_repeats_nothing(
     pieces: list[str], val_fraction: float, test_fraction: float
@@ -184,24 +137,6 @@ def test_random_chunks_lose_and_repeat_no_character_to_predict(
     parts = split_random_chunks(pieces, val_fraction, test_fraction, context_length, seed)
     found = Counter(pair for part in parts for chunk in part for pair in pairwise(chunk))
     assert found == Counter(pair for piece in pieces for pair in pairwise(piece))
-
-
-@examples
-@given(documents, fractions, fractions)
-def test_a_split_by_documents_keeps_each_whole_and_gives_every_part_one(
-    pieces: list[str], val_fraction: float, test_fraction: float
-) -> None:
-    num_parts = 3 if test_fraction else 2
-    if len(pieces) < num_parts:
-        with pytest.raises(UserError, match=f"{len(pieces)} document.*at least {num_parts}"):
-            split_whole_documents(pieces, val_fraction, test_fraction)
-        return
-    parts = split_whole_documents(pieces, val_fraction, test_fraction)
-    assert [piece for part in parts for piece in part] == pieces
-    assert [bool(part) for part in parts] == [True, True, bool(test_fraction)]
-
-
-# --- files ---
 
 
 @examples
@@ -249,9 +184,6 @@ def test_any_texts_and_sizes_give_batches_or_an_error_in_one_line(
     else:
         for loader in (data.train_dataloader(), *data.val_dataloader()):
             assert sum(targets_of(loader).values()) > 0
-
-
-# --- stopping and sampling ---
 
 
 @examples
@@ -302,9 +234,6 @@ def test_any_logits_and_filters_give_an_id_of_positive_probability(
     assert options.top_k is None or int((probabilities > 0).sum()) <= options.top_k
 
 
-# --- command lines ---
-
-
 @examples
 @given(st.lists(st.one_of(texts, st.sampled_from(["--max_steps", "--seed=3", "-c", "--"]))))
 def test_spelling_out_short_names_changes_only_names(words: list[str]) -> None:
@@ -314,49 +243,6 @@ def test_spelling_out_short_names_changes_only_names(words: list[str]) -> None:
             assert before.startswith("--")
             assert after.partition("=")[1:] == before.partition("=")[1:]
     assert spell_out(spelt_out) == spelt_out
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    module = ShakespeareLM("\n ab", context_length=8, num_layers=1, num_heads=2, d_model=8)
-    return save(tmp_path_factory.mktemp("model") / "a.ckpt", module)
-
-
-NUMERIC = ["temperature", "top_k", "top_p", "min_p", "seed", "max_lines", "num_samples"]
-numbers = st.one_of(st.integers(-2, 20).map(str), st.floats(-1, 2).map(str), texts)
-
-
-@examples
-@given(
-    texts,
-    st.dictionaries(st.sampled_from(NUMERIC), numbers, max_size=3),
-    st.lists(texts, max_size=2),
-    st.sampled_from(["error", "skip", "replace"]),
-)
-def test_any_options_complete_or_end_in_an_error_of_one_line(
-    checkpoint: Path, prompt: str, options: dict[str, str], stops: list[str], unknown: str
-) -> None:
-    arguments = [f"--ckpt={checkpoint}", f"--prompt={prompt}", "--max_new_tokens=9"]
-    arguments += [f"--{name}={value}" for name, value in options.items()]
-    arguments += [f"--stop={stop}" for stop in stops] + [f"--unknown={unknown}"]
-    output, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab")))
-        try:
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
-                code = complete(arguments)
-        except SystemExit as stopped:  # argparse, for a value that is not a number
-            code = stopped.code  # type: ignore[assignment]
-    assert code in (0, 1, 2)
-    output.seek(0)
-    error.seek(0)
-    if code == 1:
-        lines = error.read().splitlines()
-        assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
-        assert not output.read()
-
-
-# --- large ---
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
-"""A run that is stopped anywhere can be resumed, and then equals an undisturbed run bit for bit;
-other data than its own are refused.
-"""
+"""A run that is stopped anywhere can be resumed, and then equals an undisturbed run bit for bit."""
 
 import itertools
 import multiprocessing
@@ -17,10 +15,12 @@ import pytest
 import torch
 
 from shakespeare_lm.commands.fit import main
-from shakespeare_lm.errors import UserError
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.progress import Throughput
 from tests.conftest import TINY, Fit, logged
+
+if os.name != "posix":
+    pytest.skip("sends the signals of POSIX", allow_module_level=True)
 
 # One epoch has 34 steps: 40 steps, validated every 6, cross its end.
 OPTIONS = ["--max_steps=40", "--val_check_interval=6", "--model.dropout=0.2"]
@@ -261,26 +261,11 @@ def test_sigterm_between_the_batches_of_one_step_loses_no_gradient(
     assert_equal_runs(whole, cut)
 
 
-def test_resuming_on_another_text_or_split_is_refused(tiny_fit: Fit) -> None:
-    # The same characters as often: only their order differs.
-    Path("text.txt").write_text("To be, or not to be: that is the question.\n" * 60)
-    Path("other.txt").write_text("that is: the question. To be, or not to be\n" * 60)
-    # Batches this large make one batch of every split: the loader's state would fit.
-    options = ["--data.corpus=text.txt", "--data.batch_size=512", "--model.decay_steps=4"]
-    last = tiny_fit(*options, "--max_steps=2").last.path
-    saved = last.read_bytes()
-    resuming = [*options, "--max_steps=4", "--ckpt_path=last"]
-    for option, message in {
-        "--data.val_fraction=0.2": "trained with val_fraction 0.1, not 0.2",
-        "--data.test_fraction=0.1": "trained with test_fraction 0.0, not 0.1",
-        "--data.corpus=other.txt": "the checkpoint was trained on another text",
-    }.items():
-        advice = "; resume with the --data options of the first run"
-        with pytest.raises(UserError, match=f"cannot resume: .*{message}{advice}"):
-            tiny_fit(*resuming, option)
-        assert last.read_bytes() == saved
+def test_a_checkpoint_without_a_fingerprint_is_resumed_with_a_warning(tiny_fit: Fit) -> None:
+    last = tiny_fit("--model.decay_steps=4", "--max_steps=2").last.path
     checkpoint = torch.load(last, weights_only=True)
     del checkpoint["ShakespeareDataModule"]  # as an older version wrote it
     torch.save(checkpoint, last)
     with pytest.warns(UserWarning, match="no fingerprint of its text and split"):
-        assert tiny_fit(*resuming).trainer.global_step == 4
+        resumed = tiny_fit("--model.decay_steps=4", "--max_steps=4", "--ckpt_path=last")
+    assert resumed.trainer.global_step == 4

@@ -27,7 +27,7 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 
 def imports_of(module: str) -> set[str]:
     """Return the full names of all that a module imports anywhere, inside functions too."""
-    nodes = list(ast.walk(ast.parse((PACKAGE / module).read_text())))
+    nodes = list(ast.walk(ast.parse((PACKAGE / module).read_text("utf-8"))))
     froms = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     return froms | {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
 
@@ -48,7 +48,7 @@ def test_a_room_uses_only_the_rooms_before_it_and_few_import_lightning(module: s
 
 def test_rooms_have_a_docstring_and_nothing_else() -> None:
     for path in PACKAGE.glob("*/__init__.py"):
-        (only,) = ast.parse(path.read_text()).body
+        (only,) = ast.parse(path.read_text("utf-8")).body
         assert isinstance(only, ast.Expr), path
         assert len(ast.literal_eval(only.value)) > 40
 

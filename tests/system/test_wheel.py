@@ -19,7 +19,9 @@ TINY = (
 
 
 def test_the_wheel_has_every_folder_of_the_package_and_the_recipes() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]
     rooms = {path.parent.name for path in (ROOT / "shakespeare_lm").glob("*/__init__.py")}
     expected = {"shakespeare_lm", *(f"shakespeare_lm.{room}" for room in (*rooms, "configs"))}
     assert set(listed) == expected

@@ -1,10 +1,10 @@
 """A model and other data, or a checkpoint and another run: differences are named."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from shakespeare_lm.checkpoint.reading import ADDED_OPTIONS
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
@@ -43,17 +43,16 @@ def test_options_that_a_resumed_run_would_ignore_are_compared():
 
 
 def test_processes_that_found_different_checkpoints_all_refuse_to_resume():
-    def two_processes(other: float | None) -> Any:
-        def reduce(value: torch.Tensor, reduce_op: str) -> torch.Tensor:
-            assert reduce_op == "max"
-            theirs = value if other is None else torch.tensor(other if value > 0 else -other)
-            return torch.maximum(value, theirs)
-
-        strategy = SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
+    def process(of_the_first: str, others_agree: bool) -> Any:
+        strategy = SimpleNamespace(
+            broadcast=lambda _: of_the_first,
+            reduce_boolean_decision=lambda decision: decision and others_agree,
+        )
         return SimpleNamespace(world_size=2, ckpt_path="a/last.ckpt", strategy=strategy)
 
     check_processes(None, {})
-    check_processes(two_processes(None), {"global_step": 5})
-    for other in (1.0, 1e12):  # below and above this process's checksum
+    same, other = (f"{Path('a/last.ckpt').resolve()} {step}" for step in (5, 6))
+    check_processes(process(same, True), {"global_step": 5})
+    for disagreeing in (process(other, True), process(same, False)):
         with pytest.raises(UserError, match="the processes found different checkpoints to resume"):
-            check_processes(two_processes(other), {"global_step": 5})
+            check_processes(disagreeing, {"global_step": 5})

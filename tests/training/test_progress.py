@@ -19,13 +19,11 @@ from rich.progress import Progress
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.loader import WindowLoader
 from shakespeare_lm.data.windows import Documents
-from shakespeare_lm.errors import UserError
 from shakespeare_lm.training import interim_validation, progress, samples
 from shakespeare_lm.training.interim_validation import InterimValidation, sample_batches
 from shakespeare_lm.training.module import ShakespeareLM
 from shakespeare_lm.training.pictures import long_lines
 from shakespeare_lm.training.progress import ProgressBar, Throughput
-from shakespeare_lm.training.samples import SampleText
 from shakespeare_lm.training.tensorboard_layout import TensorBoardTabs
 from tests.conftest import logged
 from tests.training.conftest import RUN, events_of
@@ -214,13 +212,6 @@ def test_a_prompt_may_have_characters_that_the_model_does_not_know(tiny_fit):
     tiny_fit("--max_steps=1", "--sample.prompt=Ω To")
     (block,) = logged_texts().values()
     assert plain(block).startswith("Ω To")
-
-
-def test_sample_options_are_checked_before_the_training():
-    with pytest.raises(UserError, match=r"^sample\.max_new_tokens is -1: expected a value >= 0"):
-        SampleText(max_new_tokens=-1)
-    with pytest.raises(UserError, match=r"^temperature is -0\.5: expected a value >= 0"):
-        SampleText(temperature=-0.5)
 
 
 def test_tensorboard_also_has_samples_of_several_prompts_greedy_and_sampled(tiny_fit):

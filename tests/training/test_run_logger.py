@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -24,11 +25,11 @@ def test_loggers_that_start_together_get_folders_of_their_own(tmp_path):
 
 
 def test_a_folder_that_was_taken_in_between_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "pytorch_lightning.loggers.TensorBoardLogger._get_next_version", lambda _: 3
-    )
-    for number in (3, 4):
-        (tmp_path / "lightning_logs" / f"version_{number}").mkdir(parents=True)
+    names = ("version_3", "version_²", "version_x")  # Lightning takes the second for a number
+    for name in names:
+        (tmp_path / "lightning_logs" / name).mkdir(parents=True)
+    assert RunLogger(tmp_path / "lightning_logs").version == 4
+    monkeypatch.setattr(Path, "glob", lambda *_: [Path("version_2")])  # as it was before
     assert RunLogger(tmp_path / "lightning_logs").version == 5
 
 
@@ -38,8 +39,6 @@ def test_a_resume_that_is_refused_says_why_and_leaves_the_config_of_the_run(tiny
     before = (RUN / "config.yaml").read_bytes()
     for option, message in (
         ("--model.num_layers=2", "num_layers 1, but this run has 2: resume with the options of"),
-        ("--model.learning_rate=0.1", r"learning_rate 0\.008, but this run has 0\.1"),
-        ("--model.beta2=0.9", r"beta2 0\.99, but this run has 0\.9"),
         ("--seed=7", "seed 1337, but this run has 7"),
     ):
         with pytest.raises(UserError, match=message):

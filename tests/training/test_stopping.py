@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import re
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 
 from shakespeare_lm.training.module import ShakespeareLM
@@ -17,6 +17,11 @@ from shakespeare_lm.training.progress import Throughput
 from shakespeare_lm.training.stopping import StopOnSignal, Terminated
 from tests.conftest import logged
 from tests.training.conftest import RUN
+
+# Windows has the last alone.
+TERMINATION = [
+    getattr(signal, name) for name in ("SIGUSR1", "SIGHUP", "SIGTERM") if hasattr(signal, name)
+]
 
 
 def saved_step(name: str = "last") -> int:
@@ -31,7 +36,7 @@ def send_signal_after(step, monkeypatch, number, times=1):
     def on_train_batch_end(self: Throughput, trainer: Trainer, *arguments) -> None:
         original(self, trainer, *arguments)
         for _ in range(times if trainer.global_step == step else 0):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(Throughput, "on_train_batch_end", on_train_batch_end)
 
@@ -41,8 +46,9 @@ def send_signal_after(step, monkeypatch, number, times=1):
     [
         (["--max_epochs=1", "--max_steps=1000", "--val_check_interval=20"], {20, 34}),
         (["--max_steps=5", "--val_check_interval=3"], {3, 5}),
-        # After 6, 12, 18 and 24 batches 1, 3, 4 and 6 steps are finished.
-        (["--max_steps=6", "--val_check_interval=6", "--accumulate_grad_batches=4"], {1, 3, 4, 6}),
+        # An epoch has 34 batches: its last step has fewer than the others.
+        (["--max_steps=11", "--val_check_interval=5", "--accumulate_grad_batches=4"], {5, 10, 11}),
+        (["--max_steps=2", "--val_check_interval=00:01:00:00", "--accumulate_grad_batches=2"], {2}),
     ],
 )
 def test_a_run_is_validated_and_saved_at_its_last_step(tiny_fit, options, validated):
@@ -94,11 +100,11 @@ def test_a_second_ctrl_c_stops_at_once(tiny_main, monkeypatch):
 
 
 def signals() -> list:
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    return [signal.getsignal(number) for number in (signal.SIGINT, *TERMINATION)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_sigterm_and_sighup_save_the_step_and_leave_signals(tiny_main, monkeypatch, capsys, number):
+@pytest.mark.parametrize("number", TERMINATION)
+def test_other_signals_save_the_step_and_leave_signals(tiny_main, monkeypatch, capsys, number):
     send_signal_after(3, monkeypatch, number)
     before = signals()
     assert tiny_main("--max_steps=9", "--val_check_interval=2") == 128 + number
@@ -109,6 +115,21 @@ def test_sigterm_and_sighup_save_the_step_and_leave_signals(tiny_main, monkeypat
     assert "Stopped at step 3. To resume:" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_under_slurm_a_job_is_not_submitted_again_as_a_new_run(tiny_fit, monkeypatch):
+    names = ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID", "JOB_NAME")
+    for name, value in zip(names, ("7", "1", "0", "0", "0", "train"), strict=True):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    send_signal_after(2, monkeypatch, signal.SIGUSR1)
+    cli = tiny_fit("--max_steps=9")
+    environment = cli.trainer._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment)
+    assert not environment.auto_requeue
+    assert (saved_step(), cli.stop_on_signal.exit_code) == (2, 128 + signal.SIGUSR1)
+    assert not list(Path().rglob("hpc_ckpt*"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_a_signal_that_is_ignored_stays_ignored_as_nohup_asks_for(tiny_main, monkeypatch):
     send_signal_after(3, monkeypatch, signal.SIGHUP)
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -138,13 +138,6 @@ def test_paths_are_printed_as_a_shell_reads_them_from_here(tmp_path, monkeypatch
     ]
 
 
-def test_a_run_that_stops_early_says_why(tiny_fit, capsys):
-    tiny_fit("--max_steps=20", "--val_check_interval=2", "--callbacks=EarlyStopping",
-             "--callbacks.monitor=val_loss", "--callbacks.patience=1",
-             "--callbacks.min_delta=10")  # fmt: skip
-    assert "Stopped early: Monitored metric val_loss did not improve" in capsys.readouterr().out
-
-
 def test_overfitting_is_a_rising_val_loss_and_a_falling_train_loss(capsys):
     losses = history((100, 2.0, 2.0), (1600, 1.5, 1.4), (2000, 1.52, 1.3))
     best = ModelCheckpoint(monitor="val_loss")
