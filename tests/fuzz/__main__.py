@@ -6,6 +6,7 @@ target's kept inputs, together with its correction. `--keep` adds to them what r
 
 import base64
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def main(target: str, seconds: str = "60", *options: str) -> int:
     from tests.fuzz.targets import WORDS, seeds
 
     with tempfile.TemporaryDirectory() as name:
+        os.environ["TMPDIR"] = name  # for libFuzzer's process, which ends without cleaning up
         grown = write(Path(name) / "grown", [*kept_inputs(target), *seeds()[target]])
         words = write_dictionary(Path(name) / "words", [WORDS, *seeds()[target]])
         command = [sys.executable, "-m", "tests.fuzz", "--inside", target, f"-dict={words}"]

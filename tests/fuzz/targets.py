@@ -26,7 +26,8 @@ from shakespeare_lm.training.module import ShakespeareLM
 
 SEPARATOR = b"\x00\x01"  # between the parts of an input that has several
 WORDS = " ".join([*SHORT_HELP, *COMPLETION_OPTIONS]).encode()  # that inputs may contain
-_FOLDER = Path(tempfile.mkdtemp(prefix="shakespeare_lm_fuzz_"))
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="shakespeare_lm_fuzz_")  # until Python ends
+_FOLDER = Path(_TEMPORARY.name)
 
 
 def _tiny_model() -> ShakespeareLM:
