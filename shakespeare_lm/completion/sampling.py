@@ -111,8 +111,8 @@ def next_ids(logits: Tensor, options: SamplingOptions, uniform: Sequence[float] 
 def choose_ids(
     logits: Tensor, options: SamplingOptions, uniform: Sequence[float] | Tensor
 ) -> Tensor:
-    """Do what `next_ids` does without waiting for a GPU: where the logits are non-finite (NaN or
-    infinite), the id is vocab, which is none of them.
+    """Choose ids like `next_ids`, but without waiting for a GPU: a row with non-finite logits (NaN
+    or infinity) gets the id vocab, which is not a valid one.
     """
     choices = logits.shape[-1]
     if options.greedy or options.temperature == 0.0:
