@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTED = [f"--extra={extra}" for extra in ("dev", "huggingface", "onnx", "serve", "audit")]
+EXTRAS = ("dev", "huggingface", "onnx", "serve", "laboratory", "audit")
+TESTED = [f"--extra={extra}" for extra in EXTRAS]
 # What PyTorch's default build needs on Linux, and its CPU build does not.
 CUDA = re.compile("cuda-|nvidia-|triton")
 COMMAND = (

@@ -9,38 +9,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shakespeare_lm.completion.activations import patched, run_with_cache
     from shakespeare_lm.completion.completer import Completer
     from shakespeare_lm.data.datamodule import ShakespeareDataModule
     from shakespeare_lm.data.tokenizer import CharTokenizer
+    from shakespeare_lm.data.windows import Batch
     from shakespeare_lm.errors import UserError
     from shakespeare_lm.evaluation.attention_weights import attention_weights
+    from shakespeare_lm.methods.objective import Objective, TrainingStep
     from shakespeare_lm.model.bigram import BigramTable
     from shakespeare_lm.model.config import NetworkConfig
+    from shakespeare_lm.model.network import Network
     from shakespeare_lm.model.transformer import CausalTransformer
     from shakespeare_lm.training.module import ShakespeareLM
+    from shakespeare_lm.training.stopping import ValidationSteps
 
 _MODULE_OF = {
+    "Batch": "data.windows",
     "BigramTable": "model.bigram",
     "CausalTransformer": "model.transformer",
     "CharTokenizer": "data.tokenizer",
     "Completer": "completion.completer",
+    "Network": "model.network",
     "NetworkConfig": "model.config",
+    "Objective": "methods.objective",
     "ShakespeareDataModule": "data.datamodule",
     "ShakespeareLM": "training.module",
+    "TrainingStep": "methods.objective",
     "UserError": "errors",
+    "ValidationSteps": "training.stopping",
     "attention_weights": "evaluation.attention_weights",
+    "patched": "completion.activations",
+    "run_with_cache": "completion.activations",
 }
 
 __all__ = [
+    "Batch",
     "BigramTable",
     "CausalTransformer",
     "CharTokenizer",
     "Completer",
+    "Network",
     "NetworkConfig",
+    "Objective",
     "ShakespeareDataModule",
     "ShakespeareLM",
+    "TrainingStep",
     "UserError",
+    "ValidationSteps",
     "attention_weights",
+    "patched",
+    "run_with_cache",
 ]
 
 

@@ -2,10 +2,14 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
+STARTED = time.time()  # of this process, nearly: commands import this file first
 COMMANDS = {
     "fit": "train a model",
+    "compare": "train variants over the same seeds, and say which are better",
+    "sweep": "search ranges of options, then compare the best",
     "complete": "complete a prompt with a trained model",
     "score": "say how likely a model finds a text",
     "evaluate": "say how good a model is, and against what",

@@ -11,12 +11,8 @@ from shakespeare_lm.checkpoint.ckpt_file import EXPECTED, read_archive
 from shakespeare_lm.checkpoint.safetensors_file import SUFFIX, read_safetensors
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, one_line
-from shakespeare_lm.methods.networks import (
-    NETWORK_OPTIONS,
-    NetworkOptions,
-    UntrustedNetworkError,
-    build_network,
-)
+from shakespeare_lm.methods.import_path import UntrustedCodeError
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS, NetworkOptions, build_network
 from shakespeare_lm.methods.objectives import ObjectiveConfig
 from shakespeare_lm.model.network import Network
 
@@ -89,8 +85,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config = NetworkOptions(**{name: hyperparameters[name] for name in NETWORK_OPTIONS})
         expected = _expected_weights(tokenizer.vocab_size, config, weights)
         _check_shapes(expected, weights)
-    except UntrustedNetworkError as error:
-        raise UntrustedNetworkError(f"{path}: {error}") from None
+    except UntrustedCodeError as error:
+        raise UntrustedCodeError(f"{path}: {error}") from None
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a working model: {one_line(error)[:200]}") from None
     return Checkpoint(tokenizer, config, weights, content)

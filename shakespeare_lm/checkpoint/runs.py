@@ -1,5 +1,6 @@
 """The runs in a folder: their files, options and locks, and which checkpoint of theirs is meant."""
 
+import json
 import os
 import re
 import warnings
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.invocation import command_line
-from shakespeare_lm.methods.networks import UntrustedNetworkError
+from shakespeare_lm.methods.import_path import UntrustedCodeError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -64,6 +65,24 @@ class Run:
         if recipe:
             text = self.config_file.read_text("utf-8")
             self.config_file.write_text(f"{_RECIPE}{recipe}\n{text}", "utf-8")
+
+    @property
+    def record_file(self) -> Path:
+        """The file that says what the run was made with, and what it measured."""
+        return self.folder / "run.json"
+
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` holds; nothing if it is missing or damaged."""
+        with suppress(OSError, ValueError, RecursionError):
+            record = json.loads(self.record_file.read_text("utf-8"))
+            return record if isinstance(record, dict) else {}
+        return {}
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write `run.json` as a whole, so that other processes can read it meanwhile."""
+        part = self.record_file.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+        part.replace(self.record_file)
 
     def options(self) -> dict[str, Any]:
         """Return the options in `config.yaml`; none if it is missing or damaged."""
@@ -126,7 +145,7 @@ class Run:
                 found = other if found is None or other.step > found.step else found
             except NotResumableError:
                 continue  # as --small_best asks for
-            except UntrustedNetworkError:
+            except UntrustedCodeError:
                 raise
             except UserError as error:
                 damaged.append(str(error))

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -27,7 +28,7 @@ from shakespeare_lm.errors import UserError, check_at_least, check_positive, che
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
 from shakespeare_lm.invocation import command_line
 from shakespeare_lm.methods.distillation import find_teachers
-from shakespeare_lm.methods.networks import trust
+from shakespeare_lm.methods.import_path import trust
 from shakespeare_lm.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from shakespeare_lm.training.history import ValidationHistory
 from shakespeare_lm.training.interim_validation import InterimValidation
@@ -35,6 +36,7 @@ from shakespeare_lm.training.module import ModelConfig, ShakespeareLM
 from shakespeare_lm.training.pictures import Pictures
 from shakespeare_lm.training.progress import ProgressBar, Throughput
 from shakespeare_lm.training.run_logger import RunConfig, RunLogger, logger_of_run
+from shakespeare_lm.training.run_record import RunRecord
 from shakespeare_lm.training.samples import SampleText
 from shakespeare_lm.training.step_metrics import StepMetrics
 from shakespeare_lm.training.stopping import (
@@ -107,6 +109,8 @@ class ShakespeareCLI(LightningCLI):
         # fmt: off
         add("--traceback", action="store_true", help="show where an error happened")
         add("--name", type=str, default="", help="name of the run: lightning_logs/NAME/version_N")
+        add("--size", type=str | None, default=None,
+            help="layers, heads, width and learning rate by one word: " + ", ".join(recipes.SIZES))
         add("--ckpt_path", type=str | None, default=None,
             help="resume, with the options of that run: a checkpoint, the folder of a run, or last "
             "(the newest run)")
@@ -146,7 +150,8 @@ class ShakespeareCLI(LightningCLI):
         named = [recipes.config_path(name) for name in parser.config_files]
         typed = self._parse(question, named)
         _check_combination(typed, words)
-        trust(typed["model"]["network"])  # typed, or in a YAML file that was named
+        # Typed, or in a YAML file that was named.
+        trust(*(typed["model"][name] for name in ("network", "optimizer", "objective")))
         more = "last" if typed["more_steps"] is not None else None
         root = Path(typed["trainer"]["default_root_dir"] or ".") / LOG_FOLDER
         known = {field.name for field in fields(ModelConfig)}
@@ -159,7 +164,11 @@ class ShakespeareCLI(LightningCLI):
         # The config.yaml of a run that started from a model has its options already.
         repeats = self.origin.initial is not None and typed_value("init_from", words) is None
         implied = [] if repeats else self.origin.arguments
-        self.config = self._parse([*implied, *words], configs)
+        if typed["size"] is not None:
+            recipe = self._parse(implied, configs)
+            implied = [*implied, *recipes.options_of_size(typed["size"], recipe["model"])]
+        # In the config.yaml that the run leaves are its options instead.
+        self.config = self._parse([*implied, *words, "--size=null"], configs)
         self.recipe = ", ".join(map(recipes.recipe_name, configs))
         self.is_default = not named and self.resumed is None and bool(configs)
         if self.resumed is not None and self.resumed.run is not None and not named:
@@ -263,17 +272,33 @@ class ShakespeareCLI(LightningCLI):
         throughput = Throughput()
         callbacks: list[Callback] = [RunDescription(self.recipe, reason), throughput]
         callbacks += [InterimValidation(throughput), StepMetrics()]
-        callbacks += [self.history, TensorBoardTabs(self.history)]
+        callbacks += [self.history, RunRecord(throughput), TensorBoardTabs(self.history)]
         callbacks += [ValidationSteps(), StopOnDivergence(), self.stop_on_signal, self.timer]
         if self.config["early_stopping"] is not None:
             patience = self.config["early_stopping"]
             callbacks.append(StopWithoutImprovement(patience, self._restarted))
         callbacks.append(StepAxis())  # after those that stop a run
-        if config["enable_progress_bar"] is not False:
+        has_bar = any(isinstance(one, LightningProgressBar) for one in _listed(config["callbacks"]))
+        if config["enable_progress_bar"] is not False and not has_bar:
             callbacks.append(ProgressBar())
         if saves:
             callbacks += [self.best, self.last]
         return callbacks
+
+
+class ReadOptions(ShakespeareCLI):
+    """Reads and checks the options of a run, and makes nothing."""
+
+    def _set_seed(self) -> None:
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        # Finds what is wrong with networks, objectives and optimizers of the user's own, too.
+        ShakespeareLM("ab", **self.config["model"]).build_optimizer()
+        _check_trainer_options(self.config["trainer"])
+
+    def instantiate_classes(self) -> None:
+        pass
 
 
 def _check_combination(typed: Mapping[str, Any], words: list[str]) -> None:

@@ -17,6 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from shakespeare_lm.commands.console import did_you_mean
 from shakespeare_lm.errors import printable
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.methods.import_path import is_import_path
 
 # jsonargparse 4.53 reads and writes YAML in the system's encoding, which on Windows is UTF-8 only
 # since Python 3.15 (not reported).
@@ -32,6 +33,9 @@ SHORT_HELP = {
     "data.split": "or documents: validate on files",
     "data.batch_size": "windows per step and process",
     "data.context_length": "characters seen at once",
+    "model.network": "--model my.Network: your own",
+    "model.objective": "--objective my.Objective: your own",
+    "model.optimizer": "adamw, sgd, my.Optimizer: your own",
     "model.num_layers": "blocks of the transformer",
     "model.num_heads": "attention heads of a block",
     "model.d_model": "width of the transformer",
@@ -59,6 +63,8 @@ class FitParser(LightningArgumentParser):
         header = [f"pytorch_lightning=={pytorch_lightning.__version__}"]
         super().__init__(**options, prog=command_line("fit"), dump_header=header)
         self.config_files: list[str] = []  # that were named so far
+        if "usage" not in options:  # of one class, such as WandbLogger, which has its own config
+            return
         self.add_argument("-c", "--config", action=_ConfigFile, help="recipe or YAML file")
         self.add_argument("--help_all", action=_HelpAll, nargs=0, help="show all options and exit")
 
@@ -105,10 +111,13 @@ class _HelpAll(Action):
 def spell_out(words: list[str]) -> list[str]:
     """Spell out the short names of options: `--max_steps=5` becomes `--trainer.max_steps=5`."""
     full = {f"--{name}": f"--trainer.{name}" for name in TRAINER_OPTIONS}
-    full["--seed"] = "--seed_everything"
+    full |= {"--seed": "--seed_everything", "--objective": "--model.objective"}
     # The name ends before a value, a nested key, or the + that appends to a list.
     name = re.compile(r"^--\w+(?=$|[=.+])")
     words = [name.sub(lambda found: full.get(found[0], found[0]), word) for word in words]
+    model = typed_value("model", words) or ""  # or JSON, or a file, for all its options
+    if is_import_path(model) and not os.path.exists(model):
+        words = [re.sub("^--model(?=$|=)", "--model.network", word) for word in words]
     # Lightning has no default for the folder of a logger of files.
     writes_files = typed_value("trainer.logger", words) in ("CSVLogger", "TensorBoardLogger")
     if writes_files and not any("save_dir" in word for word in words):

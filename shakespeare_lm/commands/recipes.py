@@ -1,5 +1,6 @@
 """The recipes: YAML files of options that come with the package, by name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 
 import shakespeare_lm
 from shakespeare_lm.data.tokenizer import decode_utf8
-from shakespeare_lm.errors import UserError, one_line
+from shakespeare_lm.errors import UserError, check_choice, one_line
 
 _PACKAGE = Path(shakespeare_lm.__file__).parent
 # Inside the package if installed from a wheel, next to it in the repository.
@@ -23,6 +24,14 @@ LINKS = {
     "model.seed": "seed_everything",
     "model.context_length": "data.context_length",
     "model.vocabulary": "data.corpus",
+}
+# Sizes of a network by a word: layers, heads, width. Measured: docs/EXPERIMENTS.md.
+SIZES = {
+    "0.1M": (2, 2, 64),
+    "0.3M": (3, 2, 96),
+    "1M": (3, 2, 160),
+    "3M": (4, 4, 256),
+    "10M": (6, 6, 384),
 }
 _MAX_VALUES = 10_000  # in a file: aliases (`&a [*a]`) can stand for endlessly many
 
@@ -95,3 +104,17 @@ def _check_size(options: dict[str, Any], path: Path) -> None:
 def recipe_name(path: Path) -> str:
     """Return the name of a recipe, or the path of another YAML file."""
     return path.stem if path.resolve().parent == FOLDER.resolve() else path.as_posix()
+
+
+def options_of_size(size: str, model: Mapping[str, Any]) -> list[str]:
+    """Return the words for a network of a size; `model` has the options of the recipe, whose
+    learning rate is divided by as much as the width is multiplied (as in Yang et al. 2022, "Tensor
+    Programs V"; Muon's is the same for all widths).
+    """
+    check_choice("size", size, SIZES)
+    layers, heads, width = SIZES[size]
+    rate = model["learning_rate"] * model["d_model"] / width
+    options = {"num_layers": layers, "num_heads": heads, "d_model": width, "d_feedforward": "null"}
+    return [
+        f"--model.{name}={value}" for name, value in (options | {"learning_rate": rate}).items()
+    ]

@@ -18,6 +18,7 @@ _COLUMNS = ("run", "corpus", "recipe", "steps", "val_loss", "date", "state")
 def _add_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", nargs="?", default=LOG_FOLDER, metavar="FOLDER", help="that has the runs")
+    add("--details", action="store_true", help="also show what each run was made with")
     add("--json", action="store_true", help="print a JSON object for each run")
 
 
@@ -33,15 +34,20 @@ def main(arguments: Namespace) -> int:
         for number, run in enumerate(found, start=1):
             rows.append(describe(run, folder))
             progress(number, len(found))
-    print("\n".join(map(json.dumps, rows)) if arguments.json else table(rows))
+    if arguments.json:
+        print("\n".join(map(json.dumps, rows)))
+    else:
+        print(table(rows))
+        for row in rows if arguments.details else []:
+            print(f"\n{row['run']}", *details(row["processes"]), sep="\n  ")
     return 0
 
 
 def describe(run: Run, folder: Path) -> dict[str, Any]:
     """Return what is known about a run; None where nothing is.
 
-    `steps` are those taken, `val_loss` is the best, in nats per character, and `state` is running,
-    finished (all steps of the plan), or stopped.
+    `steps` are those taken, `val_loss` is the best, in nats per character, `state` is running,
+    finished (all steps of the plan), or stopped, and `processes` is as in `run.json`.
     """
     options, (steps, _), (_, val_loss) = run.options(), _read(run, "last"), _read(run, "best")
     corpus = _part(options, "data").get("corpus")
@@ -55,6 +61,7 @@ def describe(run: Run, folder: Path) -> dict[str, Any]:
         "steps": steps,
         "val_loss": val_loss,
         "date": datetime.fromtimestamp(written).isoformat(" ", "minutes"),
+        "processes": run.record().get("processes", []),
         "state": "running" if run.is_running() else "finished" if is_finished else "stopped",
     }
 
@@ -68,6 +75,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def details(processes: list[dict[str, Any]]) -> list[str]:
+    """Return lines that say what the processes of a run were made with."""
+    return [
+        f"{name:<13}  {', '.join(map(' '.join, value.items())) if name == 'versions' else value}"
+        for process in processes
+        for name, value in process.items()
+        if value is not None
+    ] or ["not recorded"]
 
 
 def _names(run: Run) -> list[str]:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -20,6 +20,14 @@ from shakespeare_lm.hardware import check_memory
 _EVALUATION_CHARACTERS, _EVALUATION_LOGITS = 16_384, 1 << 22
 # Length of the fixed sample of the training part that shows overfitting.
 _TRAIN_SAMPLE_CHARACTERS = 32_768
+
+
+class SplitKeywords(TypedDict, total=False):
+    """The names and types of `SplitConfig`, for type checkers."""
+
+    split: splits.SplitKind
+    val_fraction: float
+    test_fraction: float
 
 
 class ShakespeareDataModule(LightningDataModule):
@@ -54,7 +62,7 @@ class ShakespeareDataModule(LightningDataModule):
         window_order: WindowOrder = "shifted",
         known_characters: str = "",
         seed: int = 1337,
-        **split_options: Any,
+        **split_options: Unpack[SplitKeywords],
     ) -> None:
         super().__init__()
         check_option_names(split_options, ShakespeareDataModule, splits.SplitConfig)
@@ -64,6 +72,9 @@ class ShakespeareDataModule(LightningDataModule):
         self.context_length, self.batch_size = context_length, batch_size
         self.window_order: WindowOrder = window_order
         self.known_characters, self.seed = known_characters, seed
+
+    # jsonargparse takes names, defaults and help from `SplitConfig`; from a TypedDict, only names.
+    __init__.__annotations__["split_options"] = Any
 
     @cached_property
     def documents(self) -> list[str]:
@@ -139,6 +150,10 @@ class ShakespeareDataModule(LightningDataModule):
 
     def test_dataloader(self) -> WindowLoader:
         return self._evaluation_loader(self.encoded["test"])
+
+    def predict_dataloader(self) -> WindowLoader:
+        """Return the whole validation part, in the order of the text."""
+        return self._evaluation_loader(self.encoded["val"])
 
     def _evaluation_loader(self, documents: Documents) -> WindowLoader:
         characters = min(_EVALUATION_CHARACTERS, _EVALUATION_LOGITS // self.tokenizer.vocab_size)

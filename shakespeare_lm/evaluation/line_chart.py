@@ -11,7 +11,7 @@ from html import escape
 _WIDTH, _HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 8, 40
 _MAX_TICKS = 6
-LINE_STYLES = 6
+LINE_STYLES = 8
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Line:
     name: str  # for the legend
     points: Sequence[tuple[float, float]]  # x and y, in the order of x
     dots: bool = False  # without lines between them; a single point is always a dot
+    band: Sequence[float] = ()  # how far a coloured area reaches above and below each point
+    thin: Sequence[tuple[float, float]] = ()  # a second curve in the same style, such as a fit
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     content, legend = _grid(x, y), []
     for number, line in enumerate(lines):
         points = [(_across(x, a), _down(y, b)) for a, b in line.points]
+        if line.band:
+            content.append(_band(x, y, line, number))
+        if line.thin:
+            thin = [(_across(x, a), _down(y, b)) for a, b in line.thin]
+            content.append(f'<g class="thin">{_drawn(Line("", thin), number, thin)}</g>')
         content.append(_drawn(line, number, points))
         single = len(points) == 1
         key = _drawn(line, number, [(14, 4)] if line.dots or single else [(0, 4), (28, 4)])
@@ -93,6 +100,15 @@ def _drawn(line: Line, number: int, points: Sequence[tuple[float, float]]) -> st
         return f'<path class="{style} dots" d="{dots}"/>'
     corners = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
     return f'<polyline class="{style}" points="{corners}"/>'
+
+
+def _band(x: Axis, y: Axis, line: Line, number: int) -> str:
+    reached = list(zip(line.points, line.band, strict=True))
+    edge = [(a, b + half) for (a, b), half in reached]
+    edge += [(a, b - half) for (a, b), half in reversed(reached)]
+    corners = " ".join(f"{_across(x, a):.1f},{_down(y, b):.1f}" for a, b in edge)
+    colour = f"var(--line-{number % LINE_STYLES + 1})"
+    return f'<polygon class="band" style="fill:{colour}" points="{corners}"/>'
 
 
 def _across(x: Axis, value: float) -> float:

@@ -1,17 +1,15 @@
 """options -> network: the registry, from which training, completion and the check of a checkpoint
-all build their network, and which code of users' own it may import.
+all build their network.
 """
 
-import os
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch.overrides import TorchFunctionMode
 
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods.import_path import check_name, import_class
 from shakespeare_lm.methods.memory_network import MemoryConfig, MemoryNetwork
 from shakespeare_lm.model.bigram import BigramTable
 from shakespeare_lm.model.config import NetworkConfig
@@ -19,12 +17,6 @@ from shakespeare_lm.model.network import Network
 from shakespeare_lm.model.transformer import CausalTransformer
 
 NETWORKS: dict[str, type[Network]] = {"transformer": CausalTransformer, "bigram": BigramTable}
-# Import paths of the networks whose code may run, separated by commas.
-TRUST_VARIABLE = "SHAKESPEARE_LM_NETWORKS"
-
-
-class UntrustedNetworkError(UserError):
-    """A network whose code this process was not allowed to import."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +28,7 @@ class NetworkOptions(NetworkConfig, MemoryConfig):
     def __post_init__(self) -> None:
         NetworkConfig.__post_init__(self)
         MemoryConfig.__post_init__(self)
+        check_name("network", self.network, NETWORKS)
         if self.memory_order and self.network == "bigram":
             raise UserError(
                 f"memory_order is {self.memory_order} and network is bigram, which cannot have a "
@@ -51,66 +44,15 @@ NETWORK_OPTIONS = tuple(field.name for field in fields(NetworkOptions))
 
 
 def build_network(vocab_size: int, config: NetworkOptions, initialise: bool = True) -> Network:
-    """Return a new network, or raise as `network_class` does; without `initialise` its weights are
+    """Return a new network, or raise as `import_class` does; without `initialise` its weights are
     undefined, for loading others.
     """
     with nullcontext() if initialise else _WithoutInitialisation():
-        network = network_class(config.network)(vocab_size, config)
+        kind = NETWORKS.get(config.network) or import_class("network", config.network, Network)
+        network = kind(vocab_size, config)
         if not config.memory_order:
             return network
         return MemoryNetwork(network, config.memory_order, config.memory_share)
-
-
-def network_class(name: str) -> type[Network]:
-    """Return the class in the registry of this name, or with this import path, `module.Class`.
-
-    Importing runs code, and the name can come from a checkpoint that somebody else wrote: `trust`
-    or the environment variable must allow it.
-
-    Raises:
-        UserError: if it does not exist, is not trusted, or is not a subclass of `Network`.
-    """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    short, parts = name[:80], name.split(".")
-    if len(parts) < 2 or not all(map(str.isidentifier, parts)):
-        raise UserError(
-            f"network is {short!r}: choose from: {', '.join(NETWORKS)}, or give the import path of "
-            "your own class, such as my_module.MyNetwork"
-        )
-    if name not in os.environ.get(TRUST_VARIABLE, "").split(","):
-        raise UntrustedNetworkError(
-            f"network is {short!r}, which is not part of shakespeare_lm: if you trust that code, "
-            f"set {TRUST_VARIABLE}={short}"
-        )
-    NETWORKS[name] = _imported(name)
-    return NETWORKS[name]
-
-
-def trust(name: str) -> None:
-    """Allow this process, and those that it starts, to import the network of this name."""
-    if "." in name:
-        names = os.environ.get(TRUST_VARIABLE, "")
-        os.environ[TRUST_VARIABLE] = f"{names},{name}" if names else name
-
-
-def _imported(name: str) -> type[Network]:
-    module_name, _, class_name = name.rpartition(".")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where the user's own file is, as for `python -c`
-    try:
-        found = getattr(import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        if f"{module_name}.".startswith(f"{error.name}."):
-            raise UserError(f"network is {name!r}: there is no module {error.name}") from None
-        raise
-    except AttributeError:
-        raise UserError(f"network is {name!r}: {module_name} has no {class_name}") from None
-    if not (isinstance(found, type) and issubclass(found, Network)):
-        raise UserError(
-            f"network is {name!r}: expected a subclass of shakespeare_lm.model.network.Network"
-        )
-    return found
 
 
 class _WithoutInitialisation(TorchFunctionMode):

@@ -18,7 +18,10 @@ from shakespeare_lm.checkpoint.runs import Resumable
 from shakespeare_lm.errors import UserError, one_line
 
 # What only resuming needs; the optimizer's moments make most of a checkpoint.
-_TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "gradients")
+_TRAINING_STATE = (
+    "optimizer_states", "lr_schedulers", "callbacks", "loops", "gradients",
+    "current_model_state", "averaging_state",  # of Lightning's WeightAveraging
+)  # fmt: skip
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,8 +71,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read tensors and plain values only, whatever `weights_only` says."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None and resumed.path == Path(path):
-            return resumed.checkpoint.content
-        return read_archive(path)
+            return _with_name_of_best(resumed.checkpoint.content)
+        return _with_name_of_best(read_archive(path))
+
+
+def _with_name_of_best(content: dict[str, Any]) -> dict[str, Any]:
+    """Rename the state of `BestCheckpoint`, which up to 0.1.0 had the name of Lightning's class, so
+    that a run could not have one of those, too.
+    """
+    states, name = content.get("callbacks"), BestCheckpoint().state_key
+    if isinstance(states, dict) and name not in states:
+        old = name.replace("BestCheckpoint", "ModelCheckpoint")
+        content["callbacks"] = {name if key == old else key: states[key] for key in states}
+    return content
 
 
 def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -117,11 +131,6 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best", monitor="val_loss", enable_version_counter=False,
             save_on_train_epoch_end=False,
         )  # fmt: skip
-
-    @property
-    def state_key(self) -> str:
-        """The name of its state in checkpoints, the same as in those before 0.1.0."""
-        return super().state_key.replace(type(self).__qualname__, "ModelCheckpoint", 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the best loss so far, if its checkpoint is in this run's folder.

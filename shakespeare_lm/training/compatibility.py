@@ -18,7 +18,7 @@ from shakespeare_lm.methods.networks import NETWORK_OPTIONS
 # Other values would have no effect on resume, or not fit the optimizer's state or the weights.
 _FIXED_ON_RESUME = (
     "optimizer", "learning_rate", "muon_learning_rate", "weight_decay", "beta2", "seed",
-    "characters_ahead",
+    "characters_ahead", "objective",
 )  # fmt: skip
 _DATA_OPTIONS = ("batch_size", "window_order")
 _TRAINER_OPTIONS = ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
@@ -131,7 +131,7 @@ def options_of_run(trainer: Trainer, module: Any) -> dict[str, str | float]:
         values = {name: getattr(data, name) for name in _DATA_OPTIONS} | asdict(data.split_config)
         options |= {f"data.{name}": value for name, value in values.items()}
     options |= {f"trainer.{name}": getattr(trainer, name) for name in _TRAINER_OPTIONS}
-    return {name: _shown(value) for name, value in options.items() if value is not None}
+    return {name: _shown(value) for name, value in options.items() if value not in (None, "")}
 
 
 def _shown(value: object) -> str | float:

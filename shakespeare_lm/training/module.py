@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -36,7 +36,9 @@ from shakespeare_lm.training.compatibility import (
     warn_about_other_options,
 )
 from shakespeare_lm.training.metrics import Float32Perplexity, MeanPerCharacter
+from shakespeare_lm.training.model_keywords import ModelKeywords
 from shakespeare_lm.training.optimizer import (
+    OPTIMIZERS,
     OptimizerConfig,
     build_optimizer,
     check_optimizer_state,
@@ -83,7 +85,7 @@ class ShakespeareLM(LightningModule):
         UserError: for an unknown option, or a value out of range or that does not fit the others.
     """
 
-    def __init__(self, vocabulary: str, seed: int = 1337, **options: Any) -> None:
+    def __init__(self, vocabulary: str, seed: int = 1337, **options: Unpack[ModelKeywords]) -> None:
         super().__init__()
         check_option_names(options, ShakespeareLM, ModelConfig)
         self.config = ModelConfig(**options)
@@ -94,12 +96,17 @@ class ShakespeareLM(LightningModule):
         weights = self.config.num_matrix_weights(self.tokenizer.vocab_size)
         check_memory(16 * weights, f"training {weights:,} weights", "use a smaller model")
         self.network = build_network(self.tokenizer.vocab_size, self.config)
+        # For Lightning's summary, which counts its operations.
+        self.example_input_array = torch.zeros(1, self.config.context_length, dtype=torch.long)
         self.objectives = build_objectives(self.config, self.network)
         self.means = nn.ModuleDict({name: MeanPerCharacter() for name in _MEANS})
         self.val_perplexity = Float32Perplexity(ignore_index=-100)
         self.test_perplexity = Float32Perplexity(ignore_index=-100)
         self._accumulated_gradients: dict[str, Tensor] = {}
         self._trained_on: object = None
+
+    # jsonargparse takes names, defaults and help from `ModelConfig`; from a TypedDict, only names.
+    __init__.__annotations__["options"] = Any
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -192,6 +199,15 @@ class ShakespeareLM(LightningModule):
             nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
             self._log_mean("train_eval_loss", nats, count)
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the log-probabilities of the targets, in nats: `[batch, time]`, NaN for padding.
+
+        The Trainer returns those of each batch; of several processes, each has its own windows.
+        """
+        log_probabilities = self(batch.inputs).float().log_softmax(-1)
+        of_targets = log_probabilities.gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
+        return of_targets.masked_fill(~batch.target_mask, math.nan)
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("test", batch, self.test_perplexity, progress_bar=False)
 
@@ -273,8 +289,15 @@ class ShakespeareLM(LightningModule):
             self.get_parameter(name).grad = gradient.to(self.device)
         self._accumulated_gradients = {}
         for optimizer in self.trainer.optimizers:
-            check_optimizer_state(optimizer)
-        scheduler = self.lr_schedulers()
+            if self.config.optimizer in OPTIMIZERS:  # one of your own can have any state
+                check_optimizer_state(optimizer)
+        scheduler, rate = self.lr_schedulers(), float(self.hparams["learning_rate"])
+        if rate != self.config.learning_rate and isinstance(scheduler, StepSchedule):
+            # The callback LearningRateFinder changes the optimizer alone, for one step.
+            self.config = replace(self.config, learning_rate=rate)
+            scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+            for group in scheduler.optimizer.param_groups:
+                group["lr"] = rate * scheduler.lr_lambdas[0](0)
         if self.global_step > 0 and isinstance(scheduler, StepSchedule):
             fresh = self.build_optimizer()
             continue_schedule(scheduler, fresh, self.global_step, self.config.restart_step)
@@ -296,4 +319,4 @@ class ShakespeareLM(LightningModule):
     def on_validation_start(self) -> None:
         warn_about_other_data(self._trained_on, self.trainer)
 
-    on_test_start = on_validation_start
+    on_test_start = on_predict_start = on_validation_start

@@ -13,10 +13,12 @@ from shakespeare_lm.errors import (
     check_fraction,
     check_positive,
     check_types,
+    one_line,
 )
+from shakespeare_lm.methods.import_path import check_name, import_own
 from shakespeare_lm.methods.muon import Muon, MuonAndAdamW
 
-OptimizerName = Literal["muon", "adamw", "sgd"]
+OPTIMIZERS = ("muon", "adamw", "sgd")
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -26,8 +28,10 @@ class OptimizerConfig:
 
     Args:
         optimizer: muon (for the matrices in the blocks, with adamw for everything else), adamw
-            (Loshchilov & Hutter 2019), or sgd (plain gradient descent without momentum).
-        learning_rate: the highest learning rate of adamw and sgd.
+            (Loshchilov & Hutter 2019), sgd (plain gradient descent without momentum), or the
+            import path of your own, such as my_module.MyOptimizer, called with named parameter
+            groups and lr (see examples/my_optimizer.py).
+        learning_rate: the highest learning rate of adamw, sgd and your own.
         muon_learning_rate: the highest learning rate of muon.
         weight_decay: of matrices (with muon, of those in the blocks); biases and norms have none.
         beta2: AdamW's decay rate of the squared gradients.
@@ -42,7 +46,7 @@ class OptimizerConfig:
         UserError: if a value has the wrong type or is out of range.
     """
 
-    optimizer: OptimizerName = "muon"
+    optimizer: str = "muon"
     learning_rate: float = 8e-3
     muon_learning_rate: float = 0.04
     weight_decay: float = 0.0
@@ -54,6 +58,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self, OptimizerConfig)
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
         check_positive(learning_rate=self.learning_rate, muon_learning_rate=self.muon_learning_rate)
         check_at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
         check_fraction(beta2=self.beta2)
@@ -92,26 +97,45 @@ def check_optimizer_state(optimizer: Optimizer) -> None:
 def build_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig, blocks: nn.Module | None
 ) -> Optimizer:
-    """Return an optimizer of these parameters, each in exactly one group; muon, for the matrices in
-    `blocks`, is refused without them.
+    """Return an optimizer of these parameters, each in exactly one named group; muon, for the
+    matrices in `blocks`, is refused without them, and so is what makes no optimizer.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     betas = (0.9, config.beta2)
+    if config.optimizer == "muon":
+        inside = set() if blocks is None else {p for p in blocks.parameters() if p.ndim == 2}
+        if not inside:
+            raise UserError(
+                "optimizer is muon, which needs a transformer: use adamw for this network"
+            )
+        others = _group("others", (p for p in trained if p not in inside), 0.0)
+        matrices = _group("muon", (p for p in trained if p in inside), config.weight_decay)
+        return MuonAndAdamW(
+            AdamW([others], lr=config.learning_rate, betas=betas, fused=True),
+            Muon([matrices], lr=config.muon_learning_rate),
+        )
     # Smaller matrices make a simpler function; smaller biases and gains do not.
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    groups = [
+        _group("matrices", (p for p in trained if p.ndim >= 2), config.weight_decay),
+        _group("others", (p for p in trained if p.ndim < 2), 0.0),
     ]
-    if config.optimizer == "sgd":
-        return SGD(groups, lr=config.learning_rate)
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.learning_rate, betas=betas)
-    inside = set() if blocks is None else {p for p in blocks.parameters() if p.ndim == 2}
-    if not inside:
-        raise UserError("optimizer is muon, which needs a transformer: use adamw for this network")
-    matrices = [p for p in trained if p in inside]
-    others = [p for p in trained if p not in inside]
-    return MuonAndAdamW(
-        AdamW(others, lr=config.learning_rate, betas=betas, weight_decay=0.0, fused=True),
-        Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay),
-    )
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=config.learning_rate)
+    return _own_optimizer(groups, config)
+
+
+def _group(name: str, parameters: Iterable[nn.Parameter], weight_decay: float) -> dict[str, Any]:
+    return {"name": name, "params": list(parameters), "weight_decay": weight_decay}
+
+
+def _own_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+    path, found = config.optimizer, import_own("optimizer", config.optimizer)
+    try:
+        optimizer = found(groups, lr=config.learning_rate)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer is {path!r}: {one_line(error)}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise UserError(f"optimizer is {path!r}: expected a torch.optim.Optimizer")
+    return optimizer

@@ -145,29 +145,42 @@ def announce(trainer: Trainer, description: str) -> None:
 
 
 class Throughput(Callback):
-    """Logs `tokens_per_second`: real characters per second of training in this process."""
+    """Logs `tokens_per_second`, real characters per second of training in this process; and keeps
+    the sums over the whole process: `total_characters` and `train_seconds`.
+    """
 
     def __init__(self) -> None:
+        self._counted, self.train_seconds = 0, 0.0
+        self.characters = torch.tensor(0)
         self.restart()
+
+    @property
+    def total_characters(self) -> int:
+        """All characters that this process trained on, repetitions included."""
+        return self._counted + int(self.characters)
 
     def restart(self, *_: Any, **__: Any) -> None:
         """Start the clock at the next batch: what comes in between is not training."""
-        self.characters = torch.tensor(0)
+        self._counted, self.characters = self.total_characters, torch.tensor(0)
         self.started: float | None = None
+        self._newest = 0.0
 
     on_validation_end = restart  # pictures, samples and checkpoints follow
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.started is None:
-            self.started = time.perf_counter()
+            self.started = self._newest = time.perf_counter()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: ShakespeareLM, outputs: Any, batch: Batch, _: int
     ) -> None:
         self.characters = self.characters + batch.target_mask.sum()
-        if pl_module.is_logged(trainer.global_step - 1):
+        is_logged = pl_module.is_logged(trainer.global_step - 1)
+        characters = int(self.characters) if is_logged else 0  # waits for the device
+        now = time.perf_counter()
+        self.train_seconds, self._newest = self.train_seconds + now - self._newest, now
+        if is_logged:
             assert self.started is not None
-            characters = float(self.characters)  # waits for the device, so before the clock
-            now = time.perf_counter()
             pl_module.log("tokens_per_second", characters / (now - self.started), batch_size=1)
+            self._counted += characters
             self.characters, self.started = torch.tensor(0), now

@@ -22,6 +22,8 @@ _GROUPS = {
     "other_units": ["train_bpc", "val_bpc", "val_perplexity", "test_bpc", "test_perplexity"],
     "speed": ["tokens_per_second", "peak_memory_gib"],
 }
+# Of a run, or of one of its folders.
+_NAME = r"(?!version_\d+(?:/|$))\w[\w.-]*"
 _GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names}
 
 
@@ -86,9 +88,10 @@ def logger_of_run(root: Path, name: str, resumed: Resumable | None, writes: bool
     Raises:
         UserError: if the name cannot be a folder of its own; empty is no name.
     """
-    if name and not re.fullmatch(r"(?!version_\d+$)\w[\w.-]*", name):
+    if name and not re.fullmatch(rf"{_NAME}(/{_NAME})*", name):
         raise UserError(
-            f"name is {name!r}: expected letters, digits, _, - and ., and not version_N"
+            f"name is {name!r}: expected letters, digits, _, - and ., / between folders, and not "
+            "version_N"
         )
     run = resumed.run if resumed else None
     folder = resumed.path.resolve().parent if resumed else root

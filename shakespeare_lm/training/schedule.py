@@ -4,11 +4,12 @@ import math
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.optim import SGD, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods.muon import MuonAndAdamW
 from shakespeare_lm.training.optimizer import OptimizerConfig, Schedule
 
 # As factors of the highest learning rate.
@@ -55,7 +56,7 @@ def continue_schedule(
         UserError: if the optimizer's state is missing.
     """
     groups = scheduler.optimizer.param_groups
-    if not scheduler.optimizer.state and not isinstance(fresh, SGD):
+    if not scheduler.optimizer.state and isinstance(fresh, AdamW | MuonAndAdamW):
         raise UserError("the checkpoint has no moments of the optimizer: use --init_from")
     before = groups[0]["lr"]
     scheduler.last_epoch, scheduler._step_count = step, step + 1

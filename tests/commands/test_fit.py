@@ -166,7 +166,7 @@ def test_a_run_with_another_logger_prints_no_command_for_tensorboard(
     monkeypatch.setenv("HOME", str(Path("home").absolute()))
     tiny_fit("--max_steps=1", *options.split())
     output = capsys.readouterr().out
-    files = {"checkpoints", "config.yaml", "hparams.yaml", "metrics.csv"}
+    files = {"checkpoints", "config.yaml", "hparams.yaml", "metrics.csv", "run.json"}
     assert {path.name for path in (folder / RUN).iterdir()} == files
     curves = (folder / RUN / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"val_loss", "update_ratio", "muon_learning_rate"} <= set(curves)

@@ -23,6 +23,7 @@ from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.distillation import DistillationConfig
 from shakespeare_lm.methods.multi_token import MultiTokenConfig
+from shakespeare_lm.methods.objectives import ObjectiveConfig
 from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig
 from tests.conftest import TINY
@@ -108,11 +109,13 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
     options = ("model.d_model D_MODEL", "data.corpus CORPUS", "trainer.max_steps MAX_STEPS")
     first = [text.index(f"--{option}") for option in options]
     assert first == sorted(first)  # this project's options before Lightning's
-    of_model = (NetworkConfig, OptimizerConfig, DistillationConfig, MultiTokenConfig)
+    of_objective = (DistillationConfig, MultiTokenConfig, ObjectiveConfig)
+    of_model = (NetworkConfig, OptimizerConfig, *of_objective)
     for config in (*of_model, SplitConfig):
         group = "model" if config in of_model else "data"
         documented = documentation(config)
-        defaults = {field.name: field.default for field in fields(config)}
+        own = [field for field in fields(config) if field.name in config.__annotations__]
+        defaults = {field.name: field.default for field in own}
         assert documented.keys() == defaults.keys()
         # Set by --data.context_length, so not an option of the model.
         for name in defaults.keys() - {"context_length"}:
@@ -158,7 +161,7 @@ def test_help_all_documents_every_option_of_the_dataclasses(tiny_fit, monkeypatc
         ("--name=version_3", "name is 'version_3': expected"),
         ("--config=none.yaml", "config is 'none.yaml': expected a YAML file, or one of the rec"),
         ("--config=latin.yaml", "latin.yaml is not UTF-8 text: invalid byte 0xE9 at offset 16"),
-        ("--logger=WandbLogger", "Requirement 'wandb>=0.12.10' not met. HINT: Try running `pip"),
+        ("--logger=CometLogger", "Requirement 'comet-ml>=3.44.4' not met. HINT: Try running `pip"),
         ("--precision=transformer-engine", "HINT: Try running `pip install -U 'transformer_eng"),
         ("--num_nodes=2 --devices=1", "num_nodes is 2: set MASTER_ADDR and MASTER_PORT"),
         ("--max_steps=-5", "the Trainer rejects these options"),

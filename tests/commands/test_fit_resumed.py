@@ -62,7 +62,7 @@ def corrupt(path: Path, place: tuple[object, ...], value: object) -> None:
     *outer, last = place
     entry = content
     for name in outer:
-        entry = next(entry[it] for it in entry if name in it) if name == "Model" else entry[name]
+        entry = next(entry[it] for it in entry if name in it) if name == "Best" else entry[name]
     entry[last] = value
     torch.save(content, path)
 
@@ -82,7 +82,7 @@ STEPS = ("epoch_loop.automatic_optimization.optim_progress", "optimizer", "step"
         (("loops", "fit_loop", *STEPS, "completed"), 2, "last.ckpt: global_step is not 2, the num"),
         (("optimizer_states",), [], "no moments of the optimizer"),
         (("optimizer_states", 0, "state", 0, "exp_avg"), "x", "invalid exp_avg in the optimiz"),
-        (("callbacks", "Model", "best_model_score"), "x", "invalid best val_loss in the checkpoi"),
+        (("callbacks", "Best", "best_model_score"), "x", "invalid best val_loss in the checkpoi"),
         (("gradients",), 5, "cannot resume from"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_run_without_a_logger_has_the_usual_folder_and_is_resumed(tiny_fit, ca
     cli = tiny_fit("--max_steps=2", "--logger=false", "--data.test_fraction=0.1")
     assert "test_loss" in cli.trainer.callback_metrics
     names = {path.name for path in Path().rglob("*") if path.is_file()}
-    assert names == {".lock", "config.yaml", "best.ckpt", "last.ckpt"}
+    assert names == {".lock", "config.yaml", "run.json", "best.ckpt", "last.ckpt"}
     assert (RUN / "checkpoints/best.ckpt").is_file()
     assert "tensorboard" not in capsys.readouterr().out
     assert fit([*QUIET, "--more_steps=2"]).trainer.global_step == 4

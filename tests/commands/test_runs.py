@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from shakespeare_lm.commands.runs import main
@@ -26,6 +27,11 @@ def test_the_table_and_the_json_say_what_was_trained_how_far_and_how_well(run, c
     with FileLock(run / ".lock"):
         assert main(["--json"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert row["processes"][0]["versions"]["torch"] == torch.__version__
+    assert main(["--details"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n  versions       python ") == 3
+    assert "\n  precision      32-true\n" in out
     assert (row["state"], row["steps"], row["val_loss"]) == ("running", 5, pytest.approx(loss))
 
 

@@ -104,7 +104,7 @@ def test_a_package_in_an_archive_is_refused(tmp_path):
     archive = tmp_path / "a.zip"
     package = Path(shakespeare_lm.__file__).parent
     with zipfile.ZipFile(archive, "w") as file:
-        for path in (*package.glob("*.py"), package / "commands/start.py"):
+        for path in (*package.glob("*.py"), *package.glob("commands/*.py")):
             file.write(path, path.relative_to(package.parent))
     command = [sys.executable, "-m", "shakespeare_lm", "runs"]
     done = run_process(command, tmp_path, PYTHONPATH=str(archive))

@@ -13,15 +13,12 @@ import torch
 import yaml
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods import networks
+from shakespeare_lm.methods.import_path import TRUST_VARIABLE, import_class, trust
 from shakespeare_lm.methods.memory_network import MemoryNetwork
 from shakespeare_lm.methods.networks import (
     NETWORK_OPTIONS,
-    TRUST_VARIABLE,
     NetworkOptions,
     build_network,
-    network_class,
-    trust,
 )
 from shakespeare_lm.model.bigram import BigramTable
 from shakespeare_lm.model.network import Network
@@ -126,7 +123,6 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(TRUST_VARIABLE, "")  # restored, whatever `trust` adds
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
     yield name
     sys.modules.pop(name, None)
 
@@ -135,17 +131,17 @@ def test_only_code_that_the_environment_trusts_is_imported(
     own_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, config = f"{own_file}.Mine", NetworkOptions(network=f"{own_file}.Mine")
-    message = f"^network is '{path}', which is not part of .*: .* set {TRUST_VARIABLE}={path}$"
+    message = f"^network is '{path}', which is not part of .*: .* set {TRUST_VARIABLE}="
     for trusted in ("", "other.Mine", f"{own_file}.Min", f"x{path}"):
         monkeypatch.setenv(TRUST_VARIABLE, trusted)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=f"{message}{trusted and trusted + ','}{path}$"):
             build_network(5, config)
     assert own_file not in sys.modules
     assert not capsys.readouterr().out
-    monkeypatch.setenv(TRUST_VARIABLE, f"other.Mine,{path}")
+    monkeypatch.setenv(TRUST_VARIABLE, f"other.Mine, {path}")
     assert isinstance(build_network(5, config), BigramTable)
     with pytest.raises(UserError, match="which is not part of shakespeare_lm"):
-        network_class(f"{own_file}.NoNetwork")
+        import_class("network", f"{own_file}.NoNetwork", Network)
 
 
 def test_what_is_trusted_once_is_trusted_by_what_this_process_starts(own_file: str) -> None:
@@ -154,28 +150,38 @@ def test_what_is_trusted_once_is_trusted_by_what_this_process_starts(own_file: s
     trust(f"{own_file}.Mine")
     trust("other.Mine")
     assert os.environ[TRUST_VARIABLE] == f"{own_file}.Mine,other.Mine"
-    assert issubclass(network_class(f"{own_file}.Mine"), Network)
+    assert issubclass(import_class("network", f"{own_file}.Mine", Network), Network)
 
 
 @pytest.mark.parametrize(
     ("end", "message"),
     [
-        (".NoNetwork", "expected a subclass of shakespeare_lm.model.network.Network"),
+        (".NoNetwork", "expected a subclass of shakespeare_lm.Network$"),
         (".print", "own_.* has no print"),
         (".nn", "expected a subclass of"),
         (".Missing", "own_.* has no Missing"),
-        ("_2.Mine", "there is no module own_.*_2$"),
-        ("_2.part.Mine", "there is no module own_.*_2$"),
+        ("_2.Mine", "No module named 'own_.*_2'$"),
+        ("_2.part.Mine", "No module named 'own_.*_2'$"),
     ],
 )
 def test_a_path_to_no_network_is_refused_by_name(own_file: str, end: str, message: str) -> None:
     trust(f"{own_file}{end}")
     with pytest.raises(UserError, match=f"^network is '{own_file}{end}': {message}"):
-        network_class(f"{own_file}{end}")
+        import_class("network", f"{own_file}{end}", Network)
 
 
-def test_a_module_that_a_trusted_one_lacks_is_its_own_error(own_file: str) -> None:
-    Path(f"{own_file}.py").write_text("import nothing_of_this_name")
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("import nothing", UserError, r"^network is 'own_.*\.Mine': No module named 'nothing'$"),
+        ("Mine = (", UserError, r"^network is 'own_.*\.Mine': '\(' was never closed \(own_.*\.py"),
+        ("import os\nos.Mine_too", AttributeError, "^module 'os' has no attribute 'Mine_too'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(
+    own_file: str, text: str, kind: type[Exception], message: str
+) -> None:
+    Path(f"{own_file}.py").write_text(text)
     trust(f"{own_file}.Mine")
-    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
-        network_class(f"{own_file}.Mine")
+    with pytest.raises(kind, match=message):
+        import_class("network", f"{own_file}.Mine", Network)

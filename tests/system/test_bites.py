@@ -19,7 +19,9 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("shakespeare_lm", "tests", "configs", "scripts", "benchmarks", "pyproject.toml")
+COPIED = (
+    "shakespeare_lm", "tests", "configs", "scripts", "benchmarks", "examples", "pyproject.toml",
+)  # fmt: skip
 # What an assertion's failure says in pytest's summary; a mere crash would prove nothing.
 ASSERTION = r"(assert |AssertionError|Failed: DID NOT RAISE)"
 
@@ -55,6 +57,27 @@ kernels/int8.py: one_scale_for_all_rows_of_a_weight
 methods/ngram_memory.py: teacher_in_the_precision_of_the_trainer
   tests/training/test_module.py::test_a_teacher_has_the_same_probabilities_in_every_precision
   shape, 1 / self.vocab_size{-, dtype=torch.float32-}, device
+laboratory/statistics.py: a_variant_that_is_better_called_worse
+  tests/laboratory/test_comparison.py::test_each_variant_has_its_verdict_means_and_adjusted_p
+  round({-variant[seed] - baseline[seed]-}{+baseline[seed] - variant[seed]+}, _DIGITS)
+laboratory/statistics.py: holm_that_decreases
+  tests/laboratory/test_statistics.py::test_holm_adjusts_in_the_order_of_p_values_and_never_decreases
+  largest = max({-largest-}{+0+}, min(1.0
+laboratory/study.py: a_run_taken_twice
+  tests/laboratory/test_study.py::test_two_who_fill_the_queue_at_once_train_each_run_once
+  if {-_is_taken(study, trial)-}{+"variant" not in trial.user_attrs+}:
+laboratory/study.py: seeds_of_one_variant_after_those_of_another
+  tests/laboratory/test_study.py::test_every_variant_runs_with_every_seed_in_turns_and_only_once
+  {-for seed in seeds -}for variant in plan.variants{+ for seed in seeds+}]
+laboratory/trial.py: a_killed_run_begins_anew
+  tests/laboratory/test_study.py::test_what_a_killed_process_left_is_resumed_or_only_read
+  self._fit({-["--ckpt_path", str(found[0].folder)] if found else []-}{+[]+}, watch)
+commands/sweep.py: tuned_on_the_validation_part
+  tests/laboratory/test_study.py::test_a_sweep_stops_the_worse_and_compares_the_best_with_new_seeds
+  base = [*arguments.rest, {-fraction, -}f"--val_check_interval={every}"]
+training/run_record.py: what_was_trained_after_the_checkpoint_counted
+  tests/training/test_run_record.py::test_a_resumed_run_continues_its_record
+  one for one in record["validations"]{- if one["step"] <= step-}]
 data/datamodule.py: another_split_resumed
   tests/data/test_datamodule.py::test_another_split_cannot_be_resumed
   if {-self.trainer is not None and self.trainer.training-}{+False+}:
@@ -151,9 +174,9 @@ methods/muon.py: optimizers_not_shared_after_loading
 methods/muon.py: muons_scale_inverted
   tests/methods/test_muon.py::test_a_muon_step_equals_torchs_muon_and_adamw_side_by_side
   {-rows / columns-}{+columns / rows+}
-methods/networks.py: code_of_strangers_imported
+methods/import_path.py: code_of_strangers_imported
   tests/system/test_own_network.py::test_a_checkpoint_runs_no_code_that_was_not_allowed
-  if {-name not in os.environ.get(TRUST_VARIABLE, "").split(",")-}{+False+}:
+  if {-name not in map(str.strip, os.environ.get(TRUST_VARIABLE, "").split(","))-}{+False+}:
 methods/ngram_memory.py: memory_keeps_the_own_character_before
   tests/methods/test_ngram_memory.py::test_leaving_out_the_own_occurrence_is_counting_anew_without_it
   torch.{-where(longer >= 0, known, order.all_different[ngram])-}{+zeros(ngram.shape)+}
@@ -372,10 +395,10 @@ training/module.py: own_parameters_not_trained
               self.{+network.+}parameters(), self.config, getattr
 training/optimizer.py: biases_in_no_group
   tests/training/test_optimizer.py::test_every_parameter_is_in_exactly_one_group
-  if p.ndim < {-2-}{+1+}]
+  if p.ndim < {-2-}{+1+}), 0.0
 training/optimizer.py: biases_decayed
   tests/training/test_optimizer.py::test_matrices_decay_and_biases_and_norms_do_not
-  if p.ndim < 2], "weight_decay": {-0.0-}{+config.weight_decay+}}
+  if p.ndim < 2), {-0.0-}{+config.weight_decay+}),
 training/optimizer.py: embeddings_updated_by_muon
   tests/training/test_optimizer.py::test_muon_is_for_the_matrices_inside_blocks
   {p for p in {-blocks.parameters()-}{+trained+} if p.ndim == 2}

@@ -7,36 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from examples import my_network
 from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.commands import complete, evaluate, export, page, score, serve
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import ContinuousDecoder
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods import networks
+from shakespeare_lm.methods.import_path import TRUST_VARIABLE
 from tests.conftest import Fit
 
-SOURCE = """
-from torch import nn
-
-from shakespeare_lm.model.network import Network
-
-
-class GRU(Network):
-    def __init__(self, vocab_size, config):
-        super().__init__(vocab_size, config)
-        self.embedding = nn.Embedding(vocab_size, config.d_model)
-        self.gru = nn.GRU(config.d_model, config.d_model, config.num_layers, batch_first=True)
-        self.head = nn.Linear(config.d_model, vocab_size)
-
-    def embed(self, ids, past=None):
-        return self.embedding(ids)
-
-    def hidden(self, x, attention_mask=None, past=None):
-        return self.gru(x)[0]
-
-    def logits(self, hidden):
-        return self.head(hidden)
-"""
+SOURCE = Path(my_network.__file__).read_text()
 NAME = "own_gru.GRU"
 NETWORK = (f"--model.network={NAME}", "--model.optimizer=adamw", "--precision=32-true")
 
@@ -45,8 +25,7 @@ NETWORK = (f"--model.network={NAME}", "--model.optimizer=adamw", "--precision=32
 def gru(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the file into the current folder of the test, and forget it afterwards."""
     (tmp_path / "own_gru.py").write_text(SOURCE)
-    monkeypatch.setenv(networks.TRUST_VARIABLE, "")
-    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    monkeypatch.setenv(TRUST_VARIABLE, "")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_gru", raising=False)
 
@@ -110,12 +89,12 @@ def test_a_checkpoint_runs_no_code_that_was_not_allowed(
     path = tiny_fit(*NETWORK, "--max_steps=1").best.best_model_path
     Path("own_gru.py").write_text("open('ran', 'w').close()\n" + SOURCE)
     # As in a new process.
-    del sys.modules["own_gru"], networks.NETWORKS[NAME]
-    monkeypatch.setenv(networks.TRUST_VARIABLE, "")
-    with pytest.raises(UserError, match=f"set {networks.TRUST_VARIABLE}={NAME}"):
+    del sys.modules["own_gru"]
+    monkeypatch.setenv(TRUST_VARIABLE, "")
+    with pytest.raises(UserError, match=f"set {TRUST_VARIABLE}={NAME}"):
         Completer.from_checkpoint(path)
     assert not Path("ran").exists()
-    monkeypatch.setenv(networks.TRUST_VARIABLE, NAME)
+    monkeypatch.setenv(TRUST_VARIABLE, NAME)
     assert len(Completer.from_checkpoint(path).complete("The", 7)) == 7
     assert Path("ran").exists()
 

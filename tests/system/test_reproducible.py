@@ -20,7 +20,14 @@ from tests.checkpoint.conftest import random_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-LOCKED = ("dev", "huggingface", "onnx", "serve", "audit")  # the extras that .ci/run installs
+LOCKED = (
+    "dev",
+    "huggingface",
+    "onnx",
+    "serve",
+    "laboratory",
+    "audit",
+)  # the extras that .ci/run installs
 Versions = dict[str, set[Version]]
 
 

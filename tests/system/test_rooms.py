@@ -16,7 +16,7 @@ ROOMS = [
     "checkpoint",
     "completion",
     "evaluation page export serving",
-    "training",
+    "training laboratory",
     "commands",
     "__main__",
 ]

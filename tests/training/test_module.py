@@ -6,28 +6,33 @@ import itertools
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.utilities.model_summary import ModelSummary
 
+from shakespeare_lm import ValidationSteps
 from shakespeare_lm.checkpoint.reading import FORMAT, FORMAT_KEY, read_checkpoint
 from shakespeare_lm.checkpoint.safetensors_file import safetensors_bytes
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.data.datamodule import ShakespeareDataModule
+from shakespeare_lm.data.datamodule import ShakespeareDataModule, SplitKeywords
 from shakespeare_lm.data.loader import WindowLoader
+from shakespeare_lm.data.splits import SplitConfig
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch, encode_documents
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.distillation import DistillationConfig
 from shakespeare_lm.methods.multi_token import MultiTokenConfig
-from shakespeare_lm.methods.networks import NETWORK_OPTIONS
+from shakespeare_lm.methods.networks import NETWORK_OPTIONS, build_network
 from shakespeare_lm.methods.ngram_memory import NGramMemory
 from shakespeare_lm.methods.objective import Objective, TrainingStep
 from shakespeare_lm.model.loss import masked_cross_entropy
+from shakespeare_lm.training.model_keywords import ModelKeywords
 from shakespeare_lm.training.module import ModelConfig, ShakespeareLM, TrainingConfig
 from shakespeare_lm.training.optimizer import OptimizerConfig, build_optimizer
 from shakespeare_lm.training.schedule import learning_rate_factor
@@ -62,6 +67,13 @@ def fit(module: ShakespeareLM, steps: int, resumed: object = None, **options: ob
     return made
 
 
+class LossesOfValidation(Callback):
+    count = 0
+
+    def on_validation_end(self, *_: object) -> None:
+        self.count += 1
+
+
 def validate(module: ShakespeareLM, loaders: object) -> dict[str, float]:
     metrics = trainer().validate(module, loaders, verbose=False)
     return {name: value for part in metrics for name, value in part.items()}
@@ -84,10 +96,82 @@ def test_the_options_of_all_classes_are_checked(option, value, message):
 
 def test_no_option_is_in_two_classes():
     kinds = (OptimizerConfig, DistillationConfig, MultiTokenConfig)
-    of_training = [field.name for kind in kinds for field in fields(kind)]
+    of_training = ["objective", *(field.name for kind in kinds for field in fields(kind))]
     assert sorted(of_training) == sorted(field.name for field in fields(TrainingConfig))
     both = [*of_training, *NETWORK_OPTIONS]
     assert sorted(both) == sorted({field.name for field in fields(ModelConfig)})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "config"), [(ModelKeywords, ModelConfig), (SplitKeywords, SplitConfig)]
+)
+def test_type_checkers_know_the_options_of_the_dataclasses(keywords, config):
+    types = get_type_hints(config)
+    assert get_type_hints(keywords) == {field.name: types[field.name] for field in fields(config)}
+
+
+def test_the_predictions_are_the_log_probabilities_of_the_validation_part_in_order(tmp_path):
+    data = ShakespeareDataModule("sample", context_length=8)
+    data.setup()
+    path = save(tmp_path / "a.ckpt", ShakespeareLM(data.vocabulary, **SMALL, dropout=0.5))
+    module = ShakespeareLM.load_from_checkpoint(path)
+    found = torch.cat([rows.flatten() for rows in trainer().predict(module, datamodule=data)])
+    (metrics, _) = trainer().validate(module, datamodule=data, verbose=False)
+    text = data.encoded["val"].ids.long()
+    assert found.isfinite().sum() == len(text) - 1 < len(found)  # the last window has padding
+    # Sums of thousands of float32 numbers, in another order.
+    assert -found.nanmean() == pytest.approx(metrics["val_loss"], rel=1e-5)
+    completer = Completer.from_checkpoint(path)
+    with torch.no_grad():
+        logits = completer.network(text[None, :8])
+    assert found[:8].tolist() == pytest.approx(
+        logits[0].log_softmax(-1)[range(8), text[1:9]].tolist(), rel=1e-4
+    )
+
+
+def test_lightnings_summary_counts_operations_and_nothing_random_is_drawn():
+    module = small_module(memory_order=2, dropout=0.5)
+    drawn = torch.get_rng_state()
+    flops = ModelSummary(module).total_flops
+    matrices = module.config.num_matrix_weights(TOKENIZER.vocab_size)
+    assert flops > 8 * matrices
+    assert torch.equal(torch.get_rng_state(), drawn)
+    torch.manual_seed(0)
+    build_network(TOKENIZER.vocab_size, module.config)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not any("example" in name for name in module.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*no fingerprint of its text")
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [
+        ("muon", {"lr-MuonAndAdamW/muon", "lr-MuonAndAdamW/others"}),
+        ("adamw", {"lr-AdamW/matrices", "lr-AdamW/others"}),
+    ],
+)
+def test_learning_rates_have_the_names_of_the_groups_in_resumed_old_runs_too(
+    tmp_path, optimizer, names
+):
+    path = tmp_path / "a.ckpt"
+    options = {"optimizer": optimizer, "schedule": "constant"}
+    fit(small_module(**options), 3, callbacks=SaveAfterTwoSteps(path))
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer_states"][0]["param_groups"]:
+        del group["name"]  # as before there were names
+    torch.save(content, path)
+    monitor = LearningRateMonitor()
+    logs = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1}
+    made = fit(small_module(**options), 3, path, callbacks=monitor, **logs)
+    assert {name for name in made.callback_metrics if name.startswith("lr-")} == names
+
+
+def test_with_the_public_callback_a_plain_trainer_validates_after_the_last_step():
+    for callbacks, expected in (([], 1), ([ValidationSteps()], 2)):
+        losses = LossesOfValidation()
+        options = {"limit_val_batches": 1, "val_check_interval": 2, "num_sanity_val_steps": 0}
+        fit(small_module(), 3, callbacks=[*callbacks, losses], **options)
+        assert losses.count == expected
 
 
 @torch.no_grad()

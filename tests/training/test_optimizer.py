@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.transformer import CausalTransformer
 from shakespeare_lm.training.optimizer import (
+    OPTIMIZERS,
     OptimizerConfig,
-    OptimizerName,
     build_optimizer,
     check_optimizer_state,
 )
@@ -35,7 +34,7 @@ def names_in(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[set[s
     return [{names[id(p)] for p in group["params"]} for group in optimizer.param_groups]
 
 
-@pytest.mark.parametrize("name", get_args(OptimizerName))
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_parameter_is_in_exactly_one_group(name, tied):
     # Those beside the network are trained too, and frozen ones are not.
@@ -51,6 +50,7 @@ def test_matrices_decay_and_biases_and_norms_do_not():
     network = small_network()
     optimizer = build_optimizer(network.parameters(), ADAMW, None)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [group["name"] for group in optimizer.param_groups] == ["matrices", "others"]
     _, undecayed = names_in(optimizer, network)
     names = [name for name, _ in network.named_parameters()]
     assert undecayed == {name for name in names if name.endswith("bias") or "norm" in name}
@@ -63,6 +63,7 @@ def test_muon_is_for_the_matrices_inside_blocks():
     assert names_in(optimizer, network)[1] == set(inside)
     assert len(inside) == 2 * 4
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.1]
+    assert [group["name"] for group in optimizer.param_groups] == ["others", "muon"]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]
     for blocks in (None, nn.ModuleList([nn.LayerNorm(2)])):
         with pytest.raises(UserError, match="optimizer is muon, which needs a transformer: use ad"):
