@@ -15,6 +15,7 @@ from shakespeare_lm.kernels.attention import attend
 from shakespeare_lm.model.attention import CausalSelfAttention
 from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.model.initialisation import ResidualProjection, initialise_weights
+from shakespeare_lm.model.positions import rotate
 from shakespeare_lm.model.transformer import CausalTransformer
 
 
@@ -41,15 +42,16 @@ class SwiGLU(_Changed):
 
     def change(self, config: NetworkConfig) -> None:
         for block in self.blocks:
-            block.feed_forward = GatedFeedForward(config.d_model, 2 * config.feedforward_width // 3)
+            block.feed_forward = GatedFeedForward(config)
 
 
 class GatedFeedForward(nn.Module):
-    def __init__(self, d_model: int, width: int) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(d_model, width, bias=False)
-        self.value = nn.Linear(d_model, width, bias=False)
-        self.output = ResidualProjection(width, d_model, bias=False)
+        d_model, width, bias = config.d_model, 2 * config.feedforward_width // 3, config.bias
+        self.gate = nn.Linear(d_model, width, bias=bias)
+        self.value = nn.Linear(d_model, width, bias=bias)
+        self.output = ResidualProjection(width, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.output(F.silu(self.gate(x)) * self.value(x))
@@ -68,14 +70,17 @@ class SharedKeysValues(CausalSelfAttention):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         width = config.d_model + 2 * config.head_dim
-        self.query_key_value = nn.Linear(config.d_model, width, bias=False)
+        self.query_key_value = nn.Linear(config.d_model, width, bias=config.qkv_bias)
 
     def project(self, x: Tensor, rotation: Tensor | None) -> Tensor:
-        """Return queries, keys and values, `[3, batch, heads, time, head_dim]` (no rotation)."""
+        """Return queries, keys and values, `[3, batch, heads, time, head_dim]`."""
         width = x.shape[-1]
         heads = self.query_key_value(x).unflatten(-1, (-1, width // self.num_heads))
         queries, keys, values = heads.movedim(1, 2).split((self.num_heads, 1, 1), dim=1)
-        return torch.stack((queries, keys.expand_as(queries), values.expand_as(queries)))
+        shared = torch.stack((queries, keys.expand_as(queries), values.expand_as(queries)))
+        if rotation is None:
+            return shared
+        return torch.cat((rotate(shared[:2], rotation), shared[2:]))
 
 
 class SoftCap(_Changed):

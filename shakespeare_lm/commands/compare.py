@@ -11,9 +11,10 @@ from shakespeare_lm.commands.compare_sizes import compare_sizes
 from shakespeare_lm.commands.console import UsageError, command
 from shakespeare_lm.commands.experiment import (
     BASELINE,
+    FORMS,
     add_options,
     check_every,
-    differing,
+    conclude,
     options_of,
     parse_variant,
     prepare,
@@ -24,9 +25,13 @@ from shakespeare_lm.commands.speedrun import speedrun
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.laboratory.comparison import compare
 from shakespeare_lm.laboratory.result import Result
-from shakespeare_lm.laboratory.study import Plan, failures, open_study, results, run_plan
+from shakespeare_lm.laboratory.study import Plan, open_study, results, run_plan
 from shakespeare_lm.laboratory.trial import read_results
 
+# Options that only one kind of comparison has.
+_BELONGS_TO = {
+    "equal_time": "variant", "select": "variant", "steps": "sizes", "nanogpt": "speedrun",
+}  # fmt: skip
 _SUFFIX = "-equal-"  # of variants that are trained as long as the baseline
 
 
@@ -62,7 +67,8 @@ def _add_options(parser: ArgumentParser) -> None:
 )
 def main(arguments: Namespace) -> int:
     """Compare existing runs, or train the variants and compare those."""
-    prepare(arguments)
+    prepare(arguments, "speedrun")
+    _check_combination(arguments)
     if arguments.rest and not any(word.startswith("-") for word in arguments.rest):
         return _compare_folders(arguments)
     if arguments.sizes:
@@ -84,21 +90,30 @@ def main(arguments: Namespace) -> int:
     if arguments.equal_time:
         longer = _equal(results(study), options, arguments.equal_time, plan)
         plan = Plan(plan.base, plan.variants | longer)
-        options = check_every(plan)
         run_plan(study, arguments.name, plan, seeds, say)
-    found = [one for one in results(study) if one.variant in plan.variants and one.seed in seeds]
-    lost = [one for one in failures(study) if one.variant in plan.variants and one.seed in seeds]
-    show(
-        compare(found, lost, list(plan.variants), arguments.difference, differing(options)),
-        arguments,
-    )
-    return 1 if lost else 0
+    return conclude(study, plan, arguments)
+
+
+def _check_combination(arguments: Namespace) -> None:
+    """Refuse options that would have no effect."""
+    folders = arguments.rest and not any(word.startswith("-") for word in arguments.rest)
+    modes = [name for name in ("variant", "sizes", "speedrun") if getattr(arguments, name)]
+    if folders and (modes or arguments.storage):
+        raise UsageError(
+            f"{arguments.rest[0]} is a folder: only new runs take --{[*modes, 'storage'][0]}"
+        )
+    if len(modes) > 1:
+        raise UsageError(f"--{modes[0]} and --{modes[1]} are two kinds of comparison: choose one")
+    for name, mode in _BELONGS_TO.items():
+        if getattr(arguments, name) and mode not in modes:
+            raise UsageError(f"--{name} is for --{mode}, which is missing")
+    if arguments.speedrun and any(getattr(arguments, form) for form in FORMS):
+        raise UsageError(
+            "--speedrun writes its own file: leave --csv, --latex, --json, --report out"
+        )
 
 
 def _compare_folders(arguments: Namespace) -> int:
-    for name in ("variant", "equal_time", "select"):
-        if getattr(arguments, name):
-            raise UsageError(f"--{name} is for new runs, and {arguments.rest[0]} is a folder")
     found = {Path(folder).as_posix(): read_results(Path(folder)) for folder in arguments.rest}
     if len(found) < 2:
         raise UsageError(f"only {arguments.rest[0]} was given: expected at least two folders")

@@ -22,10 +22,6 @@ def compare_sizes(arguments: Namespace) -> int:
     Raises:
         UserError: if there are too few runs for a fit.
     """
-    if arguments.variant or arguments.equal_time or arguments.select:
-        raise UsageError(
-            "--sizes is instead of variants: leave --variant, --equal_time, --select out"
-        )
     variants = {
         f"{size}-{steps}": [
             f"--size={size}", f"--max_steps={steps}", f"--val_check_interval={steps}",

@@ -2,7 +2,6 @@
 what others have published. Tables on stdout, JSON for programs, or one HTML page.
 """
 
-import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from typing import get_args
@@ -12,7 +11,7 @@ from shakespeare_lm.checkpoint.runs import find_checkpoint
 from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.exported import corpus_inputs, ngram_baselines
 from shakespeare_lm.commands.model_options import add_shared
-from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
+from shakespeare_lm.commands.text_files import STDIN, check_outputs, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.baselines import COMPRESSORS, PUBLISHED, Baseline, compressed
@@ -65,10 +64,7 @@ def main(arguments: Namespace) -> int:
     inputs, outputs = [*paths], (arguments.json, arguments.report)
     for checkpoint in checkpoints:
         inputs += corpus_inputs(checkpoint, arguments.corpus)
-    for output in outputs:
-        check_output(output, *inputs)
-    if None not in outputs and len(set(map(os.path.realpath, outputs))) == 1:
-        raise UserError(f"json and report are both {arguments.report}: choose two files")
+    check_outputs({"json": arguments.json, "report": arguments.report}, *inputs)
     corpora = [SplitCorpus(checkpoint, arguments.corpus) for checkpoint in checkpoints]
     if any(corpus.parts != corpora[0].parts for corpus in corpora):
         raise UserError(

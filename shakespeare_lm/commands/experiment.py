@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shakespeare_lm.commands.console import UsageError
-from shakespeare_lm.commands.text_files import STDIN, check_output, write_text
+from shakespeare_lm.commands.text_files import STDIN, check_outputs, write_text
 from shakespeare_lm.errors import UserError, check_at_least, check_positive
-from shakespeare_lm.laboratory.comparison import Comparison
+from shakespeare_lm.laboratory.comparison import Comparison, compare
 from shakespeare_lm.laboratory.page import page
-from shakespeare_lm.laboratory.study import Plan
+from shakespeare_lm.laboratory.result import Failure, Result
+from shakespeare_lm.laboratory.study import Plan, failures, results
 from shakespeare_lm.laboratory.tables import as_csv, as_json, as_latex, as_tables
 
 BASELINE = "baseline"
 Form = Callable[[Comparison], str]
-_FORMS: dict[str, Form] = {"csv": as_csv, "latex": as_latex, "json": as_json, "report": page}
+FORMS: dict[str, Form] = {"csv": as_csv, "latex": as_latex, "json": as_json, "report": page}
 # Options that say which run it is, and are not for all runs of a study.
 _OWN = ("name", "seed", "seed_everything", "ckpt_path", "more_steps", "default_root_dir",
         "trainer.default_root_dir", "print_config")  # fmt: skip
@@ -46,17 +47,17 @@ def add_options(parser: ArgumentParser, name: str) -> None:
 # fmt: on
 
 
-def prepare(arguments: Namespace) -> None:
-    """Raise a `UserError` for a value out of range, or an output that cannot be written; and let
-    SIGTERM end the command so that the run that it trains is told.
+def prepare(arguments: Namespace, *others: str) -> None:
+    """Raise a `UserError` for a value out of range, or an output that cannot be written, which are
+    the forms of a comparison and the `others`; and let SIGTERM end the command so that the run that
+    it trains is told.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     check_at_least(1, seeds=arguments.seeds)
     check_positive(difference=arguments.difference)
     if not re.fullmatch(r"(?!version_\d+$)\w[\w.-]*", arguments.name):
         raise UsageError(f"name is {arguments.name!r}: expected letters, digits, _, - and .")
-    for form in _FORMS:
-        check_output(getattr(arguments, form) or STDIN)
+    check_outputs({name: getattr(arguments, name) for name in (*FORMS, *others)})
 
 
 def parse_variant(text: str) -> tuple[str, list[str]]:
@@ -129,11 +130,24 @@ def files_of(
     comparison: Comparison, arguments: Namespace, changes: Mapping[str, Form] | None = None
 ) -> bool:
     """Write a comparison to the files that were asked for; return whether one is stdout."""
-    targets = {form: getattr(arguments, form) for form in _FORMS}
+    targets = {form: getattr(arguments, form) for form in FORMS}
     for form, target in targets.items():
         if target is not None:
-            write_text(target, {**_FORMS, **(changes or {})}[form](comparison))
+            write_text(target, {**FORMS, **(changes or {})}[form](comparison))
     return STDIN in targets.values()
+
+
+def conclude(study: Any, plan: Plan, arguments: Namespace) -> int:
+    """Show what the runs of a plan say; return the exit code, 1 if some crashed."""
+
+    def is_planned(run: Result | Failure) -> bool:
+        return run.variant in plan.variants and run.seed <= arguments.seeds
+
+    found = [run for run in results(study) if is_planned(run)]
+    lost = [run for run in failures(study) if is_planned(run)]
+    named = differing(check_every(plan))
+    show(compare(found, lost, list(plan.variants), arguments.difference, named), arguments)
+    return 1 if lost else 0
 
 
 def show(comparison: Comparison, arguments: Namespace) -> None:

@@ -7,21 +7,17 @@ from shakespeare_lm.commands.console import UsageError, command
 from shakespeare_lm.commands.experiment import (
     BASELINE,
     add_options,
-    check_every,
-    differing,
+    conclude,
     options_of,
     prepare,
     say,
-    show,
 )
-from shakespeare_lm.errors import check_at_least, import_extra
-from shakespeare_lm.laboratory.comparison import compare
+from shakespeare_lm.errors import check_at_least
 from shakespeare_lm.laboratory.study import (
-    EXTRA,
     Plan,
-    failures,
+    import_optuna,
     open_study,
-    results,
+    register,
     run_plan,
 )
 from shakespeare_lm.laboratory.sweep import Range, sweep
@@ -63,17 +59,15 @@ def main(arguments: Namespace) -> int:
             options_of("sweep", [*arguments.rest, f"--{name}={value}"])
     best = _search(arguments, ranges, options)
     say(f"best of {arguments.trials}: {' '.join(best)}; now against the baseline, with new seeds")
-    plan = Plan(arguments.rest, {BASELINE: [], "best": best})
+    # With more trials, another may be the best.
+    plan = Plan(arguments.rest, {BASELINE: [], f"best-of-{arguments.trials}": best})
     study = open_study(arguments.storage, arguments.name, arguments.name)
     run_plan(study, arguments.name, plan, range(1, arguments.seeds + 1), say)
-    named = differing(check_every(plan))
-    found, lost = results(study), failures(study)
-    show(compare(found, lost, list(plan.variants), arguments.difference, named), arguments)
-    return 1 if lost else 0
+    return conclude(study, plan, arguments)
 
 
 def _search(arguments: Namespace, ranges: dict[str, Range], options: dict[str, Any]) -> list[str]:
-    optuna = import_extra("optuna", EXTRA, "a sweep")
+    optuna = import_optuna()
     study = open_study(
         arguments.storage, arguments.name, f"{arguments.name}-sweep",
         # A run that another process trains counts as a bad one until it ends.
@@ -84,4 +78,5 @@ def _search(arguments: Namespace, ranges: dict[str, Range], options: dict[str, A
     # The part before the validation part, which is then the test part, and is not looked at.
     fraction = f"--data.test_fraction={options['data.val_fraction']}"
     base = [*arguments.rest, fraction, f"--val_check_interval={every}"]
+    register(study, Plan([*base, "--sweep", *arguments.sweep], {}))
     return sweep(study, arguments.name, base, ranges, arguments.trials, say)

@@ -5,7 +5,7 @@ before any work is done.
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -75,6 +75,19 @@ def check_output(path: str | None, *inputs: str | Path | None) -> None:
     if what:
         name = "stdout" if output == 1 else output
         raise UserError(f"output is {name}, which is {what}: choose another file")
+
+
+def check_outputs(outputs: Mapping[str, str | None], *inputs: str | Path | None) -> None:
+    """Check all outputs that are given, by the names of their options, as `check_output` does; and
+    that no two are one file.
+    """
+    seen: dict[str, str] = {}
+    for name, output in outputs.items():
+        check_output(output, *inputs)
+        if output is None:
+            continue
+        if (other := seen.setdefault(os.path.realpath(output), name)) != name:
+            raise UserError(f"{other} and {name} are both {output}: choose two files")
 
 
 def _check_writable(target: Path) -> None:

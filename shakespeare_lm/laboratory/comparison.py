@@ -20,7 +20,8 @@ MEANS = (
     "peak_memory_bytes",
 )  # fmt: skip
 _PROVENANCE = (
-    "processor", "threads", "accelerator", "precision", "text_sha256", "commit", "changed",
+    "processor", "threads", "accelerator", "precision", "text_sha256", "commit",
+    "uncommitted_changes",
 )  # fmt: skip
 # Options that change where a run's files go and what it prints, not what it learns.
 _COSMETIC = (

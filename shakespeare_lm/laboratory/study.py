@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from shakespeare_lm.errors import UserError, import_extra
 from shakespeare_lm.laboratory.result import Failure, Point, Result
 from shakespeare_lm.laboratory.trial import RunFailedError, TrainedRun
 
-EXTRA = "laboratory"
 # A process that has not reported for so long is dead, and its run is taken by another.
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 5, 20
 _POLL_SECONDS, _LOCK_SECONDS = 1.0, 60.0
@@ -43,11 +43,16 @@ def open_study(url: str | None, folder: str, name: str, **options: Any) -> Any:
     Raises:
         UserError: if Optuna is missing, the storage cannot be opened, or the folder has other runs.
     """
-    optuna = import_extra("optuna", EXTRA, "a study")
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
     with nullcontext() if url else _lock(Path(LOG_FOLDER, folder)):
         return _created(url or f"sqlite:///{Path(LOG_FOLDER, folder, _FILE)}", name, options)
+
+
+def import_optuna() -> Any:
+    """Import Optuna, which then prints nothing itself; a `UserError` says how to install it."""
+    optuna = import_extra("optuna", "laboratory", "a study")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+    return optuna
 
 
 def _lock(root: Path) -> FileLock:
@@ -59,7 +64,7 @@ def _lock(root: Path) -> FileLock:
 
 
 def _created(url: str, name: str, options: Mapping[str, Any]) -> Any:
-    optuna = import_extra("optuna", EXTRA, "a study")
+    optuna = import_optuna()
     waits = {"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite") else {}
     try:
         storage = optuna.storages.RDBStorage(
@@ -81,7 +86,7 @@ def _lock_when_reading(engine: Any) -> None:
     """Let a transaction of SQLite lock before it reads. Optuna 5.0 takes a waiting trial by reading
     and then writing, and two processes could both take it (not reported).
     """
-    event = import_extra("sqlalchemy.event", EXTRA, "a study")
+    event = import_module("sqlalchemy.event")
     engine.dispose()
 
     def connect(connection: Any, _: object) -> None:
@@ -101,18 +106,21 @@ def run_plan(study: Any, folder: str, plan: Plan, seeds: Sequence[int], say: Say
     Raises:
         UserError: if the study has other options under these names.
     """
-    _register(study, plan)
+    register(study, plan)
     wanted = [(variant, seed) for seed in seeds for variant in plan.variants]
     _enqueue(study, wanted)
 
     def train(trial: Any) -> float:
         if _is_taken(study, trial):
-            raise import_extra("optuna", EXTRA, "a study").TrialPruned()
+            raise import_optuna().TrialPruned()
         variant, seed = trial.user_attrs["variant"], trial.user_attrs["seed"]
-        run = TrainedRun(folder, variant, seed, [*plan.base, *plan.variants[variant]])
+        # Of the study, because what an earlier command was stopped in waits in the queue, too.
+        words = study.user_attrs[_PLAN]["variants"][variant]
+        run = TrainedRun(folder, variant, seed, [*plan.base, *words])
         result = finish(trial, run, say)
-        done = len([one for one in results(study) if (one.variant, one.seed) in wanted])
-        say(f"{variant}, seed {seed}: val_loss {result.val_loss:.4f} ({done + 1} of {len(wanted)})")
+        done = {(one.variant, one.seed) for one in results(study)} | {(variant, seed)}
+        told = f"{len(done & set(wanted))} of {len(wanted)}"
+        say(f"{variant}, seed {seed}: val_loss {result.val_loss:.4f} ({told})")
         return result.val_loss
 
     train_waiting(study, train, say)
@@ -175,16 +183,15 @@ def failures(study: Any) -> list[Failure]:
     return [Failure(**kept) for key, kept in failed.items() if key not in done]
 
 
-def _register(study: Any, plan: Plan) -> None:
-    """Keep the plan with the study, and refuse one that contradicts it."""
+def register(study: Any, plan: Plan) -> None:
+    """Keep the plan with the study; a `UserError` refuses one that contradicts what is kept."""
     kept = study.user_attrs.get(_PLAN, {"base": plan.base, "variants": {}})
-    for name, words in {"the baseline": plan.base, **plan.variants}.items():
-        before = kept["base"] if name == "the baseline" else kept["variants"].get(name, words)
-        if before != words:
-            raise UserError(
-                f"study {study.study_name} has {name} with other options ({' '.join(before)}): "
-                "choose another --name"
-            )
+    before = {**kept["variants"], "": kept["base"]}
+    for name, words in {"": plan.base, **plan.variants}.items():
+        if before.get(name, words) != words:
+            what = f"study {study.study_name}" + (f", variant {name}," if name else "")
+            earlier = " ".join(before[name]) or "none"
+            raise UserError(f"{what} had other options ({earlier}): choose another --name")
     kept = {"base": plan.base, "variants": {**kept["variants"], **plan.variants}}
     study.set_user_attr(_PLAN, kept)
 
@@ -218,9 +225,8 @@ def _await_next(study: Any) -> bool:
     """Return whether a run waits; if none does, wait for those that other processes train, which
     may die: then theirs wait again.
     """
-    optuna = import_extra("optuna", EXTRA, "a study")
     while True:
-        optuna.storages.fail_stale_trials(study)
+        import_optuna().storages.fail_stale_trials(study)
         states = {trial.state.name for trial in study.get_trials(deepcopy=False)}
         if "WAITING" in states or "RUNNING" not in states:
             return "WAITING" in states

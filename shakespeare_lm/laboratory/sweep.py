@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
-from shakespeare_lm.errors import UserError, import_extra
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.laboratory.result import Point
-from shakespeare_lm.laboratory.study import EXTRA, Say, finish, train_next, train_waiting
+from shakespeare_lm.laboratory.study import (
+    Say,
+    finish,
+    import_optuna,
+    train_next,
+    train_waiting,
+)
 from shakespeare_lm.laboratory.trial import Pruned, TrainedRun
 
 SEED = 0  # of all runs; those that are reported have others
@@ -89,7 +95,7 @@ def sweep(
             result = finish(trial, run, say, lambda points: _report(trial, points))
         except Pruned:
             say(f"{told}: stopped early")
-            raise import_extra("optuna", EXTRA, "a sweep").TrialPruned() from None
+            raise import_optuna().TrialPruned() from None
         except KeyboardInterrupt:
             study.enqueue_trial(trial.params, user_attrs={"attempt": attempt})
             raise

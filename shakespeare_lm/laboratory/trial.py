@@ -161,7 +161,7 @@ def _curve(record: dict[str, Any]) -> list[Point]:
     return [
         Point(one["step"], one["train_seconds"], one["val_loss"])
         for one in record.get("validations", [])
-        if one["val_loss"] is not None
+        if one["val_loss"] is not None and one["train_seconds"] is not None
     ]
 
 

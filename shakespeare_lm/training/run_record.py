@@ -31,24 +31,27 @@ from shakespeare_lm.training.progress import Throughput
 from shakespeare_lm.training.schedule import planned_steps
 from shakespeare_lm.training.step_metrics import peak_memory_bytes
 
+_TOTALS = ("characters", "train_seconds", "seconds")  # over all processes of the run
 _PACKAGES = ("shakespeare-lm", "torch", "pytorch-lightning", "numpy")
 
 
 class RunRecord(Callback):
-    """Writes `run.json` in the run's folder after each validation, checkpoint and test.
+    """Writes `run.json` in the run's folder at the first step, after each validation and after a
+    test.
 
     Keys: `processes` (the provenance of each process that trained, and from which step on), `state`
     (running, finished, stopped), `steps`, `characters` trained on, `train_seconds` (without
     start-up and validations), `seconds` (of the processes), `peak_memory_bytes`, `weights` and
     `flops_per_character` (of the network, forward and backward), `validations` (`step`,
-    `train_seconds`, `val_loss`, `train_eval_loss`), and `test_loss` if there is a test part.
+    `train_seconds`, `val_loss`, `train_eval_loss`), and `test_loss` if there is a test part. What
+    was not recorded before a resume, by an older version or in another folder, is None.
     """
 
     def __init__(self, throughput: Throughput) -> None:
         self._throughput = throughput
         self._run: Run | None = None
         self._content: dict[str, Any] = {}
-        self._before = dict.fromkeys(("characters", "train_seconds", "seconds"), 0.0)
+        self._before: dict[str, Any] = dict.fromkeys(_TOTALS, 0)
 
     @cosmetic
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -67,14 +70,16 @@ class RunRecord(Callback):
     def _resumed(self, trainer: Trainer) -> dict[str, Any] | None:
         """Return the record up to the step that the run resumes from."""
         record, step = self._run.record() if self._run else {}, trainer.global_step
-        if not step or not record:
+        if not step:
+            return None
+        self._before = {name: record.get(name) for name in _TOTALS}
+        if not record:
             return None
         del record["state"]
-        self._before = {name: record[name] for name in self._before}
         record["validations"] = [one for one in record["validations"] if one["step"] <= step]
         if record["steps"] > step:  # killed since, so what it did then is not part of the run
             earlier = {**self._before, **(record["validations"] or [{}])[-1]}
-            self._before = {name: earlier[name] for name in self._before}
+            self._before = {name: earlier[name] for name in _TOTALS}
         return record
 
     @cosmetic
@@ -103,17 +108,19 @@ class RunRecord(Callback):
         if self._content:
             checkpoint["processes"] = self._content["processes"]
 
-    def _totals(self) -> dict[str, float]:
-        here = {
-            "characters": int(self._throughput.total_characters),
-            "train_seconds": self._throughput.train_seconds,
-            "seconds": time.time() - STARTED,
+    def _totals(self) -> dict[str, float | None]:
+        throughput = self._throughput
+        here = throughput.total_characters, throughput.train_seconds, time.time() - STARTED
+        before = self._before.values()
+        return {
+            name: None if earlier is None else earlier + value
+            for name, earlier, value in zip(_TOTALS, before, here, strict=True)
         }
-        return {name: self._before[name] + value for name, value in here.items()}
 
     def _write(self, trainer: Trainer, module: LightningModule, state: str) -> None:
         self._content |= {"state": state, "steps": trainer.global_step, **self._totals()}
-        self._content["peak_memory_bytes"] = peak_memory_bytes(module.device)
+        peaks = self._content.get("peak_memory_bytes"), peak_memory_bytes(module.device)
+        self._content["peak_memory_bytes"] = max(peak or 0 for peak in peaks) or None
         if trainer.is_global_zero and self._run is not None:
             self._run.write_record(self._content)
 
@@ -143,15 +150,18 @@ def _commit() -> dict[str, Any]:
     """
     root = Path(shakespeare_lm.__file__).parents[1]
     if not (root / ".git").exists():
-        return {"commit": None, "changed": None}
-    asked = {"commit": ["rev-parse", "HEAD"], "changed": ["status", "--porcelain", "-uno"]}
+        return {"commit": None, "uncommitted_changes": None}
+    asked = {
+        "commit": ["rev-parse", "HEAD"],
+        "uncommitted_changes": ["status", "--porcelain", "-uno"],
+    }
     answers: dict[str, Any] = dict.fromkeys(asked)
     with suppress(OSError, subprocess.SubprocessError):  # no git here
         for name, words in asked.items():
             command = ["git", "-C", str(root), *words]
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             answers[name] = done.stdout.strip()
-        answers["changed"] = bool(answers["changed"])
+        answers["uncommitted_changes"] = bool(answers["uncommitted_changes"])
     return answers
 
 

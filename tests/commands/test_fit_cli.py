@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from shakespeare_lm.commands.fit import main
+from shakespeare_lm.commands.fit import fit, main
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.commands.fit_parser import SHORT_HELP, spell_out
 from shakespeare_lm.commands.recipes import (
@@ -257,3 +257,15 @@ def test_wrong_usage_is_one_line_with_a_hint(tiny_main, capsys, monkeypatch, wor
     assert line.startswith("error: ")
     assert hint in line
     assert not Path("lightning_logs").exists()
+
+
+def test_a_size_sets_layers_heads_width_and_rate_and_what_is_typed_wins(tiny_fit) -> None:
+    own = ["--config=plain", "--size=0.1M", "--max_steps=1", "--limit_val_batches=1"]
+    own += ["--data.corpus=sample", "--data.batch_size=1", "--accelerator=cpu"]
+    options = fit([*own, "--model.num_heads=4"]).model.config
+    assert (options.num_layers, options.num_heads, options.d_model) == (2, 4, 64)
+    assert options.learning_rate == pytest.approx(4e-3 * 160 / 64)
+    repeated = fit(
+        [f"--config={Path('lightning_logs/version_0/config.yaml')}"]
+    ).model.config  # not scaled twice
+    assert repeated == options

@@ -6,18 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from examples import my_network, my_objective, my_optimizer
+from examples import ideas, my_network, my_objective, my_optimizer
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
 from shakespeare_lm.commands.fit_parser import spell_out
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.import_path import TRUST_VARIABLE
+from shakespeare_lm.model.config import NetworkConfig
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import Fit, Main
 
 NETWORK, OBJECTIVE = "examples.my_network.GRU", "examples.my_objective.ZLoss"
 OPTIMIZER = "examples.my_optimizer.Lion"
+IDEAS = sorted(name for name, value in vars(ideas).items() if hasattr(value, "change"))
 OWN = """
 import torch
 from shakespeare_lm import Objective
@@ -60,6 +63,27 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("example", [my_network, my_objective, my_optimizer])
 def test_an_example_fits_on_a_page(example: object) -> None:
     assert len(Path(example.__file__).read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("idea", IDEAS)
+def test_an_idea_knows_the_order_of_earlier_characters_with_rotary_positions(idea: str) -> None:
+    config = NetworkConfig(num_layers=1, d_model=16, positions="rotary")
+    network = vars(ideas)[idea](11, config).double().eval()
+    one, other = network(torch.tensor([[1, 2, 3], [2, 1, 3]]))[:, -1]
+    assert (one - other).abs().max() > 1e-9
+
+
+@pytest.mark.parametrize("options", ["", "--model.positions=rotary --model.zero_init=true"])
+@pytest.mark.parametrize("idea", IDEAS)
+def test_an_idea_trains_and_completes_with_the_cache_as_without(
+    tiny_fit: Fit, idea: str, options: str
+) -> None:
+    network = (f"--model.network=examples.ideas.{idea}", "--model.num_layers=2", *options.split())
+    cli = tiny_fit(*network, "--max_steps=2", "--val_check_interval=2", "--precision=32-true")
+    completer = Completer.from_checkpoint(cli.best.best_model_path)
+    with_cache, without = (completer.complete("The", 12, seed=1, cache=on) for on in (True, False))
+    assert with_cache == without
+    assert type(cli.model.network).__name__ == idea
 
 
 @pytest.mark.parametrize(

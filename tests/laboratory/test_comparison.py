@@ -30,7 +30,7 @@ LOSSES = {
 }
 ORIGIN = {
     "processor": "a processor", "threads": 2, "precision": "32-true", "accelerator": "cpu",
-    "text_sha256": "ab" * 32, "commit": "1234567", "changed": False, "started": "today",
+    "text_sha256": "ab" * 32, "commit": "1234567", "uncommitted_changes": False, "started": "today",
     "versions": {"torch": "2.13.0", "numpy": "2.3.0"}, "command": "fit --name <x>",
 }  # fmt: skip
 OPTIONS = {"model.activation": "relu", "model.dropout": 0.0, "seed_everything": 0, "name": "x"}
@@ -121,7 +121,7 @@ def test_options_that_no_variant_names_are_warned_of() -> None:
         ({"threads": 1}, "threads: 2 (2 of 3), 1 (1 of 3)"),
         ({"processor": "other"}, "processor: a processor (2 of 3), other (1 of 3)"),
         ({"precision": "bf16"}, "precision: 32-true (2 of 3), bf16 (1 of 3)"),
-        ({"changed": True}, "changed: False (2 of 3), True (1 of 3)"),
+        ({"uncommitted_changes": True}, "uncommitted_changes: False (2 of 3), True (1 of 3)"),
         ({"text_sha256": "c"}, f"text_sha256: {'ab' * 32} (2 of 3), c (1 of 3)"),
         ({"versions": {"numpy": "2.3.0"}}, "torch: 2.13.0 (2 of 3), not recorded (1 of 3)"),
     ],

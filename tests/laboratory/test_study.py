@@ -97,13 +97,39 @@ def test_a_run_that_crashes_does_not_end_the_others_and_is_tried_again(trained: 
 def test_a_study_keeps_its_plan(trained: list[str]) -> None:
     study = open_study(None, "s", "s")
     run_plan(study, "s", PLAN, [1], quiet)
-    for plan, name in (
-        (Plan(["--max_steps=5"], PLAN.variants), "the baseline"),
-        (Plan(PLAN.base, {"baseline": [], "idea": ["--model.dropout=0.2"]}), "idea"),
+    for plan, what, earlier in (
+        (Plan(["--max_steps=5"], PLAN.variants), "s", "--max_steps=4"),
+        (
+            Plan(PLAN.base, {"idea": ["--model.dropout=0.2"]}),
+            "s, variant idea,",
+            *PLAN.variants["idea"],
+        ),
+        (Plan(PLAN.base, {"baseline": ["--size=3M"]}), "s, variant baseline,", "none"),
     ):
-        with pytest.raises(UserError, match=rf"study s has {name} with other options"):
+        with pytest.raises(UserError, match=rf"study {what} had other options \({earlier}\)"):
             run_plan(study, "s", plan, [1], quiet)
     assert len(trained) == 2
+
+
+def test_after_ctrl_c_the_same_command_or_a_shorter_one_resumes(
+    trained, monkeypatch, capsys
+) -> None:
+    fit = TrainedRun._fit
+
+    def interrupted(run: TrainedRun, more, watch) -> None:
+        if run.variant == "idea":
+            raise KeyboardInterrupt
+        fit(run, more, watch)
+
+    variants = ["--variant", "idea: --model.dropout 0.1", "--variant", "other: --model.bias true"]
+    monkeypatch.setattr(TrainedRun, "_fit", interrupted)
+    assert compare.main([*variants, "--seeds=1"]) == 130
+    assert capsys.readouterr().err.endswith("stopped: the same command again resumes\n")
+    monkeypatch.setattr(TrainedRun, "_fit", fit)
+    # What waits in the queue since then, `other`, is trained, too.
+    assert compare.main([*variants[:2], "--seeds=1"]) == 0
+    assert sorted(trained) == [f"compare/{name}/seed_1" for name in ("baseline", "idea", "other")]
+    assert "idea, seed 1: val_loss 1.4010 (2 of 2)" in capsys.readouterr().err
 
 
 def test_folders_and_storages_that_are_no_study_are_refused(tmp_path, monkeypatch) -> None:
@@ -200,7 +226,7 @@ def test_a_sweep_stops_the_worse_and_compares_the_best_with_new_seeds(
     words = ["--config=little", "--seeds=2", "--trials=12", "--json=-"]
     assert sweep.main([*words, "--sweep", "model.dropout=linear:0:0.5"]) == 0
     comparison = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in comparison["rows"]] == ["baseline", "best"]
+    assert [row["name"] for row in comparison["rows"]] == ["baseline", "best-of-12"]
     assert comparison["rows"][1]["verdict"] == "better"
     assert stopped
     found = optuna.load_study(
@@ -209,6 +235,8 @@ def test_a_sweep_stops_the_worse_and_compares_the_best_with_new_seeds(
     states = Counter(trial.state.name for trial in found.trials)
     assert states == {"PRUNED": len(stopped), "COMPLETE": 12 - len(stopped)}
     assert abs(found.best_params["model.dropout"] - 0.1) < 0.1
+    assert sweep.main([*words, "--sweep", "model.dropout=linear:0:0.4"]) == 1
+    assert "study sweep-sweep had other options" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -250,7 +278,14 @@ def test_words_that_fit_would_refuse_are_found_before_any_run(trained, capsys) -
         ([*good, "--seeds", "0"], "seeds is 0: expected a value >= 1"),
         ([*good, "--name", "version_1"], "name is 'version_1': expected"),
         ([*good, "--json", "nowhere/x.json"], "nowhere"),
-        (["a", "--select"], "--select is for new runs, and a is a folder"),
+        (["a", "b", "--storage=x"], "a is a folder: only new runs take --storage"),
+        (["a", "b", *good], "a is a folder: only new runs take --variant"),
+        (["a", "b", "--select"], "--select is for --variant, which is missing"),
+        ([*good, "--sizes=1M"], "--variant and --sizes are two kinds of comparison: choose one"),
+        ([*good, "--steps=100"], "--steps is for --sizes, which is missing"),
+        (["--speedrun=a.json", "--nanogpt=b", "--csv=-"], "--speedrun writes its own file"),
+        (["--speedrun=nowhere/a.json", "--nanogpt=b"], "nowhere"),
+        ([*good, "--csv=a", "--json=./a"], "csv and json are both ./a: choose two files"),
         (["lightning_logs"], "no runs in lightning_logs"),
     ):
         assert compare.main(words) != 0, words
@@ -261,22 +296,24 @@ def test_words_that_fit_would_refuse_are_found_before_any_run(trained, capsys) -
     assert not Path("lightning_logs").exists()
 
 
+@pytest.mark.parametrize("unit", ["seconds", "flops"])
 def test_equal_time_trains_each_variant_once_more_as_long_as_the_baseline(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys, unit: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked: dict[str, list[str]] = {}
 
     def fit(run: TrainedRun, more, watch) -> None:
         asked[run.variant] = run.words
-        seconds = 8.0 if run.variant == "idea" else 4.0
-        leave_run(run, [1.6, 1.5], train_seconds=seconds)
+        cost = 8.0 if run.variant == "idea" else 4.0
+        costs = {"seconds": {"train_seconds": cost}, "flops": {"flops_per_character": cost}}
+        leave_run(run, [1.6, 1.5], characters=10, **costs[unit])
 
     monkeypatch.setattr(TrainedRun, "_fit", fit)
-    words = ["--max_steps=100", "--val_check_interval=50", "--equal_time=seconds", "--csv=-"]
+    words = ["--max_steps=100", "--val_check_interval=50", f"--equal_time={unit}", "--csv=-"]
     assert compare.main([*words, "--variant", "idea: --model.dropout 0.1", "--seeds=2"]) == 0
-    assert asked["idea-equal-seconds"][-2:] == ["--max_steps=50", "--val_check_interval=25"]
-    assert capsys.readouterr().out.count("idea-equal-seconds") == 2
+    assert asked[f"idea-equal-{unit}"][-2:] == ["--max_steps=50", "--val_check_interval=25"]
+    assert capsys.readouterr().out.count(f"idea-equal-{unit}") == 2
 
 
 def test_select_decides_before_the_validation_part(tmp_path, monkeypatch, capsys) -> None:

@@ -54,6 +54,15 @@ def test_a_resumed_run_continues_its_record(tiny_fit) -> None:
     assert record["train_seconds"] > first["train_seconds"]
 
 
+def test_what_was_not_recorded_before_a_resume_is_not_known(tiny_fit) -> None:
+    tiny_fit("--max_steps=2")
+    RUN.record_file.unlink()  # as of an older version
+    tiny_fit("--ckpt_path=last", "--max_steps=4")
+    record = RUN.record()
+    assert (record["steps"], record["characters"], record["train_seconds"]) == (4, None, None)
+    assert record["weights"] > 0
+
+
 def test_a_damaged_record_is_none_and_does_not_end_a_run(tiny_fit) -> None:
     tiny_fit("--max_steps=2")
     for damaged in ("{", "[]", '{"steps": "x"}'):
