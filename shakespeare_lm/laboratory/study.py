@@ -114,7 +114,7 @@ def run_plan(study: Any, folder: str, plan: Plan, seeds: Sequence[int], say: Say
         if _is_taken(study, trial):
             raise import_optuna().TrialPruned()
         variant, seed = trial.user_attrs["variant"], trial.user_attrs["seed"]
-        # Of the study, because what an earlier command was stopped in waits in the queue, too.
+        # Of the study: the queue can hold runs of an earlier, interrupted command.
         words = study.user_attrs[_PLAN]["variants"][variant]
         run = TrainedRun(folder, variant, seed, [*plan.base, *words])
         result = finish(trial, run, say)
