@@ -148,7 +148,7 @@ def read_results(folder: Path) -> list[Result]:
     """Return the results of a run, or of all runs in a folder, which is then the variant's name.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the folder has no runs.
     """
     own = Run(folder)
     runs = [own] if own.checkpoint("best").exists() else find_runs(folder, "best")
