@@ -105,8 +105,8 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._content:
-            checkpoint["processes"] = self._content["processes"]
+        if self._content:  # the newest only: checkpoints must not grow with the run
+            checkpoint["provenance"] = self._content["processes"][-1]
 
     def _totals(self) -> dict[str, float | None]:
         throughput = self._throughput

@@ -35,7 +35,7 @@ def test_a_run_records_its_provenance_and_what_it_measured(tiny_fit) -> None:
     assert record["characters"] == pytest.approx(windows, rel=0.02)  # the last of an epoch differ
     assert 0 < record["train_seconds"] < record["seconds"]
     content = torch.load(cli.last.path, weights_only=True)
-    assert content["processes"] == record["processes"]
+    assert content["provenance"] == process
 
 
 def test_a_resumed_run_continues_its_record(tiny_fit) -> None:
