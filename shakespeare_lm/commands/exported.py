@@ -24,7 +24,6 @@ from shakespeare_lm.checkpoint.model_card import card, corpus_name
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.commands.console import progress_bar
 from shakespeare_lm.completion.inference import evaluating
-from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.corpus import NAMED_CORPORA, corpus_paths
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents, encode_documents
@@ -33,6 +32,7 @@ from shakespeare_lm.evaluation.baselines import PUBLISHED, Baseline, counted
 from shakespeare_lm.evaluation.evaluation import encode
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.evaluation.split_corpus import SplitCorpus, own_names
+from shakespeare_lm.methods.sliding_window import predictions
 
 CHECKED_CHARACTERS = 2048
 # Of logits. JavaScript and PyTorch agree to 1e-3; another function does not.

@@ -1,21 +1,18 @@
 """text -> how likely each of its characters is, given the same sliding window as in completion."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.completion.inference import check_all_finite, evaluating
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.hardware import check_memory
-from shakespeare_lm.methods.ngram_memory import leaving_out
+from shakespeare_lm.methods.sliding_window import predictions
 
-# About as many are scored at once; fewer if there are thousands of symbols.
-_CHARACTERS_TOGETHER, _LOGITS_TOGETHER = 8192, 1 << 24
 Progress = Callable[[int, int], None]  # characters scored so far, and in all
 
 
@@ -77,37 +74,3 @@ def score_ids(
             if progress is not None:
                 progress(len(likelihoods), len(ids) - 1)
     return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
-
-
-def predictions(
-    network: nn.Module, ids: Tensor, context_length: int, stride: int, is_counted: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `[characters, vocab]` and targets `[characters]`, in the order of the text.
-
-    Each window after the first predicts `stride` characters: stride = context_length gives disjoint
-    blocks, as in training; 1 gives every character all of its context. `is_counted`: a memory in
-    the network has counted this very text (see `leaving_out`).
-
-    Raises:
-        UserError: if there are fewer than two ids: nothing predicts the first.
-    """
-    if len(ids) < 2:
-        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
-    device = next(network.parameters()).device
-    ids = ids.to(device).long()
-    kept = context_length + 1 - stride
-    columns = torch.arange(min(context_length, len(ids) - 1), device=device)
-    starts = torch.arange(0, max(1, len(ids) - kept), stride, device=device)
-    vocab_size = getattr(network, "vocab_size", 1)
-    # The logits and a copy or two.
-    check_memory(12 * len(columns) * vocab_size, "a window of the text", "use another model")
-    together = min(_CHARACTERS_TOGETHER, _LOGITS_TOGETHER // vocab_size)
-    for group in starts.split(max(1, together // context_length)):
-        positions = group[:, None] + columns
-        inputs, targets = (ids[(positions + i).clamp(max=len(ids) - 1)] for i in (0, 1))
-        with leaving_out(network, targets if is_counted else None):
-            logits = network(inputs)
-        # Each window predicts the characters that no window before it has predicted.
-        new = (columns >= kept - 1) | (group == 0)[:, None]
-        new &= positions + 1 < len(ids)
-        yield logits[new], targets[new]

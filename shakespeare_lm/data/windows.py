@@ -49,7 +49,7 @@ def encode_documents(documents: Sequence[str], tokenizer: CharTokenizer) -> Docu
 
 
 class Batch(NamedTuple):
-    """What one training or validation step sees; all four are `[batch, time]`.
+    """What one training or validation step sees; all five are `[batch, time]`.
 
     In both masks True means a real character. The last one of a window that is not full has no
     target. The causal mask hides padding on the right: our networks need no `attention_mask`.
@@ -59,6 +59,7 @@ class Batch(NamedTuple):
     targets: Tensor
     attention_mask: Tensor
     target_mask: Tensor
+    positions: Tensor  # of the targets in `Documents.ids`; any valid one for padding
 
 
 class Windows(NamedTuple):
@@ -124,4 +125,4 @@ def collate(ids: Tensor, windows: Windows, context_length: int, padding_id: int)
     real = column < windows.sizes[:, None]
     positions = (windows.starts[:, None] + column).clamp(max=len(ids) - 1)
     window = ids[positions].long().masked_fill(~real, padding_id)
-    return Batch(window[:, :-1], window[:, 1:], real[:, :-1], real[:, 1:])
+    return Batch(window[:, :-1], window[:, 1:], real[:, :-1], real[:, 1:], positions[:, 1:])

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shakespeare_lm.completion.inference import check_all_finite, evaluating
-from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.errors import check_at_least
 from shakespeare_lm.methods.ngram_memory import memories_in
+from shakespeare_lm.methods.sliding_window import predictions
 
 Nats = NDArray[np.float64]
 

@@ -5,24 +5,31 @@ The text says only which character followed; a teacher says which others could h
 that reads the text many times memorises less of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch
 from shakespeare_lm.errors import UserError, check_fraction, check_types
-from shakespeare_lm.methods.ngram_memory import NGramMemory, leaving_out
+from shakespeare_lm.hardware import has_fast_bfloat16
+from shakespeare_lm.methods.ensemble import Ensemble
+from shakespeare_lm.methods.ngram_memory import LogProbabilities, NGramMemory, leaving_out
 from shakespeare_lm.methods.objective import Objective, Preparation, TrainingStep
+from shakespeare_lm.methods.sliding_window import predictions
 from shakespeare_lm.model.network import Network
 
 T = TypeVar("T")
 
 # The order that predicts tiny Shakespeare best.
 _ORDER = 7
+_NGRAM_WINDOW = 1024
+# A table takes 2 bytes per character and symbol: 132 MB for tiny Shakespeare.
+_MOST_TABLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +68,45 @@ class DistillationConfig:
 class Teacher(Objective):
     """Predicts each target of a training batch, for a share of the loss from 0 to 1; it is in no
     checkpoint.
+
+    What it says of a position of the training part never changes, so all of it is computed once,
+    where that fits into memory, and only looked up in a step.
     """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
+        # Maps ids `[batch, time]` to log-probabilities; a list, so that it is in no checkpoint.
+        self.models: list[nn.Module] = []
+        self.table: Tensor | None = None  # of probabilities, `[characters, vocab]`
 
+    def tabulate(self, preparation: Preparation, window: int) -> None:
+        """Predict every character of the training part, from at least half a window where there is
+        one; a text whose table is too large is predicted in each step instead.
+        """
+        part, (model,) = preparation.training_part(), self.models
+        shape, device = (len(part.ids), preparation.network.vocab_size), preparation.device
+        if 2 * math.prod(shape) > _MOST_TABLE_BYTES:
+            return
+        rows: list[Tensor] = []
+        fast = has_fast_bfloat16(device.type)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            for ids in part.ids.split(part.lengths.tolist()):
+                rows.append(torch.zeros(min(len(ids), 1), shape[1], dtype=torch.bfloat16))
+                if len(ids) > 1:
+                    for logits, _ in predictions(model, ids, window, window // 2, is_counted=True):
+                        rows.append(logits.float().softmax(-1).bfloat16())
+        self.table = torch.cat([row.to(device) for row in rows])
+
+    @torch.no_grad()
     def probabilities(self, batch: Batch) -> Tensor:
         """Return next-character probabilities, `[batch, time, vocab]`, without gradients."""
-        raise NotImplementedError
+        if self.table is not None:
+            return self.table[batch.positions]
+        (model,) = self.models
+        with leaving_out(model, batch.targets):
+            found: Tensor = model(batch.inputs)
+        return found.float().softmax(-1)
 
     def forward(self, loss: Tensor, step: TrainingStep) -> Tensor:
         """Return the loss with the teacher's share in it."""
@@ -87,12 +124,8 @@ class NGramTeacher(Teacher):
             vocab_size = preparation.network.vocab_size
             ngrams = NGramMemory(vocab_size, _ORDER, "ngram_distillation").to(preparation.device)
             ngrams.remember(*preparation.training_part())
-        self.models = [ngrams]  # a list, so that it is in no checkpoint
-
-    def probabilities(self, batch: Batch) -> Tensor:
-        (ngrams,) = self.models
-        with leaving_out(ngrams, batch.targets):
-            return ngrams.probabilities(batch.inputs)
+        self.models = [LogProbabilities(ngrams)]
+        self.tabulate(preparation, _NGRAM_WINDOW)
 
 
 class NetworkTeacher(Teacher):
@@ -103,7 +136,6 @@ class NetworkTeacher(Teacher):
     def __init__(self, share: float, teachers: str, context_length: int) -> None:
         super().__init__(share)
         self.teachers, self.context_length = teachers, context_length
-        self.models: list[Network] = []
 
     def load(self, read: Callable[[str], Any], tokenizer: CharTokenizer) -> None:
         """Read the networks, or raise a `UserError` that says which one does not fit, and why."""
@@ -121,18 +153,11 @@ class NetworkTeacher(Teacher):
             frozen: Network = checkpoint.network().eval().requires_grad_(False)
             return frozen
 
-        self.models = find_teachers(self.teachers, network)
+        self.models = [Ensemble(find_teachers(self.teachers, network))]
 
     def prepare(self, preparation: Preparation) -> None:
-        self.models = [network.to(preparation.device) for network in self.models]
-
-    @torch.no_grad()
-    def probabilities(self, batch: Batch) -> Tensor:
-        predictions = []
-        for network in self.models:
-            with leaving_out(network, batch.targets):
-                predictions.append(network(batch.inputs).float().softmax(-1))
-        return torch.stack(predictions).mean(0)
+        self.models = [model.to(preparation.device) for model in self.models]
+        self.tabulate(preparation, self.context_length)
 
 
 def find_teachers(teachers: str, find: Callable[[str], T]) -> list[T]:

@@ -169,6 +169,17 @@ class NGramMemory(nn.Module):
             yield probabilities, total
 
 
+class LogProbabilities(nn.Module):
+    """Maps ids `[batch, time]` to the log-probabilities of an n-gram memory alone."""
+
+    def __init__(self, ngrams: NGramMemory) -> None:
+        super().__init__()
+        self.ngrams = ngrams
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.ngrams.log_probabilities(ids)
+
+
 def memories_in(module: nn.Module) -> list[NGramMemory]:
     return [part for part in module.modules() if isinstance(part, NGramMemory)]
 

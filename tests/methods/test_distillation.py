@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Batch, Documents
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.methods import distillation
 from shakespeare_lm.methods.distillation import NetworkTeacher, NGramTeacher, cross_entropy_with
+from shakespeare_lm.methods.ensemble import Ensemble
 from shakespeare_lm.methods.networks import NetworkOptions, build_network
 from shakespeare_lm.methods.ngram_memory import leaving_out
 from shakespeare_lm.methods.objective import Preparation, TrainingStep
@@ -23,14 +25,21 @@ TEXT = torch.randint(6, (300,), generator=torch.Generator().manual_seed(1))
 IDS = torch.stack([TEXT[40:53], TEXT[90:103]])
 MASK = torch.arange(12) < torch.tensor([[12], [7]])
 # Two windows of the text that the teacher has counted, the second one padded.
-BATCH = Batch(*(ids.masked_fill(~MASK, 6) for ids in (IDS[:, :-1], IDS[:, 1:])), MASK, MASK)
+POSITIONS = torch.tensor([[41], [91]]) + torch.arange(12)
+BATCH = Batch(
+    *(ids.masked_fill(~MASK, 6) for ids in (IDS[:, :-1], IDS[:, 1:])), MASK, MASK, POSITIONS
+)
 
 
 def teacher_of(network: Network, share: float = 0.5) -> NGramTeacher:
-    teacher, part = NGramTeacher(share), Documents(TEXT, torch.tensor([300]))
-    cpu = torch.device("cpu")
-    teacher.prepare(Preparation(network, CharTokenizer("abcdef"), cpu, lambda: part))
+    teacher = NGramTeacher(share)
+    teacher.prepare(preparation_for(network))
     return teacher
+
+
+def preparation_for(network: Network) -> Preparation:
+    part = Documents(TEXT, torch.tensor([300]))
+    return Preparation(network, CharTokenizer("abcdef"), torch.device("cpu"), lambda: part)
 
 
 def network(**options: object) -> Network:
@@ -60,7 +69,8 @@ def test_the_loss_is_a_mean_of_the_texts_and_the_teachers() -> None:
 
 def test_the_teacher_has_not_seen_the_answer() -> None:
     teacher = teacher_of(network())
-    (ngrams,) = teacher.models
+    teacher.table = None
+    ngrams = teacher.models[0].ngrams
     seen = ngrams.probabilities(BATCH.inputs)
     with leaving_out(ngrams, BATCH.targets):
         not_seen = ngrams.probabilities(BATCH.inputs)
@@ -69,10 +79,38 @@ def test_the_teacher_has_not_seen_the_answer() -> None:
     assert of_answers[1] < of_answers[0] - 0.02
 
 
+def test_what_a_teacher_says_of_each_position_is_computed_once() -> None:
+    """In windows with at least half a window before each character, and at the text's beginning."""
+    teacher = teacher_of(network())
+    with leaving_out(teacher.models[0], TEXT[None, 1:]):
+        expected = teacher.models[0].ngrams.probabilities(TEXT[None, :-1])[0]
+    found = teacher.table[1:].float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=2**-9)
+    looked_up = teacher.probabilities(BATCH)
+    assert torch.equal(looked_up[0], teacher.table[41:53])
+    assert torch.equal(looked_up[1, :7], teacher.table[91:98])
+
+
+def test_a_network_teacher_sees_half_a_window_before_each_position(monkeypatch) -> None:
+    monkeypatch.setattr(distillation, "has_fast_bfloat16", lambda _: False)
+    frozen, teacher = network(), NetworkTeacher(0.5, "one", context_length=12)
+    teacher.models = [Ensemble([frozen])]
+    teacher.prepare(preparation_for(frozen))
+    for target, first in ((5, 0), (12, 0), (13, 6), (18, 6), (19, 12), (299, 288)):
+        expected = frozen(TEXT[None, first:target])[0, -1].softmax(-1)
+        torch.testing.assert_close(teacher.table[target].float(), expected, rtol=0, atol=2**-9)
+    monkeypatch.setattr(distillation, "_MOST_TABLE_BYTES", 300 * 7 * 2 - 1)
+    too_large = NetworkTeacher(0.5, "one", context_length=12)
+    too_large.models = [Ensemble([frozen])]
+    too_large.prepare(preparation_for(frozen))
+    assert too_large.table is None
+    torch.testing.assert_close(too_large.probabilities(BATCH), frozen(BATCH.inputs).softmax(-1))
+
+
 def test_networks_teach_what_they_expect_on_average() -> None:
     networks = [torch.nn.Embedding(7, 7) for _ in range(2)]
     teacher = NetworkTeacher(0.5, "one, other", context_length=12)
-    teacher.models = list(networks)
+    teacher.models = [Ensemble(networks)]
     expected = torch.stack([network(BATCH.inputs).softmax(-1) for network in networks]).mean(0)
     found = teacher.probabilities(BATCH)
     torch.testing.assert_close(found, expected)
@@ -82,9 +120,8 @@ def test_networks_teach_what_they_expect_on_average() -> None:
 
 def test_a_memory_teaches_its_network_and_a_network_without_one_learns_from_7_grams() -> None:
     with_memory = network(memory_order=2)
-    (ngrams,) = teacher_of(with_memory).models
-    assert ngrams is with_memory.ngrams
-    (ngrams,) = teacher_of(network()).models
+    assert teacher_of(with_memory).models[0].ngrams is with_memory.ngrams
+    ngrams = teacher_of(network()).models[0].ngrams
     assert ngrams.max_order == 7
     assert ngrams.has_counted(TEXT, torch.tensor([300]))
     assert not ngrams.has_counted(TEXT, torch.tensor([100, 200]))

@@ -17,7 +17,7 @@ def batch_of(ids: list[list[int]], lengths: list[int]) -> Batch:
     """Return windows whose first `lengths` targets are real."""
     window = torch.tensor(ids)
     mask = torch.arange(window.shape[1] - 1) < torch.tensor(lengths)[:, None]
-    return Batch(window[:, :-1], window[:, 1:], mask, mask)
+    return Batch(window[:, :-1], window[:, 1:], mask, mask, mask.long())
 
 
 def prediction(d_model: int, ahead: int) -> MultiTokenPrediction:

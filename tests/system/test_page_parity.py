@@ -12,9 +12,9 @@ import torch
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.sampling import SamplingOptions, next_probabilities
-from shakespeare_lm.completion.scoring import predictions
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.methods.networks import NETWORKS
+from shakespeare_lm.methods.sliding_window import predictions
 from shakespeare_lm.model.config import Activation, Norm, PositionKind
 from shakespeare_lm.page.packing import pack
 from tests.export.models import VOCABULARY, network_of, random_checkpoint
