@@ -50,7 +50,10 @@ def check_archive(path: str | Path) -> None:
 def check_is_file(path: str | Path) -> None:
     """Raise a `UserError` unless a path is a regular file: a pipe or a device may never end."""
     if not os.path.isfile(path):
-        raise UserError(f"there is no checkpoint {str(path)[:200]}: {EXPECTED}")
+        shown, expected = str(path)[:200], EXPECTED
+        if "," in shown:
+            expected += f"; to make one model of several, distil them: --model.teachers {shown}"
+        raise UserError(f"there is no checkpoint {shown}: {expected}")
 
 
 def _damaged(path: str | Path, error: Exception) -> UserError:

@@ -4,10 +4,10 @@ what others have published. Tables on stdout, JSON for programs, or one HTML pag
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
+from itertools import chain
 from typing import get_args
 
-from shakespeare_lm.checkpoint.reading import read_checkpoint
-from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.checkpoint.ensemble import find_members, model_name, read_members
 from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.exported import corpus_inputs, ngram_baselines
 from shakespeare_lm.commands.model_options import add_shared
@@ -59,14 +59,14 @@ def _add_options(parser: ArgumentParser) -> None:
 )
 def main(arguments: Namespace) -> int:
     """Evaluate the checkpoints, and only then open the outputs: a mistake leaves no empty file."""
-    paths = [find_checkpoint(given) for given in arguments.ckpt]
-    checkpoints = [read_checkpoint(path) for path in paths]
-    inputs, outputs = [*paths], (arguments.json, arguments.report)
-    for checkpoint in checkpoints:
+    paths = [find_members([given]) for given in arguments.ckpt]
+    models = [read_members(members) for members in paths]
+    inputs, outputs = [*chain(*paths)], (arguments.json, arguments.report)
+    for checkpoint in chain(*models):
         inputs += corpus_inputs(checkpoint, arguments.corpus)
     check_outputs({"json": arguments.json, "report": arguments.report}, *inputs)
-    corpora = [SplitCorpus(checkpoint, arguments.corpus) for checkpoint in checkpoints]
-    if any(corpus.parts != corpora[0].parts for corpus in corpora):
+    corpora = [[SplitCorpus(one, arguments.corpus) for one in model] for model in models]
+    if any(corpus.parts != corpora[0][0].parts for corpus in chain(*corpora)):
         raise UserError(
             "these models have different texts or splits, so their losses cannot be compared: "
             "evaluate them one at a time, or all on one text with --corpus"
@@ -74,15 +74,17 @@ def main(arguments: Namespace) -> int:
     everything = arguments.report is not None
     samples = SampleConfig(**{name: getattr(arguments, name) for name in _SAMPLES})
     evaluations = []
-    for path, checkpoint, corpus in zip(paths, checkpoints, corpora, strict=True):
-        with progress_bar(f"evaluating {path}") as progress:
+    for name, model, known in zip(map(model_name, paths), models, corpora, strict=True):
+        # Of an ensemble, one member that was trained on something else is worth a note.
+        corpus = max(known, key=lambda corpus: corpus.difference is not None)
+        with progress_bar(f"evaluating {name}") as progress:
             found = evaluate(
-                checkpoint, path, corpus, arguments.part, stride=arguments.stride,
+                model, name, corpus, arguments.part, stride=arguments.stride,
                 device=arguments.device, breakdown=arguments.where or everything,
                 copying=samples if arguments.copying or everything else None, progress=progress,
             )  # fmt: skip
         evaluations.append(found)
-    baselines = _baselines(corpora[0], arguments.part)
+    baselines = _baselines(corpora[0][0], arguments.part)
     if arguments.json is not None:
         write_text(arguments.json, as_json(evaluations, baselines) + "\n")
     if arguments.report is not None:

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace, _ActionsContainer
 from typing import Any, get_args
 
-from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.checkpoint.ensemble import find_members, model_name
 from shakespeare_lm.commands.text_files import check_output
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.decoder import Window
@@ -14,7 +14,8 @@ from shakespeare_lm.hardware import DEVICES, DTYPES
 # fmt: off
 _OPTIONS: dict[str, dict[str, Any]] = {
     "ckpt": {"metavar": "PATH",
-        "help": "a checkpoint, or the folder of a run (default: the newest run's best)"},
+        "help": "a checkpoint, or the folder of a run; complete, score and evaluate also average "
+        "several, separated by commas (default: the newest run's best)"},
     "corpus": {"help": "another corpus than the checkpoint's, with the same split"},
     "device": {"choices": DEVICES, "default": "cpu", "help": "auto takes a GPU if there is one"},
     "dtype": {"choices": DTYPES, "default": "float32",
@@ -38,14 +39,14 @@ def add_shared(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
 
 
 def load_completer(arguments: Namespace, *inputs: str | None, compile: bool = False) -> Completer:
-    """Load the given checkpoint, or the best of the newest run, and print its path to stderr, with
+    """Load the given checkpoints, or the best of the newest run, and print its path to stderr, with
     its number format unless that is float32. A `UserError` says that it cannot be read, or that the
     output would overwrite a checkpoint or one of the other `inputs` of the command.
     """
-    path = find_checkpoint(arguments.ckpt)
-    check_output(arguments.output, path, *inputs)
-    completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype, compile)
+    paths = find_members([arguments.ckpt])
+    check_output(arguments.output, *paths, *inputs)
+    completer = Completer.from_checkpoint(paths, arguments.device, arguments.dtype, compile)
     dtype = "" if completer.dtype == "float32" else f", in {completer.dtype}"
     compiling = ", compiling, which takes ten seconds or more" if compile else ""
-    print(f"model: {path}{dtype}{compiling}", file=sys.stderr)
+    print(f"model: {model_name(paths)}{dtype}{compiling}", file=sys.stderr)
     return completer

@@ -9,8 +9,7 @@ from typing import TypedDict, Unpack, get_args, overload
 import torch
 from torch import nn
 
-from shakespeare_lm.checkpoint.reading import read_checkpoint
-from shakespeare_lm.checkpoint.runs import find_checkpoint
+from shakespeare_lm.checkpoint.ensemble import find_members, joint_network, read_members
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
@@ -93,12 +92,14 @@ class Completer:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str = "cpu", dtype: str = "float32", compile: bool = False
-    ) -> "Completer":
+        cls, path: str | Path | Sequence[str | Path], device: str = "cpu", dtype: str = "float32",
+        compile: bool = False,
+    ) -> "Completer":  # fmt: skip
         """Load a checkpoint; nothing in it is executed, and no other file is needed.
 
         Args:
-            path: of the checkpoint, or the folder of a run.
+            path: of the checkpoint, or the folder of a run; several, as a list or separated by
+                commas, are an ensemble: the mean of their probabilities.
             device: cpu, cuda, mps, or auto for the fastest available.
             dtype: float32, bfloat16 or float16, of the weights and the cache; int8, of the weights
                 only, on a CPU; or auto for the one that completes fastest here.
@@ -106,19 +107,18 @@ class Completer:
                 ten seconds or more at first; on a CPU it is used for single texts only.
 
         Raises:
-            UserError: if the file is missing, damaged or not from this program, or the device is
-                not available.
+            UserError: if the file is missing, damaged or not from this program, the device is not
+                available, or several files have different characters.
         """
-        check_type(str | Path, path=path)
         where = choose_device(device)
         choose_dtype(dtype, where, 0)  # a wrong name is refused before anything is read
-        checkpoint = read_checkpoint(find_checkpoint(path))
-        network = checkpoint.network()
+        members = read_members(find_members(as_list("path", path, str | Path)))
+        network = joint_network(members)
         chosen = choose_dtype(dtype, where, sum(p.numel() for p in network.parameters()))
         network.to(where, torch.bfloat16 if chosen == torch.int8 else chosen).eval()
         if chosen == torch.int8:
             quantise(network)
-        return cls(network, checkpoint.tokenizer, checkpoint.config.context_length, compile)
+        return cls(network, members[0].tokenizer, network.config.context_length, compile)
 
     @overload
     def complete(
@@ -177,8 +177,10 @@ class Completer:
         weight = next(self.network.parameters())
         if not weight.is_cuda or self._cached_forward is None:
             return _PROMPTS_TOGETHER
-        cached = self._cached_forward.network.config
-        row = 2 * cached.num_layers * cached.context_length * cached.d_model * weight.itemsize
+        network = self._cached_forward.network
+        configs = [member.config for member in getattr(network, "members", [network])]
+        width = sum(config.num_layers * config.d_model for config in configs)
+        row = 2 * width * network.config.context_length * weight.itemsize
         return max(_PROMPTS_TOGETHER, min(_PROMPTS_TOGETHER_ON_GPU, _LARGE_CACHE_BYTES // row))
 
     @overload

@@ -3,12 +3,14 @@ among baselines.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from shakespeare_lm.checkpoint.ensemble import joint_network
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.completion.scoring import perplexity
@@ -31,7 +33,7 @@ _AGREEMENT_NATS = 1e-5
 class Evaluation:
     """How good a model is on one part of a corpus."""
 
-    checkpoint: str  # its path
+    checkpoint: str  # its path, or those of an ensemble, as `model_name` gives them
     part: PartName
     characters: int  # how many were predicted
     block_nats: float  # the mean loss in disjoint blocks of the context, as in `val_loss`
@@ -47,9 +49,7 @@ class Evaluation:
     @property
     def name(self) -> str:
         """The folder of the run, or the path of a checkpoint that is not the best of a run."""
-        path = Path(self.checkpoint)
-        best_of_run = path.parts[-2:] == ("checkpoints", "best.ckpt")
-        return str(path.parents[1] if best_of_run else path)
+        return re.sub(r"[\\/]checkpoints[\\/]best\.ckpt(?=, |$)", "", self.checkpoint)
 
     @property
     def agrees(self) -> bool | None:
@@ -60,7 +60,7 @@ class Evaluation:
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Sequence[Checkpoint],
     path: str | Path,
     corpus: SplitCorpus,
     part: PartName = "val",
@@ -74,8 +74,8 @@ def evaluate(
     """Compute the loss of a model over a whole part, in disjoint blocks and in sliding windows.
 
     Args:
-        checkpoint: the model.
-        path: of the checkpoint, for its name.
+        checkpoint: the model; several, of the same characters, are an ensemble.
+        path: of the checkpoint, for its name; of an ensemble, its `model_name`.
         corpus: the text.
         part: of the corpus.
         stride: of the sliding windows: an eighth of the context by default; 1 is exact.
@@ -88,11 +88,13 @@ def evaluate(
     Raises:
         UserError: for a character outside the vocabulary, an empty part, or a value out of range.
     """
-    documents, context_length = corpus.documents(part), checkpoint.config.context_length
-    encoded = encode(documents, checkpoint.tokenizer)
-    network = checkpoint.network().to(choose_device(device)).eval()
+    members = [checkpoint] if isinstance(checkpoint, Checkpoint) else checkpoint
+    documents, tokenizer = corpus.documents(part), members[0].tokenizer
+    encoded = encode(documents, tokenizer)
+    network = joint_network(members).to(choose_device(device)).eval()
+    context_length = network.config.context_length
     stride = max(1, context_length // _STRIDES_PER_CONTEXT) if stride is None else stride
-    stored, bfloat16 = _stored_validation(checkpoint)
+    stored, bfloat16 = _stored_validation(members)
     comparable = part == "val" and corpus.difference is None
     blocks, sliding = (
         character_losses(network, encoded, context_length, step, fast, progress)
@@ -100,7 +102,7 @@ def evaluate(
     )
     copied = None
     if copying is not None:
-        completer = Completer(network, checkpoint.tokenizer, context_length)
+        completer = Completer(network, tokenizer, context_length)
         held_out = corpus.documents("val" if part == "train" else part)
         copied = measure_copying(completer, corpus.parts.train, held_out, copying, progress)
     return Evaluation(
@@ -129,9 +131,9 @@ def encode(documents: list[str], tokenizer: CharTokenizer) -> Documents:
     return encode_documents(documents, tokenizer)
 
 
-def _stored_validation(checkpoint: Checkpoint) -> tuple[float | None, bool]:
+def _stored_validation(members: Sequence[Checkpoint]) -> tuple[float | None, bool]:
     """Return the `val_loss` stored with these weights, and whether it was computed in bfloat16."""
-    stored = checkpoint.content.get("validation")
+    stored = members[0].content.get("validation") if len(members) == 1 else None
     if not isinstance(stored, dict):
         return None, False
     loss = stored.get("val_loss")

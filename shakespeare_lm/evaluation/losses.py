@@ -9,7 +9,7 @@ from torch import nn
 
 from shakespeare_lm.completion.inference import check_all_finite, evaluating
 from shakespeare_lm.data.windows import Documents
-from shakespeare_lm.errors import check_at_least
+from shakespeare_lm.errors import UserError, check_at_least
 from shakespeare_lm.methods.ngram_memory import memories_in
 from shakespeare_lm.methods.sliding_window import predictions
 
@@ -38,18 +38,20 @@ def character_losses(
         progress: called with the numbers of characters done, and in all.
 
     Raises:
-        UserError: if the stride is less than 1, or a loss is not finite.
+        UserError: if the stride is less than 1, a loss is not finite, or memories differ.
     """
     stride = context_length if stride is None else stride
     check_at_least(1, stride=stride)
     stride = min(stride, context_length)
-    is_counted = any(memory.has_counted(*documents) for memory in memories_in(network))
+    counted = {memory.has_counted(*documents) for memory in memories_in(network)}
+    if len(counted) > 1:
+        raise UserError("only some of the n-gram memories have counted this text: choose another")
     losses = np.full(len(documents.ids), np.nan)
     device, start = next(network.parameters()).device, 0
     with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for ids in documents.ids.split(documents.lengths.tolist()):
             done, start = start + 1, start + len(ids)
-            rows = predictions(network, ids, context_length, stride, is_counted)
+            rows = predictions(network, ids, context_length, stride, True in counted)
             for logits, targets in rows if len(ids) > 1 else ():
                 nats = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
                 check_all_finite(nats.isfinite())

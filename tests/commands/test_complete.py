@@ -66,7 +66,7 @@ def test_help_shows_each_default_once(run_complete):
     shown = " ".join(sys.stdout.buffer.getvalue().decode().split())  # type: ignore[attr-defined]
     assert "0 greedy (default: 0.8) --top_k" in shown
     assert "--greedy always take the most likely character --temperature" in shown
-    assert "the folder of a run (default: the newest run's best) --device" in shown
+    assert "by commas (default: the newest run's best) --device" in shown
 
 
 def test_a_prompt_comes_from_a_file_or_from_stdin_unchanged(run_complete, tmp_path):
@@ -80,6 +80,13 @@ def test_a_prompt_comes_from_a_file_or_from_stdin_unchanged(run_complete, tmp_pa
     # Marks and line ends of Windows are not part of the prompt.
     marked = b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()
     assert run_complete("--prompt=-", *SHORT, stdin=marked) == expected
+
+
+def test_several_checkpoints_are_one_model(run_complete):
+    both = ("--ckpt", f"{OLDER},{NEWER}", "--prompt=To", "--greedy", "--max_new_tokens=20")
+    code, text, errors = run_complete(*both)
+    assert (code, errors) == (0, f"model: the ensemble of {OLDER}, {NEWER}\n")
+    assert text == run_complete(*both, "--no_cache")[1] != run_complete(*both[2:])[1]
 
 
 def test_several_stops_and_lines_end_it_and_max_new_tokens_may_exceed_the_memory(run_complete):

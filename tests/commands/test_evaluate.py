@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from shakespeare_lm.checkpoint.reading import read_checkpoint
 from shakespeare_lm.commands.evaluate import main
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.evaluation.baselines import PUBLISHED, Baseline
 from shakespeare_lm.evaluation.breakdown import break_down
 from shakespeare_lm.evaluation.copying import Copying, Extraction
 from shakespeare_lm.evaluation.novelty import novelty
+from shakespeare_lm.evaluation.split_corpus import SplitCorpus
 from shakespeare_lm.evaluation.tables import as_tables
 from shakespeare_lm.methods import ngrams
 from tests.commands.conftest import RUN, contents
@@ -72,6 +74,22 @@ def test_copies_are_looked_for_in_samples(best, capsys):
     assert [one["suffix"] for one in found["copying"]["extraction"]] == [32, 64]
 
 
+def test_an_ensemble_has_the_loss_of_its_mean_probabilities(run, capsys):
+    cut = RUN.parent / "cut/version_0"
+    assert main([*f"--ckpt {run},{cut} {cut} --json=a.json --report=a.html".split(), *SAMPLES]) == 0
+    both, alone = json.loads(Path("a.json").read_text())["evaluations"]
+    members = [Completer.from_checkpoint(path) for path in (run, cut)]
+    (text,) = SplitCorpus(read_checkpoint(run / "checkpoints/best.ckpt")).documents("val")
+    ids, nats = torch.tensor(members[0].tokenizer.encode(text)), 0.0
+    for start in range(0, len(ids) - 1, 16):
+        window = ids[start : start + 17]
+        mean = sum(member.network(window[None, :-1])[0].softmax(-1) for member in members) / 2
+        nats -= mean.gather(1, window[1:, None]).log().sum().item()
+    assert both["block_nats"] == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
+    assert (both["agrees"], alone["agrees"]) == (None, True)
+    assert f"Does the ensemble of {run}, {cut} copy?" in capsys.readouterr().out
+
+
 def test_the_report_is_one_page_even_without_memory_for_n_grams(run, capsys, monkeypatch):
     assert main(["--report=a.html", *SAMPLES]) == 0
     page = Path("a.html").read_text(encoding="utf-8")
@@ -107,6 +125,7 @@ def test_the_report_is_one_page_even_without_memory_for_n_grams(run, capsys, mon
         ("--copying --temperature=-1", "temperature is -1.0: expected a value >= 0"),
         ("--report none/a.html", "none/a.html: No such file or directory"),
         (f"--ckpt {RUN} {RUN.parent}/other/version_0", "these models have different texts or spl"),
+        (f"--ckpt {RUN},{RUN.parent}/other/version_0", "these models have different texts or spl"),
         ("--report=- --json=-", "json and report are both -: choose two files"),
         ("--report=./a.json --json=a.json", "json and report are both ./a.json: choose two files"),
         ("--json own.txt --corpus own.txt", "output is own.txt, which is an input"),

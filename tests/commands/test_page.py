@@ -82,6 +82,7 @@ def test_one_validation_is_seen_and_curves_lose_their_first_steps_only_if_there_
     ("ckpt", "output", "message"),
     [
         ("none.ckpt", "a.html", "none.ckpt"),
+        ("a,b", "a.html", "one model of several, distil them: --model.teachers a,b"),
         ("damaged.ckpt", "a.html", "damaged"),
         ("memory.ckpt", "a.html", "memory_order is 2: a page cannot hold that"),
         ("best.ckpt", "missing/a.html", "missing/a.html"),

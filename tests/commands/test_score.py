@@ -40,7 +40,7 @@ def run_score(checkpoint, tmp_path, monkeypatch, capsys):
     return run
 
 
-def figures(checkpoint: Path) -> list[str]:
+def figures(checkpoint: Path | str) -> list[str]:
     score = Completer.from_checkpoint(checkpoint).score(TEXT)
     return [
         f"characters          {len(TEXT) - 1} (all but the first)",
@@ -67,6 +67,12 @@ def test_json_has_one_item_per_character(run_score):
     assert len(content["log_probabilities"]) == len(content["alternatives"]) == len(TEXT)
     assert -sum(content["log_probabilities"][1:]) == pytest.approx(content["total_nats"])
     assert all(len(best) == 2 for best in content["alternatives"][1:])
+
+
+def test_several_checkpoints_are_one_model(checkpoint, run_score):
+    both = f"{checkpoint},{str(checkpoint).replace('version_1', 'version_0')}"
+    code, out, _ = run_score("text.txt", "--ckpt", both)
+    assert (code, out.splitlines()) == (0, figures(both))
 
 
 def test_in_a_terminal_the_text_is_shown_in_colours_and_a_file_gets_none(run_score, monkeypatch):

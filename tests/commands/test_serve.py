@@ -153,6 +153,7 @@ def test_serving_64_clients_for_long_needs_no_more_memory(checkpoint):
     ("options", "message"),
     [
         ("--ckpt=none.ckpt", "none.ckpt"),
+        ("--ckpt=a,b", "one model of several, distil them: --model.teachers a,b"),
         ("--port=70000", "port is 70000: expected at most 65535"),
         ("--host=nowhere.invalid", "cannot listen on nowhere.invalid"),
         ("--max_tokens=0", "max_tokens is 0"),

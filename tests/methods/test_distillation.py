@@ -108,7 +108,7 @@ def test_a_network_teacher_sees_half_a_window_before_each_position(monkeypatch) 
 
 
 def test_networks_teach_what_they_expect_on_average() -> None:
-    networks = [torch.nn.Embedding(7, 7) for _ in range(2)]
+    networks = [network(), network(memory_order=2)]
     teacher = NetworkTeacher(0.5, "one, other", context_length=12)
     teacher.models = [Ensemble(networks)]
     expected = torch.stack([network(BATCH.inputs).softmax(-1) for network in networks]).mean(0)
