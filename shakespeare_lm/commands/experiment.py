@@ -26,7 +26,7 @@ Form = Callable[[Comparison], str]
 FORMS: dict[str, Form] = {"csv": as_csv, "latex": as_latex, "json": as_json, "report": page}
 # Options that say which run it is, and are not for all runs of a study.
 _OWN = ("name", "seed", "seed_everything", "ckpt_path", "more_steps", "default_root_dir",
-        "trainer.default_root_dir", "print_config")  # fmt: skip
+        "trainer.default_root_dir", "print_config", "generations")  # fmt: skip
 
 
 # fmt: off

@@ -1,6 +1,7 @@
 """The command `fit`: trains a model in `lightning_logs/version_N/`, and says what to type next."""
 
 import sys
+import time
 import warnings
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from traceback import print_exc, walk_tb
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from shakespeare_lm import invocation
 from shakespeare_lm.checkpoint.runs import LOG_FOLDER
 from shakespeare_lm.commands.console import prepare_console, progress_bar
 from shakespeare_lm.commands.fit_cli import ShakespeareCLI
@@ -18,6 +20,7 @@ from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, one_line
 from shakespeare_lm.evaluation.baselines import counted, verdict
 from shakespeare_lm.invocation import command_line
+from shakespeare_lm.laboratory.trial import read_result
 from shakespeare_lm.training import summary
 from shakespeare_lm.training.checkpointing import renew_last
 from shakespeare_lm.training.compatibility import check_hyperparameters, check_progress
@@ -38,10 +41,32 @@ _SUBCOMMANDS = {
 
 
 def fit(arguments: list[str], default_config: str | None = None) -> ShakespeareCLI:
-    """Train; return the command line object with its trainer, model and data module. What the user
-    can correct is a `UserError`, or an error of Lightning or the machine (`_is_the_users`).
+    """Train; return the last run's command line object, with trainer, model and data module. What
+    the user can correct is a `UserError` or an error of Lightning or the machine (`_is_the_users`).
     """
     cli = ShakespeareCLI(arguments, default_config)
+    if cli.chain is None:
+        _fit(cli)
+        return cli
+    if cli.trainer.world_size > 1:
+        raise UserError(f"--generations on {cli.trainer.world_size} devices: use --devices 1")
+    chain, generations = cli.chain, cli.chain.typed["generations"]
+    for number in range(first := chain.finished + 1, generations + 1):
+        if number > first:
+            invocation.STARTED = time.time()  # `run.json` has the seconds of one generation
+            cli = ShakespeareCLI(arguments, default_config)
+        print(f"generation {number} of {generations}")
+        _fit(cli)
+        if cli.stop_on_signal.number or chain.finished < number:
+            summary.print_resume_command(cli.last.path, cli.trainer.global_step, arguments)
+            return cli
+    print("\ngeneration  val_loss  checkpoint")
+    for number, run in enumerate(chain.runs, start=1):
+        print(f"{number:>10}  {read_result(run, '').val_loss:>8.4f}  {run.checkpoint('best')}")
+    return cli
+
+
+def _fit(cli: ShakespeareCLI) -> None:
     trainer, data = cli.trainer, cli.datamodule
     # Mistakes in text, schedule, optimizer and teachers show here, before the run has a folder.
     if cli.resumed is not None:
@@ -64,7 +89,6 @@ def fit(arguments: list[str], default_config: str | None = None) -> ShakespeareC
     if data.split_config.test_fraction > 0 and not cli.stop_on_signal.number:
         best = cli.best.best_model_path or None
         trainer.test(cli.model, datamodule=data, ckpt_path=best, weights_only=True)
-    return cli
 
 
 def _train(cli: ShakespeareCLI) -> None:
@@ -114,12 +138,14 @@ def _is_in_a_step(error: Exception) -> bool:
 
 def _report(cli: ShakespeareCLI) -> None:
     """Print how the run ended, how good its model is, and what to type next."""
-    if cli.stop_on_signal.number or cli.timer.is_over:
+    if cli.chain is None and (cli.stop_on_signal.number or cli.timer.is_over):
         summary.print_resume_command(cli.last.path, cli.trainer.global_step)
     summary.print_early_stopping(cli.trainer)
     if cli.best.best_model_score is None:
         return
     summary.print_loss(cli.best, cli.history, _verdict(cli))
+    if cli.chain and cli.chain.finished < cli.chain.typed["generations"]:
+        return
     config, data, path = cli.model.config, cli.datamodule, Path(cli.best.best_model_path)
     recipe = summary.better_recipe(cli.recipe) if _is_tiny_shakespeare(data) else ""
     run = path.parents[1] if path.parent.name == "checkpoints" else path

@@ -23,6 +23,7 @@ from shakespeare_lm.checkpoint.runs import LOG_FOLDER, Resumable, Run, find_chec
 from shakespeare_lm.checkpoint.starting_model import start_from
 from shakespeare_lm.commands import recipes
 from shakespeare_lm.commands.fit_parser import FitParser, spell_out, typed_value
+from shakespeare_lm.commands.generations import Chain
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
 from shakespeare_lm.errors import UserError, check_at_least, check_positive, check_type, one_line
 from shakespeare_lm.hardware import available_accelerators, fastest_precision
@@ -119,6 +120,9 @@ class ShakespeareCLI(LightningCLI):
             "decay of the learning rate")
         add("--init_from", type=str | None, default=None,
             help="start with the weights of this checkpoint or run, on any text")
+        add("--generations", type=int | None, default=None,
+            help="train the recipe this many times, each run taught by the one before, with the "
+            "share --model.distillation (or 0.5); max_time and early_stopping count for each run")
         add("--early_stopping", type=int | None, default=None,
             help="stop after this many validations without a lower val_loss")
         add("--small_best", type=bool, default=False,
@@ -152,15 +156,22 @@ class ShakespeareCLI(LightningCLI):
         _check_combination(typed, words)
         # Typed, or in a YAML file that was named.
         trust(*(typed["model"][name] for name in ("network", "optimizer", "objective")))
-        more = "last" if typed["more_steps"] is not None else None
+        self.chain, settled = None, []
+        if typed["model"]["teachers"]:
+            # The files, because which is the best of a run, or the newest run, can change.
+            files = find_teachers(typed["model"]["teachers"], find_checkpoint)
+            typed["model"]["teachers"] = ",".join(map(str, files))
+            settled = [f"--model.teachers={typed['model']['teachers']}"]
+        default = [recipes.config_path(self._default_config)] if self._default_config else []
+        begin = typed["ckpt_path"] or ("last" if typed["more_steps"] is not None else None)
         root = Path(typed["trainer"]["default_root_dir"] or ".") / LOG_FOLDER
+        if (typed["generations"] or 1) > 1 and words == question:
+            self.chain, named = Chain(typed, root), named or default
+            settled, begin = self.chain.next()
+        words += settled
         known = {field.name for field in fields(ModelConfig)}
-        self.origin = find_origin(
-            typed["ckpt_path"] or more, typed["init_from"], named, root, known
-        )
-        configs = self.origin.configs
-        if not configs and self._default_config is not None:
-            configs = [recipes.config_path(self._default_config)]
+        self.origin = find_origin(begin, typed["init_from"], named, root, known)
+        configs = self.origin.configs or default
         # The config.yaml of a run that started from a model has its options already.
         repeats = self.origin.initial is not None and typed_value("init_from", words) is None
         implied = [] if repeats else self.origin.arguments
@@ -197,23 +208,21 @@ class ShakespeareCLI(LightningCLI):
         check_type(int, seed_everything=seed)
         if not 0 <= seed < 1 << 32:
             raise UserError(f"seed_everything is {seed}: expected 0 <= seed_everything < 2^32")
-        for name in ("more_steps", "early_stopping"):
+        for name in ("more_steps", "early_stopping", "generations"):
             if self.config[name] is not None:
                 check_at_least(1, **{name: self.config[name]})
+        if self.chain is not None:
+            self.chain.check(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Adapt the options to the checkpoint that the run resumes or starts from."""
         config = self.config
         # Not in the config.yaml that the run leaves, which repeats the run from its start.
-        config["ckpt_path"] = None
+        config["ckpt_path"] = config["generations"] = None
         more_steps, config["more_steps"] = config["more_steps"], None
         if self.origin.initial is not None:
             config["init_from"] = str(self.origin.initial_path)
             config["data"]["known_characters"] = self.origin.initial.tokenizer.vocabulary
-        if self.resumed is None and config["model"]["teachers"]:
-            # The files, because which is the best of a run, or the newest run, can change.
-            files = find_teachers(config["model"]["teachers"], find_checkpoint)
-            config["model"]["teachers"] = ",".join(map(str, files))
         self._restarted = more_steps is not None
         if more_steps is not None:
             assert self.resumed is not None
@@ -293,6 +302,8 @@ class ReadOptions(ShakespeareCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
+        if self.chain is not None:
+            raise UserError("a study trains single runs: leave --generations out")
         # Finds what is wrong with networks, objectives and optimizers of the user's own, too.
         ShakespeareLM("ab", **self.config["model"]).build_optimizer()
         _check_trainer_options(self.config["trainer"])

@@ -5,7 +5,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def read_result(run: Run, variant: str) -> Result:
     Raises:
         UserError: if it has no validation.
     """
-    record, options = run.record(), _flat(run.options())
+    record, options = run.record(), flat_options(run.options())
     curve = _curve(record)
     losses = [point.val_loss for point in curve]
     if not curve:
@@ -176,7 +176,8 @@ def _provenance(processes: list[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
+def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seed and the options of the groups by their names on the command line."""
     groups = ("model", "data", "trainer")
     named = {
         f"{group}.{name}": value

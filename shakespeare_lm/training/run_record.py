@@ -21,10 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import shakespeare_lm
+from shakespeare_lm import invocation
 from shakespeare_lm.checkpoint.runs import Run
 from shakespeare_lm.completion.inference import evaluating
 from shakespeare_lm.data.datamodule import ShakespeareDataModule
-from shakespeare_lm.invocation import STARTED, command_line
 from shakespeare_lm.model.network import Network
 from shakespeare_lm.training.cosmetic import cosmetic
 from shakespeare_lm.training.progress import Throughput
@@ -94,6 +94,8 @@ class RunRecord(Callback):
     @cosmetic
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_whole = 0 < planned_steps(trainer) <= trainer.global_step
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            is_whole |= bool(getattr(callback, "stopping_reason_message", None))  # early stopping
         self._write(trainer, pl_module, "finished" if is_whole else "stopped")
 
     @cosmetic
@@ -109,8 +111,8 @@ class RunRecord(Callback):
             checkpoint["provenance"] = self._content["processes"][-1]
 
     def _totals(self) -> dict[str, float | None]:
-        throughput = self._throughput
-        here = throughput.total_characters, throughput.train_seconds, time.time() - STARTED
+        done = self._throughput
+        here = done.total_characters, done.train_seconds, time.time() - invocation.STARTED
         before = self._before.values()
         return {
             name: None if earlier is None else earlier + value
@@ -139,8 +141,8 @@ def provenance(trainer: Trainer) -> dict[str, Any]:
         "world_size": trainer.world_size,
         "precision": str(trainer.precision),
         "text_sha256": of_text,
-        "command": f"{command_line('fit')} {shlex.join(words[words[:1] == ['fit'] :])}",
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(STARTED)),
+        "command": f"{invocation.command_line('fit')} {shlex.join(words[words[:1] == ['fit'] :])}",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(invocation.STARTED)),
     }
 
 

@@ -130,7 +130,7 @@ class StopWithoutImprovement(EarlyStopping):
         self.restarted = restarted
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = {**state_dict, "patience": self.patience}
+        state = {**state_dict, "patience": self.patience, "stopping_reason_message": None}
         super().load_state_dict({**state, "wait_count": 0} if self.restarted else state)
 
 

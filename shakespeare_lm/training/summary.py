@@ -175,11 +175,12 @@ def better_recipe(recipe: str) -> str:
     return following.get(recipe, "laptop")
 
 
-def print_resume_command(path: Path, step: int) -> None:
-    """Print how to resume a run from its last checkpoint."""
+def print_resume_command(path: Path, step: int, words: list[str] | None = None) -> None:
+    """Print how to resume a run from its last checkpoint, or with these words."""
     if path.exists():
+        again = shlex.join(words) if words else f"--ckpt_path {_typed(path.parents[1])}"
         print(f"\nStopped at step {step:,}. To resume:")
-        print(f"  {command_line('fit')} --ckpt_path {_typed(path.parents[1])}")
+        print(f"  {command_line('fit')} {again}")
 
 
 def _typed(path: Path) -> str:
