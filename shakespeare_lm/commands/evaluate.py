@@ -14,7 +14,7 @@ from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import STDIN, check_outputs, write_text
 from shakespeare_lm.data.corpus import NAMED_CORPORA
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.evaluation.baselines import COMPRESSORS, PUBLISHED, Baseline, compressed
+from shakespeare_lm.evaluation.baselines import PUBLISHED, Baseline, compressed, compressors
 from shakespeare_lm.evaluation.copying import SampleConfig
 from shakespeare_lm.evaluation.evaluation import evaluate
 from shakespeare_lm.evaluation.report import report
@@ -40,6 +40,9 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--where", action="store_true",
         help="show also where the loss is: position in the context, kind of character, place in "
         "the word, document; and the most surprising passages")
+    add("--adaptive", action="store_true",
+        help="show also how good the model is if it learns from what it has read, alone and with "
+        "n-grams of what it has read (five minutes for laptop); with --where, what it learned")
     add("--copying", action="store_true",
         help="show also whether the model copies: how much of the text that it makes stands in its "
         "training part, beside the same for held-out text")
@@ -81,7 +84,8 @@ def main(arguments: Namespace) -> int:
             found = evaluate(
                 model, name, corpus, arguments.part, stride=arguments.stride,
                 device=arguments.device, breakdown=arguments.where or everything,
-                copying=samples if arguments.copying or everything else None, progress=progress,
+                copying=samples if arguments.copying or everything else None,
+                adaptive=arguments.adaptive, progress=progress,
             )  # fmt: skip
         evaluations.append(found)
     baselines = _baselines(corpora[0][0], arguments.part)
@@ -100,7 +104,7 @@ def _baselines(corpus: SplitCorpus, part: PartName) -> list[Baseline]:
     with progress_bar("compressing") as progress:
         for number, compressor in enumerate(compressed(train, texts), start=1):
             baselines.append(compressor)
-            progress(number, len(COMPRESSORS) + 1)
+            progress(number, len(compressors()))
     if part == "val" and corpus.is_published_split(NAMED_CORPORA["tinyshakespeare"].sha256):
         baselines += PUBLISHED
     return baselines

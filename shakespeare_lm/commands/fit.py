@@ -83,6 +83,8 @@ def _fit(cli: ShakespeareCLI) -> None:
     if cli.resumed is not None and trainer.is_global_zero:
         summary.print_resuming(cli.resumed.path, cli.resumed.step, trainer.max_steps)
     summary.print_waiting(trainer)
+    if cli.model.config.teachers and trainer.is_global_zero:
+        print("the teachers read the training part, once, before the first step", flush=True)
     _train(cli)
     if trainer.is_global_zero:
         _report(cli)

@@ -12,7 +12,7 @@ from shakespeare_lm.commands.console import command, progress_bar, utf8
 from shakespeare_lm.commands.model_options import add_shared, load_completer
 from shakespeare_lm.commands.text_files import opened, read_text
 from shakespeare_lm.completion.scoring import Score
-from shakespeare_lm.errors import printable
+from shakespeare_lm.errors import UserError, printable
 
 # From how many bits of surprise a character is shown in which colours; 3 bits are a probability of
 # 1/8. The colours get darker for colour-blind readers too (ColorBrewer's YlOrRd).
@@ -30,6 +30,11 @@ def _add_options(parser: ArgumentParser) -> None:
     text("--text", type=utf8, metavar="TEXT", help="the text itself, instead of FILE")
     add = parser.add_argument
     add("--json", action="store_true", help="print every character's log-probability as JSON")
+    add(
+        "--adaptive",
+        action="store_true",
+        help="let the model learn from what it has read, and mix in n-grams of it",
+    )
     add("--top", type=int, default=0, metavar="K", help="name the K likeliest at each position")
     add_shared(parser, "ckpt", "device", "dtype", "window", "unknown", "output")
 
@@ -39,7 +44,9 @@ def main(arguments: Namespace) -> int:
     """Score the text, and only then open the output: a mistake leaves no empty file."""
     text = read_text(arguments.file) if arguments.text is None else arguments.text
     completer = load_completer(arguments, arguments.file)
-    options = {name: getattr(arguments, name) for name in ("top", "window", "unknown")}
+    if arguments.adaptive and arguments.window != "stride":
+        raise UserError("--adaptive has windows of its own: leave --window out")
+    options = {name: getattr(arguments, name) for name in ("top", "window", "unknown", "adaptive")}
     with progress_bar("scoring") as progress:
         result = completer.score(text, **options, progress=progress)
     with opened(arguments.output) as output:

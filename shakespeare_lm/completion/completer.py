@@ -13,6 +13,7 @@ from shakespeare_lm.checkpoint.ensemble import find_members, joint_network, read
 from shakespeare_lm.completion.cached_forward import CachedForward
 from shakespeare_lm.completion.cuda_graph import generate_graphed
 from shakespeare_lm.completion.decoder import CachedDecoder, Decoder, UncachedDecoder, Window
+from shakespeare_lm.completion.predictor import Predictor
 from shakespeare_lm.completion.sampling import (
     SamplingKeywords,
     SamplingOptions,
@@ -259,9 +260,19 @@ class Completer:
         fixed_shape = (on_gpu or (self.compiled and batch == 1)) and not has_sparse(self.network)
         return CachedDecoder(self._cached_forward, batch, window, fixed_shape)
 
+    def predictor(self, adaptive: bool = False) -> Predictor:
+        """Return a model of this one's that predicts a text character by character, in sliding
+        windows; an adaptive one learns from what it has read, and mixes in n-grams of it.
+
+        Raises:
+            UserError: if it is adaptive, and the weights are not in float32.
+        """
+        characters = len(self.tokenizer.vocabulary)
+        return Predictor(self.network, self.context_length, characters, adaptive, ngrams=adaptive)
+
     def score(
         self, text: str, *, top: int = 0, window: Window = "stride", unknown: Unknown = "error",
-        progress: Progress | None = None,
+        adaptive: bool = False, progress: Progress | None = None,
     ) -> Score:  # fmt: skip
         """Return how likely the model finds every character of a text but its first.
 
@@ -270,15 +281,19 @@ class Completer:
             top: how many of the likeliest characters to name at each position.
             window: how a full context window moves on, as in completion.
             unknown: what to do with characters that the model never saw.
+            adaptive: let a copy of the model learn from what it has read (see `predictor`, whose
+                windows it has).
             progress: is called with the numbers of characters scored, and to score.
 
         Raises:
             UserError: for an unknown character, a text too short, or a value out of range.
         """
         check_choice("window", window, get_args(Window))
+        check_type(bool, adaptive=adaptive)
         ids = self.tokenizer.encode(text, unknown)
+        predictor = self.predictor(adaptive) if adaptive else None
         return score_ids(
-            self.network, self.tokenizer, ids, self.context_length, window, top, progress
+            self.network, self.tokenizer, ids, self.context_length, window, top, progress, predictor
         )
 
 

@@ -1,17 +1,18 @@
 """text -> how likely each of its characters is, given the same sliding window as in completion."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shakespeare_lm.completion.decoder import Window, characters_kept
 from shakespeare_lm.completion.inference import check_all_finite, evaluating
+from shakespeare_lm.completion.predictor import Predictor
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.methods.sliding_window import predictions
+from shakespeare_lm.methods.sliding_window import check_predictable, predictions
 
 Progress = Callable[[int, int], None]  # characters scored so far, and in all
 
@@ -54,6 +55,7 @@ def score_ids(
     window: Window = "stride",
     top: int = 0,
     progress: Progress | None = None,
+    predictor: Predictor | None = None,
 ) -> Score:
     """Do what `Completer.score` does, with ids."""
     if not 0 <= top <= len(tokenizer.vocabulary):
@@ -62,7 +64,8 @@ def score_ids(
     alternatives: list[list[tuple[str, float]]] = []
     with evaluating(network):
         stride = context_length + 1 - characters_kept(window, context_length)
-        for rows, targets in predictions(network, torch.tensor(ids), context_length, stride):
+        found_rows = predictions(network, torch.tensor(ids), context_length, stride)
+        for rows, targets in found_rows if predictor is None else _one_by_one(predictor, ids):
             rows = rows[:, : len(tokenizer.vocabulary)].float().log_softmax(dim=-1)  # no padding
             found = rows.gather(1, targets[:, None])[:, 0]
             check_all_finite(found.isfinite())
@@ -74,3 +77,10 @@ def score_ids(
             if progress is not None:
                 progress(len(likelihoods), len(ids) - 1)
     return Score(tokenizer.decode(ids), likelihoods, alternatives if top else [])
+
+
+def _one_by_one(predictor: Predictor, ids: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-probabilities `[1, characters]` and target `[1]` of each character."""
+    check_predictable(ids)
+    for target, row in zip(ids[1:], predictor.read(ids), strict=True):
+        yield torch.from_numpy(row)[None], torch.tensor([target])

@@ -13,10 +13,12 @@ import numpy as np
 from shakespeare_lm.checkpoint.ensemble import joint_network
 from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.completion.completer import Completer
+from shakespeare_lm.completion.predictor import sliding_stride
 from shakespeare_lm.completion.scoring import perplexity
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents, encode_documents
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.evaluation.adaptation import Adaptation, adapt
 from shakespeare_lm.evaluation.baselines import Baseline
 from shakespeare_lm.evaluation.breakdown import Breakdown, break_down
 from shakespeare_lm.evaluation.copying import Copying, SampleConfig, measure_copying
@@ -24,8 +26,6 @@ from shakespeare_lm.evaluation.losses import Nats, character_losses
 from shakespeare_lm.evaluation.split_corpus import PartName, SplitCorpus
 from shakespeare_lm.hardware import choose_device
 
-# A stride of an eighth of the context takes eight times as long as disjoint blocks.
-_STRIDES_PER_CONTEXT = 8
 _AGREEMENT_NATS = 1e-5
 
 
@@ -45,6 +45,7 @@ class Evaluation:
     losses: Nats = field(repr=False, compare=False)
     breakdown: Breakdown | None = field(default=None, repr=False)
     copying: Copying | None = field(default=None, repr=False)
+    adaptation: Adaptation | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +70,7 @@ def evaluate(
     device: str = "cpu",
     breakdown: bool = False,
     copying: SampleConfig | None = None,
+    adaptive: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compute the loss of a model over a whole part, in disjoint blocks and in sliding windows.
@@ -83,6 +85,7 @@ def evaluate(
         breakdown: whether to say where the loss is.
         copying: samples to compare with the training part, if any; with the validation part as the
             yardstick where the training part itself is evaluated.
+        adaptive: whether to measure, too, a copy of the model that learns from what it has read.
         progress: called with the numbers of characters done, and in all.
 
     Raises:
@@ -93,7 +96,7 @@ def evaluate(
     encoded = encode(documents, tokenizer)
     network = joint_network(members).to(choose_device(device)).eval()
     context_length = network.config.context_length
-    stride = max(1, context_length // _STRIDES_PER_CONTEXT) if stride is None else stride
+    stride = sliding_stride(context_length) if stride is None else stride
     stored, bfloat16 = _stored_validation(members)
     comparable = part == "val" and corpus.difference is None
     blocks, sliding = (
@@ -105,6 +108,12 @@ def evaluate(
         completer = Completer(network, tokenizer, context_length)
         held_out = corpus.documents("val" if part == "train" else part)
         copied = measure_copying(completer, corpus.parts.train, held_out, copying, progress)
+    adaptation = None
+    if adaptive:
+        num_characters = len(tokenizer.vocabulary)
+        adaptation = adapt(
+            network, documents, encoded, context_length, num_characters, sliding, progress
+        )
     return Evaluation(
         checkpoint=str(path),
         part=part,
@@ -117,6 +126,7 @@ def evaluate(
         losses=blocks,
         breakdown=break_down(documents, blocks, context_length) if breakdown else None,
         copying=copied,
+        adaptation=adaptation,
     )
 
 
@@ -177,10 +187,17 @@ class Row:
 
 
 def ranked(evaluations: Iterable[Evaluation], baselines: Iterable[Baseline]) -> list[Row]:
-    """Return all models, the best first; an evaluated one has two rows."""
+    """Return all models, the best first; an evaluated one has two rows, and two if it adapts."""
     rows = [Row(model.nats, model.name, model.note, False) for model in baselines]
     for model in evaluations:
         rows.append(Row(model.block_nats, model.name, "in blocks of the context", True))
         sliding = f"sliding window, {model.stride} new characters each"
         rows.append(Row(model.sliding_nats, model.name, sliding, True))
+        if adaptation := model.adaptation:
+            alone, mixed = (
+                "adaptive: learns while it reads",
+                "adaptive, with n-grams of what it read",
+            )
+            rows.append(Row(adaptation.network_nats, model.name, alone, True))
+            rows.append(Row(adaptation.nats, model.name, mixed, True))
     return sorted(rows)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader
 
 from shakespeare_lm.errors import printable
+from shakespeare_lm.evaluation.adaptation import RULES
 from shakespeare_lm.evaluation.baselines import Baseline, best_ngram, verdict
 from shakespeare_lm.evaluation.breakdown import POSITION
 from shakespeare_lm.evaluation.evaluation import Evaluation, notes, ranked
@@ -38,6 +39,7 @@ def report(evaluations: Sequence[Evaluation], baselines: Sequence[Baseline]) -> 
         loss_chart=loss_chart(evaluations, baselines),
         copied_chart=copied_chart(evaluations),
         legend=_LEGEND_NATS,
+        rules=RULES,
         exp=math.exp,
         opacity=lambda nats: _MAX_OPACITY * min(1.0, nats / _MAX_NATS),
         probability=lambda nats: f"{math.exp(-nats):.2%}",

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from jinja2 import Environment, PackageLoader
 
+from shakespeare_lm.evaluation.adaptation import RULES
 from shakespeare_lm.evaluation.baselines import Baseline, verdict
 from shakespeare_lm.evaluation.evaluation import Evaluation, notes, ranked
 
@@ -25,7 +26,7 @@ def as_tables(evaluations: Sequence[Evaluation], baselines: Sequence[Baseline]) 
     environment.filters |= {"percent": _percent, "folded": _folded, "repr": repr}
     return environment.get_template("tables.txt").render(
         evaluations=evaluations, baselines=baselines, rows=ranked(evaluations, baselines),
-        verdict=verdict, notes=notes, lengths=_LENGTHS_SHOWN,
+        verdict=verdict, notes=notes, lengths=_LENGTHS_SHOWN, rules=RULES,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """text -> predictions of a network that sees `context_length` characters of it at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import chain
 
 import torch
@@ -14,6 +14,12 @@ from shakespeare_lm.methods.ngram_memory import leaving_out
 _CHARACTERS_TOGETHER, _LOGITS_TOGETHER = 8192, 1 << 24
 
 
+def check_predictable(ids: Sized) -> None:
+    """Raise a `UserError` if there are fewer than two ids: nothing predicts the first."""
+    if len(ids) < 2:
+        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
+
+
 def predictions(
     network: nn.Module, ids: Tensor, context_length: int, stride: int, is_counted: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -24,10 +30,9 @@ def predictions(
     the network has counted this very text (see `leaving_out`).
 
     Raises:
-        UserError: if there are fewer than two ids: nothing predicts the first.
+        UserError: if there are fewer than two ids.
     """
-    if len(ids) < 2:
-        raise UserError(f"the text has {len(ids)} known characters: expected at least 2")
+    check_predictable(ids)
     device = next(chain(network.parameters(), network.buffers())).device
     ids = ids.to(device).long()
     kept = context_length + 1 - stride

@@ -1,6 +1,7 @@
 """The command `evaluate`: tables, JSON, a report, and mistakes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,30 @@ def test_json_has_everything_and_can_replace_the_tables(run, best, capsys):
     ]
     assert main(["--where", "--json=-", "--stride=16"]) == 0
     assert json.loads(capsys.readouterr().out) == {**found, "evaluations": [second]}
+
+
+def test_an_adaptive_model_has_rows_of_its_own_and_the_rules_are_told(run, capsys):
+    assert main(["--adaptive", "--where", "--json=a.json", "--report=a.html", *SAMPLES]) == 0
+    output = capsys.readouterr().out
+    (found,) = json.loads(Path("a.json").read_text())["evaluations"]
+    adaptation = found["adaptation"]
+    joined = " ".join(output.split())
+    for name, note in (
+        ("network_nats", "(adaptive: learns while it reads)"),
+        ("nats", "(adaptive, with n-grams of what it read)"),
+    ):
+        row = rf"{adaptation[name]:.4f} \S+ \S+ \* {re.escape(str(run))} {re.escape(note)}"
+        assert re.search(row, joined)
+    assert adaptation["nats"] < found["sliding_nats"]  # the text repeats itself
+    learned = {kind["name"]: kind for kind in adaptation["learned"]}
+    assert sum(kind["characters"] for kind in learned.values()) == 3767
+    total = sum(kind["characters"] * kind["adaptive_nats"] for kind in learned.values())
+    assert total / 3767 == pytest.approx(adaptation["nats"])
+    assert f"What {run} learned while reading\ncharacters  frozen  adaptive\n" in output
+    page = Path("a.html").read_text("utf-8")
+    assert "<h2>What it learned while reading</h2>" in page
+    for shown in (joined, page):
+        assert "a character is predicted before it is learned from, and the text is read" in shown
 
 
 def test_copies_are_looked_for_in_samples(best, capsys):

@@ -69,6 +69,18 @@ def test_json_has_one_item_per_character(run_score):
     assert all(len(best) == 2 for best in content["alternatives"][1:])
 
 
+def test_an_adaptive_model_learns_from_what_it_has_read(checkpoint, run_score):
+    code, out, _ = run_score("text.txt", "--adaptive", "--json", "--top=2")
+    assert code == 0
+    found = json.loads(out)
+    completer = Completer.from_checkpoint(checkpoint)
+    ids = completer.tokenizer.encode(TEXT)
+    rows = completer.predictor(adaptive=True).read(ids)
+    expected = [row[i] for row, i in zip(rows, ids[1:], strict=True)]
+    assert found["log_probabilities"][1:] == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(completer.score(TEXT).log_probabilities, rel=1e-2)
+
+
 def test_several_checkpoints_are_one_model(checkpoint, run_score):
     both = f"{checkpoint},{str(checkpoint).replace('version_1', 'version_0')}"
     code, out, _ = run_score("text.txt", "--ckpt", both)
@@ -121,6 +133,9 @@ def test_the_alternatives_are_listed(run_score):
     [
         ("text.txt --top=99", 1, "top is 99: expected 0 <= top <= 97"),
         ("text.txt --ckpt=none.ckpt", 1, "there is no checkpoint none.ckpt"),
+        ("text.txt --adaptive --window=exact", 1, "--adaptive has windows of its own: leave"),
+        ("text.txt --adaptive --dtype=int8", 1, "an adaptive model learns, which needs float32"),
+        ("empty.txt --adaptive", 1, "the text has 0 known characters"),
         ("text.txt --output=no/folder/file", 1, "no/folder/file: No such file or directory"),
         ("none.txt", 1, "none.txt: No such file or directory"),
         ("empty.txt", 1, "the text has 0 known characters"),

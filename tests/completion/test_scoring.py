@@ -28,7 +28,7 @@ def test_characters_see_the_window_that_completion_would(completer, window, leng
     text = ("abcdefghi\n" * 9)[3 : 3 + length]
     expected = by_hand(completer, text, window)
     for together in (8192, 8):  # all windows at once, and one at a time
-        monkeypatch.setattr("shakespeare_lm.completion.scoring._CHARACTERS_TOGETHER", together)
+        monkeypatch.setattr("shakespeare_lm.methods.sliding_window._CHARACTERS_TOGETHER", together)
         score = completer.score(text, window=window)
         assert score.text == text
         # Rounding of sums of a few terms of order ten.
@@ -63,7 +63,7 @@ def test_the_alternatives_are_the_likeliest_in_order(completer):
 
 
 def test_the_progress_counts_the_characters_scored(completer, monkeypatch):
-    monkeypatch.setattr("shakespeare_lm.completion.scoring._CHARACTERS_TOGETHER", 8)
+    monkeypatch.setattr("shakespeare_lm.methods.sliding_window._CHARACTERS_TOGETHER", 8)
     calls: list[tuple[int, int]] = []
     score = completer.score("abc" * 7, progress=lambda *numbers: calls.append(numbers))
     assert score == completer.score("abc" * 7)

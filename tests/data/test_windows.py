@@ -112,3 +112,10 @@ def test_ids_take_the_smallest_integer_type_that_holds_them(symbols, dtype):
     encoded = encode_documents([text], CharTokenizer(text))
     assert encoded.ids.dtype == dtype
     assert encoded.ids.tolist() == list(range(symbols))
+
+
+def test_positions_say_where_the_targets_are_in_the_text() -> None:
+    ids = torch.randperm(30)
+    batch = collate(ids, grid_windows(torch.tensor([20, 10]), 8), 8, padding_id=99)
+    assert batch.target_mask.sum() == 19 + 9
+    assert torch.equal(ids[batch.positions][batch.target_mask], batch.targets[batch.target_mask])

@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import pytest
 
@@ -12,8 +13,8 @@ from shakespeare_lm.evaluation.baselines import (
     Baseline,
     added_bits,
     compressed,
+    compressors,
     counted,
-    ppmd,
     verdict,
 )
 
@@ -50,9 +51,15 @@ def test_a_compressor_needs_few_bits_for_what_it_has_read(name: str) -> None:
     assert found.note == "adaptive: learns while it reads"
 
 
-def test_ppmd_is_there_if_its_package_is() -> None:
-    pytest.importorskip("pyppmd", reason="needs the extra: pip install -e '.[evaluate]'")
-    compressor = ppmd()
-    assert compressor is not None
+@pytest.mark.parametrize("name", ["PPMd", "zpaq -m5"])
+def test_stronger_compressors_are_there_if_they_are_installed(name: str) -> None:
+    if (compressor := compressors().get(name)) is None:
+        pytest.skip("needs the extra evaluate" if name == "PPMd" else "needs the program zpaq")
     text = b"To be, or not to be: that is the question. " * 20
-    assert added_bits(compressor, text, text) < added_bits(COMPRESSORS["zlib"], text, text)
+    assert 0 < added_bits(compressor, text, text) < added_bits(COMPRESSORS["zlib"], text, text)
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "pyppmd", None)
+    assert list(compressors()) == list(COMPRESSORS)

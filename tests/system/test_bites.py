@@ -57,6 +57,27 @@ kernels/int8.py: one_scale_for_all_rows_of_a_weight
 methods/ngram_memory.py: teacher_in_the_precision_of_the_trainer
   tests/training/test_module.py::test_a_teacher_has_the_same_probabilities_in_every_precision
   shape, 1 / self.vocab_size{-, dtype=torch.float32-}, device
+methods/distillation.py: a_teacher_that_has_seen_the_answers
+  tests/methods/test_distillation.py::test_what_a_teacher_says_of_each_position_is_computed_once
+  predictions(model, ids, window, window // 2{-, is_counted=True-})
+data/windows.py: positions_of_the_inputs
+  tests/data/test_windows.py::test_positions_say_where_the_targets_are_in_the_text
+  real[:, 1:], {-positions[:, 1:]-}{+positions[:, :-1]+})
+methods/ensemble.py: logarithms_averaged_instead_of_probabilities
+  tests/completion/test_ensemble.py::test_its_probabilities_are_the_mean_of_its_members
+  hidden.{-logsumexp(dim=-2) - math.log(len(self.members))-}{+mean(dim=-2)+}
+completion/predictor.py: the_model_itself_learns
+  tests/completion/test_predictor.py::test_it_learns_in_a_copy_after_it_has_predicted
+  self.network = {-copy.deepcopy(network)-}{+network+}.eval()
+completion/predictor.py: nothing_learned
+  tests/completion/test_predictor.py::test_it_learns_in_a_copy_after_it_has_predicted
+  {-optimizer.step()-}{+pass+}
+completion/recent_ngrams.py: mixture_that_does_not_sum_to_one
+  tests/completion/test_predictor.py::test_a_prediction_sums_to_one_and_depends_on_earlier_characters_alone
+  self._mixed = logits{- - np.logaddexp.reduce(logits)-}
+commands/generations.py: the_same_seed_for_all
+  tests/commands/test_generations.py::test_each_generation_is_a_run_that_is_taught_by_the_one_before
+  self.typed["seed_everything"]{- + number - 1-},
 laboratory/statistics.py: a_variant_that_is_better_called_worse
   tests/laboratory/test_comparison.py::test_each_variant_has_its_verdict_means_and_adjusted_p
   round({-variant[seed] - baseline[seed]-}{+baseline[seed] - variant[seed]+}, _DIGITS)

@@ -144,7 +144,9 @@ def folder(tmp_path, monkeypatch):
     random_checkpoint(tmp_path)
     Path("lines.jsonl").write_text(LINES)
     found = evaluation(torch.full((9,), 1.5).numpy())
-    monkeypatch.setattr(evaluate, "SplitCorpus", lambda *_: SimpleNamespace(parts=1))
+    monkeypatch.setattr(
+        evaluate, "SplitCorpus", lambda *_: SimpleNamespace(parts=1, difference=None)
+    )
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: found)
     monkeypatch.setattr(evaluate, "_baselines", lambda *_: [])
     monkeypatch.setattr(page, "check_exported", lambda *_: None)
