@@ -42,7 +42,7 @@ def _add_options(parser: ArgumentParser) -> None:
         "the word, document; and the most surprising passages")
     add("--adaptive", action="store_true",
         help="show also how good the model is if it learns from what it has read, alone and with "
-        "n-grams of what it has read (five minutes for laptop); with --where, what it learned")
+        "n-grams of what it has read (seven minutes for laptop); with --where, what it learned")
     add("--copying", action="store_true",
         help="show also whether the model copies: how much of the text that it makes stands in its "
         "training part, beside the same for held-out text")
