@@ -1,20 +1,30 @@
 """The example that makes files smaller: back byte for byte, and as long as the loss says."""
 
+import contextlib
 import math
 from pathlib import Path
 
 import pytest
 
 from examples import compress
+from shakespeare_lm.commands.fit import fit
 from shakespeare_lm.completion.completer import Completer
-from tests.conftest import Fit
+from tests.conftest import TINY
 
 TEXT = "First line,\nand the second line.\n" * 40
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    with contextlib.chdir(tmp_path_factory.mktemp("trained")):
+        cli = fit([*TINY, "--max_steps=20", "--val_check_interval=20"])
+        return str(Path(cli.best.best_model_path).resolve())
+
+
 @pytest.fixture
-def checkpoint(tiny_fit: Fit) -> str:
-    return str(tiny_fit("--max_steps=20", "--val_check_interval=20").best.best_model_path)
+def checkpoint(trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return trained
 
 
 def test_it_fits_on_a_page() -> None:
