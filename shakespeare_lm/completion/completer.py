@@ -282,7 +282,7 @@ class Completer:
             window: how a full context window moves on, as in completion.
             unknown: what to do with characters that the model never saw.
             adaptive: let a copy of the model learn from what it has read (see `predictor`, whose
-                windows it has).
+                windows it uses).
             progress: is called with the numbers of characters scored, and to score.
 
         Raises:

@@ -26,9 +26,9 @@ Floats = NDArray[np.float64]
 
 # The window moves on, and an adaptive model learns, after an eighth of the context.
 _STRIDES_PER_CONTEXT = 8
-# Adam without momentum, whose steps are a share of the size of each tensor's numbers: weights of
-# models that were trained with weight decay are a tenth of others (see docs/EXPERIMENTS.md).
-_RELATIVE_STEP, _BETAS = 8e-4, (0.0, 0.999)
+# Adam without momentum. Each tensor's learning rate is relative to its root mean square: weights of
+# models trained with weight decay are a tenth of others (measured: see docs/EXPERIMENTS.md).
+_RELATIVE_RATE, _BETAS = 8e-4, (0.0, 0.999)
 
 
 def sliding_stride(context_length: int) -> int:
@@ -68,7 +68,7 @@ class Predictor:
             weights = list(self.network.parameters())
             if any(weight.dtype != torch.float32 for weight in weights):
                 raise UserError("an adaptive model learns, which needs float32: leave --dtype out")
-            groups = [{"params": [w], "lr": _RELATIVE_STEP * float(_size(w))} for w in weights]
+            groups = [{"params": [w], "lr": _RELATIVE_RATE * _root_mean_square(w)} for w in weights]
             self.optimizer = torch.optim.Adam(groups, betas=_BETAS)
         self.begin()
 
@@ -92,7 +92,9 @@ class Predictor:
             self.observe(character)
 
     def log_probabilities(self) -> Floats:
-        """Return those of the next character, `[characters]`; all are equally likely at first."""
+        """Return the logarithms of the next character's probabilities, `[characters]`; before the
+        first character of a document, all are equally likely.
+        """
         if self._predicted is None:
             logits = self._next_logits() if self._window else np.zeros(self.num_characters)
             self._predicted = logits - np.logaddexp.reduce(logits)
@@ -136,5 +138,5 @@ class Predictor:
             optimizer.zero_grad()
 
 
-def _size(weight: Tensor) -> Tensor:
-    return weight.detach().square().mean().sqrt()
+def _root_mean_square(weight: Tensor) -> float:
+    return float(weight.detach().square().mean().sqrt())

@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 _MAX_ORDER = 8
 _LEARNING_RATE = 1e-3
 _AGEING = 0.8  # of what followed a context earlier, each time that it occurs
-_MOST_COUNTED = 4  # contexts seen more often than this share their powers
+_MOST_DIFFERENT = 4  # contexts that more characters follow share their powers
+_SMALLEST_PROBABILITY = 1e-290  # whose logarithm is finite in all orders
 
 
 class RecentNGrams:
@@ -40,9 +41,10 @@ class RecentNGrams:
 
     def mix(self, log_probabilities: Floats) -> Floats:
         """Return the mixture's log-probabilities for the network's, `[characters]`."""
-        network = ("network", min(_MOST_COUNTED + 1, int(-4 * log_probabilities.max())))
+        network = ("network", min(5, int(-4 * log_probabilities.max())))  # how sure it is
         self._powers.setdefault(network, 1.0)
-        self._experts = [(network, log_probabilities), *self._orders(np.exp(log_probabilities))]
+        lowest = np.exp(log_probabilities).clip(min=_SMALLEST_PROBABILITY)
+        self._experts = [(network, log_probabilities), *self._orders(lowest)]
         logits = sum(self._powers[state] * expert for state, expert in self._experts)
         self._mixed = logits - np.logaddexp.reduce(logits)
         return self._mixed
@@ -59,8 +61,7 @@ class RecentNGrams:
             below = different * below
             below[list(followed)] += list(followed.values())
             below /= different + total
-            seen = round(total).bit_length()
-            state = order, min(different, _MOST_COUNTED), min(seen, _MOST_COUNTED)
+            state = order, min(different, _MOST_DIFFERENT), round(total).bit_length()
             yield state, np.log(below)
 
     def _contexts(self) -> Iterator[tuple[int, ...]]:

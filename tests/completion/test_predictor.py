@@ -109,3 +109,10 @@ def test_each_order_backs_off_to_the_one_below_and_the_first_to_the_network() ->
     assert state[0] == 1
     ngrams.begin()  # a document's first character has nothing before it
     assert list(ngrams._orders(np.exp(network))) == []
+
+
+def test_what_the_network_finds_impossible_has_a_finite_logarithm() -> None:
+    ngrams = RecentNGrams(2)
+    for _ in range(50):
+        assert np.isfinite(ngrams.mix(np.array([0.0, -2000.0]))).all()
+        ngrams.observe(0)
