@@ -172,10 +172,10 @@ model/transformer.py: every_table_embeds_the_same_preceding_character
   ids[:, count - {-distance-}{+1+} :]
 methods/distillation.py: teacher_that_has_seen_the_answer
   tests/methods/test_distillation.py::test_the_teacher_has_not_seen_the_answer
-  with leaving_out(ngrams, {-batch.targets-}{+None+}):
-methods/distillation.py: one_teacher_instead_of_their_mean
+  with leaving_out(model, {-batch.targets-}{+None+}):
+methods/ensemble.py: one_teacher_instead_of_their_mean
   tests/methods/test_distillation.py::test_networks_teach_what_they_expect_on_average
-  {-torch.stack(predictions).mean(0)-}{+predictions[0]+}
+  member(x, attention_mask, past) for member in self.members{+[:1]+}]
 methods/memory_network.py: n_grams_of_what_stands_at_padding
   tests/methods/test_memory_network.py::test_padding_on_the_left_changes_nothing
   {-        ids = self.without_padding(ids, attention_mask)-}
@@ -299,7 +299,7 @@ completion/sampling.py: top_k_keeps_ties_beyond_k
 completion/sampling.py: min_p_not_relative_to_the_likeliest
   tests/completion/test_sampling.py::test_each_filter_keeps_the_likeliest_that_it_should
   {-(ordered - ordered[:, :1]).exp()-}{+ordered.softmax(-1)+} >= options.min_p
-completion/scoring.py: scored_twice_where_windows_overlap
+methods/sliding_window.py: scored_twice_where_windows_overlap
   tests/completion/test_scoring.py::test_characters_see_the_window_that_completion_would
   >= {-kept - 1-}{+0+}
 completion/stop_strings.py: stop_shown_before_it_is_complete
@@ -314,7 +314,7 @@ evaluation/line_chart.py: a_line_through_a_single_point
   if line.dots{- or len(points) == 1-}:
 evaluation/losses.py: own_occurrence_left_out_in_another_text
   tests/evaluation/test_evaluation.py::test_a_memory_leaves_out_the_own_occurrence_in_its_own_text_alone
-  any({-memory.has_counted(*documents)-}{+True+} for memory in memories_in(network))
+  counted = {{-memory.has_counted(*documents)-}{+True+} for memory in memories_in(network)}
 page/sliding_window.js: logits_that_are_not_finite_taken_for_a_distribution
   tests/system/test_page_in_browser.py::test_logits_that_are_not_finite_make_no_text
   if ({-all.every((logits) => logits.every(Number.isFinite))-}{+true+}) return all
