@@ -28,7 +28,7 @@ from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import check_output, naming, write_whole
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.export.huggingface import huggingface_files, is_gpt2, model_card
+from shakespeare_lm.export.huggingface import huggingface_files, model_card, stock_model
 from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, write_onnx
 
 _PROMPT = "ROMEO:"
@@ -97,7 +97,7 @@ def _use(form: str, checkpoint: Checkpoint, path: Path) -> str:
     prompt = _PROMPT if set(_PROMPT) <= set(vocabulary) else vocabulary[-1]
     return _USE[form].format(
         path=repr(path.as_posix()), prompt=repr(prompt), temperature=SamplingOptions.temperature,
-        trust="" if is_gpt2(checkpoint.config) else ", trust_remote_code=True",
+        trust="" if stock_model(checkpoint) else ", trust_remote_code=True",
         # Stock GPT-2 cannot go past its context.
         length=max(1, min(200, context_length - len(prompt))), context_length=context_length,
     )  # fmt: skip

@@ -1,15 +1,16 @@
 """A checkpoint -> a folder that Hugging Face's transformers load: with their stock classes where
-the network is GPT-2 by another name; else with a modelling file of its own, which
+the network is GPT-2 or GPT-NeoX by another name; else with a modelling file of its own, which
 `trust_remote_code=True` allows to run.
 """
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from jinja2 import Environment, PackageLoader
 from safetensors.torch import save
 from torch import Tensor
@@ -35,18 +36,30 @@ _GPT2_NAMES = {
     "feed_forward.0": "mlp.c_fc", "feed_forward.2": "mlp.c_proj",
 }  # fmt: skip
 
+_NEOX_NAMES = {
+    "attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm",
+    "attention.query_key_value": "attention.query_key_value", "attention.output": "attention.dense",
+    "feed_forward.0": "mlp.dense_h_to_4h", "feed_forward.2": "mlp.dense_4h_to_h",
+}  # fmt: skip
+_NORM_EPSILON = 1e-5  # of layer norms, here and there
+_FOLDED = 1e-5  # of logits: what folding a head's bias may change by rounding
+
 Facts = Sequence[tuple[str, str]]
 
 
-def is_gpt2(config: NetworkOptions) -> bool:
+def stock_model(checkpoint: Checkpoint) -> Literal["gpt2", "gpt_neox"] | None:
+    """Return which of transformers' own models computes the same, if one does."""
+    config = checkpoint.config
+    if config.network == "bigram":
+        return "gpt_neox"
+    if config.norm != "pre" or config.previous_characters or _final_bias(checkpoint) is None:
+        return None
+    return "gpt_neox" if config.positions == "rotary" else "gpt2"
+
+
+def is_gpt2(checkpoint: Checkpoint) -> bool:
     """Return whether transformers' own GPT-2 computes the same."""
-    return (
-        config.network == "transformer"
-        and config.positions != "rotary"
-        and config.norm == "pre"
-        and not config.previous_characters
-        and not config.bias  # its head has none
-    )
+    return stock_model(checkpoint) == "gpt2"
 
 
 def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
@@ -60,14 +73,16 @@ def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
         "do_sample": True, "temperature": SamplingOptions.temperature, "top_k": 0,
     }  # fmt: skip
     extra = {}
-    if is_gpt2(checkpoint.config):
+    stock = stock_model(checkpoint)
+    if stock == "gpt2":
         settings = gpt2_config(checkpoint.config, tokenizer.vocab_size)
         weights = gpt2_weights(checkpoint)
+    elif stock == "gpt_neox":
+        settings = _neox_config(checkpoint.config, tokenizer.vocab_size)
+        weights = _neox_weights(checkpoint)
     else:
         settings = _own_config(checkpoint.config, tokenizer.vocab_size)
-        # Clones, because safetensors refuses tensors that share their memory, as a tied head does.
-        weights = {name: tensor.float().clone() for name, tensor in checkpoint.weights.items()}
-        generation["use_cache"] = False
+        weights = _separate(checkpoint.weights)
         source = files("shakespeare_lm.export").joinpath(f"{_MODELLING}.py")
         extra = {f"{_MODELLING}.py": source.read_bytes()}
     return {
@@ -97,25 +112,107 @@ def gpt2_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
 def gpt2_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the weights by GPT-2's names; its linear layers are transposed and have biases."""
     config, weights = checkpoint.config, checkpoint.weights
-    scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
     table = weights.get("learned_positions")
     if table is None:
         table = sinusoidal_table(config.context_length, config.d_model)
-    found = {
-        "transformer.wte.weight": weights["embedding.weight"] * scale,
-        "transformer.wpe.weight": table,
-        "lm_head.weight": weights["head.weight"],
+    blocks = _renamed(checkpoint, _GPT2_NAMES, "transformer.h", "transformer.ln_f")
+    found = {name: tensor.T if tensor.ndim == 2 else tensor for name, tensor in blocks.items()}
+    found["transformer.wte.weight"] = _scaled_embedding(checkpoint)
+    found["transformer.wpe.weight"] = table
+    found["lm_head.weight"] = weights["head.weight"]
+    return _separate(found)
+
+
+def _neox_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
+    """Return the config.json of a stock GPT-NeoX; a bigram table is one without layers."""
+    bigram = config.network == "bigram"
+    return {
+        "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "dtype": "float32",
+        "vocab_size": vocab_size, "max_position_embeddings": config.context_length,
+        "hidden_size": vocab_size if bigram else config.d_model,
+        "num_hidden_layers": 0 if bigram else config.num_layers,
+        "num_attention_heads": 1 if bigram else config.num_heads,
+        "intermediate_size": config.feedforward_width, "hidden_act": config.activation,
+        "use_parallel_residual": False, "rotary_pct": 1.0, "rotary_emb_base": 10_000,
+        "hidden_dropout": config.dropout, "attention_dropout": config.attention_dropout,
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": vocab_size - 1,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+def _neox_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights by GPT-NeoX's names. It has queries, keys and values head by head, and
+    rotates the first half of each with the second, as we do.
+    """
+    if checkpoint.config.network == "bigram":
+        return _separate(_bigram_weights(checkpoint.weights["table.weight"]))
+    names = "gpt_neox.layers", "gpt_neox.final_layer_norm"
+    found = _renamed(checkpoint, _NEOX_NAMES, *names)
+    for name, tensor in found.items():
+        if ".query_key_value." in name:
+            parts = tensor.unflatten(0, (3, checkpoint.config.num_heads, -1))
+            found[name] = parts.transpose(0, 1).flatten(0, 2)
+    found["gpt_neox.embed_in.weight"] = _scaled_embedding(checkpoint)
+    found["embed_out.weight"] = checkpoint.weights["head.weight"]
+    return _separate(found)
+
+
+def _bigram_weights(table: Tensor) -> dict[str, Tensor]:
+    """Return the weights of a GPT-NeoX without layers: its final norm gets one-hot vectors, and
+    this weight and bias of the norm return these; the head is the table.
+    """
+    one_hot = torch.eye(len(table), dtype=torch.float64)
+    deviation = (one_hot[0].var(correction=0) + _NORM_EPSILON).sqrt()
+    return {
+        "gpt_neox.embed_in.weight": one_hot,
+        "gpt_neox.final_layer_norm.weight": deviation.expand(len(table)),
+        "gpt_neox.final_layer_norm.bias": one_hot.mean(dim=0),
+        "embed_out.weight": table.T,
     }
-    modules = {"final_norm": "ln_f"}
-    for layer in range(config.num_layers):
-        for source, target in _GPT2_NAMES.items():
-            modules[f"blocks.{layer}.{source}"] = f"h.{layer}.{target}"
+
+
+def _renamed(
+    checkpoint: Checkpoint, names: Mapping[str, str], blocks: str, final_norm: str
+) -> dict[str, Tensor]:
+    """Return the weights of the blocks and the final norm by a stock model's names, with a bias
+    everywhere.
+    """
+    weights, modules = checkpoint.weights, {"final_norm": final_norm}
+    for layer in range(checkpoint.config.num_layers):
+        for source, target in names.items():
+            modules[f"blocks.{layer}.{source}"] = f"{blocks}.{layer}.{target}"
+    found = {}
     for source, target in modules.items():
-        weight = weights[f"{source}.weight"]
-        bias = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
-        found[f"transformer.{target}.weight"] = weight.T if weight.ndim == 2 else weight
-        found[f"transformer.{target}.bias"] = bias
-    return {name: tensor.float().contiguous().clone() for name, tensor in found.items()}
+        found[f"{target}.weight"] = weight = weights[f"{source}.weight"]
+        found[f"{target}.bias"] = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
+    bias = _final_bias(checkpoint)
+    return found if bias is None else found | {f"{final_norm}.bias": bias}
+
+
+def _final_bias(checkpoint: Checkpoint) -> Tensor | None:
+    """Return the bias of the final norm plus one that the head maps to its own bias, which stock
+    models lack. None if there is none up to rounding: d_model must be at least vocab_size.
+    """
+    weights = checkpoint.weights
+    bias = weights.get("final_norm.bias", torch.zeros(checkpoint.config.d_model))
+    if "head.bias" not in weights:
+        return bias
+    head, wanted = weights["head.weight"].double(), weights["head.bias"].double()
+    folded = torch.linalg.lstsq(head, wanted[:, None]).solution[:, 0]
+    rounding = (head.abs() @ folded.abs()).max() * torch.finfo(torch.float32).eps
+    error = (head @ folded - wanted).abs().max() + rounding
+    return (bias + folded).float() if error < _FOLDED else None
+
+
+def _scaled_embedding(checkpoint: Checkpoint) -> Tensor:
+    config = checkpoint.config
+    scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+    return checkpoint.weights["embedding.weight"] * scale
+
+
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return float32 clones: safetensors refuses tensors that share memory, as a tied head does."""
+    return {name: tensor.float().contiguous().clone() for name, tensor in weights.items()}
 
 
 def _own_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:

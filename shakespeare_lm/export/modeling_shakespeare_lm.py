@@ -1,8 +1,8 @@
 """A character-level causal transformer of shakespeare_lm, for transformers' AutoModelForCausalLM.
 
 This file is copied into exported folders, and needs torch and transformers only. The network is
-that of `shakespeare_lm/model/transformer.py`, without a cache: each new character is predicted from
-the last `context_length` ones.
+that of `shakespeare_lm/model/transformer.py`. LoRA's targets are `query_key_value`, `output`,
+`feed_forward.0` and `feed_forward.2`.
 """
 
 import math
@@ -11,8 +11,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.gpt_neox.modeling_gpt_neox import (
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+from transformers.utils import can_return_tuple
 
 OPTIONS: dict[str, Any] = {
     "network": "transformer", "context_length": 128, "num_layers": 3, "num_heads": 2,
@@ -23,11 +31,14 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 # Another value is an error.
 CHOICES = {
-    "network": ("transformer", "bigram"),
+    "network": ("transformer",),
     "positions": ("sinusoidal", "learned", "rotary"),
     "norm": ("pre", "post"),
     "activation": ("gelu", "relu"),
 }
+# Later releases of transformers 5 have another name for it.
+PASSED_ON = ("use_cache", "output_attentions", "output_hidden_states", "position_ids")
+CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
 
 
 class ShakespeareLMConfig(PretrainedConfig):
@@ -50,31 +61,37 @@ class ShakespeareLMConfig(PretrainedConfig):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the positions that `mask` allows."""
+    """Multi-head self-attention over the positions where `mask` is 0, not -inf."""
 
-    def __init__(self, config: ShakespeareLMConfig) -> None:
+    def __init__(self, config: ShakespeareLMConfig, layer: int) -> None:
         super().__init__()
-        self.num_heads, self.dropout = config.num_heads, config.attention_dropout
+        self.config, self.layer = config, layer
         self.query_key_value = nn.Linear(config.d_model, 3 * config.d_model, bias=config.qkv_bias)
         self.output = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        heads = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
+    def forward(
+        self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+    ) -> tuple[Tensor, Tensor | None]:
+        heads = self.query_key_value(x).unflatten(-1, (3, self.config.num_heads, -1))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+            q, k = apply_rotary_pos_emb(q, k, *rotation)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        kind = self.config._attn_implementation
+        attend = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
+        dropout = self.config.attention_dropout if self.training else 0.0
+        mixed, weights = attend(self, q, k, v, mask, scaling=q.shape[-1] ** -0.5, dropout=dropout)
+        return self.output(mixed.flatten(2)), weights
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """Attention, then feed-forward, with the norm before or after each."""
 
-    def __init__(self, config: ShakespeareLMConfig) -> None:
+    def __init__(self, config: ShakespeareLMConfig, layer: int) -> None:
         super().__init__()
         width = config.d_model
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, config.d_feedforward, bias=config.bias),
             nn.GELU() if config.activation == "gelu" else nn.ReLU(),
@@ -85,12 +102,18 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm_first = config.norm == "pre"
 
-    def forward(self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None,
+        layer_past: Cache | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return the next hidden states, and attention weights where these are computed."""
+        normed = self.attention_norm(x) if self.norm_first else x
+        mixed, weights = self.attention(normed, mask, rotation, layer_past)
+        x = x + self.dropout(mixed)
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, rotation))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, rotation)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), weights
+        x = self.attention_norm(x)
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x))), weights
 
 
 class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
@@ -98,16 +121,13 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = ShakespeareLMConfig
     main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _input_embed_layer = "embedding"  # for get_input_embeddings
+    _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: ShakespeareLMConfig) -> None:
         super().__init__(config)
-        if config.network == "bigram":
-            self.table = nn.Embedding(config.vocab_size, config.vocab_size)
-        else:
-            self._add_transformer(config)
-        self.post_init()
-
-    def _add_transformer(self, config: ShakespeareLMConfig) -> None:
         width = config.d_model
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.previous_embeddings = nn.ModuleList(
@@ -116,62 +136,161 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         if config.positions == "learned":
             self.learned_positions = nn.Parameter(torch.zeros(config.context_length, width))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         final_norm = nn.LayerNorm if config.norm == "pre" else nn.Identity
         self.final_norm = final_norm(width, bias=config.bias)
         self.head = nn.Linear(width, config.vocab_size, bias=config.bias)
+        self.post_init()
 
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    @can_return_tuple
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None,
-        labels: Tensor | None = None, **kwargs: Any,
-    ) -> CausalLMOutput:  # fmt: skip
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None, labels: Tensor | None = None,
+        past_key_values: Cache | None = None, cache: Cache | None = None, use_cache: bool = False,
+        output_hidden_states: bool | None = None, output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:  # fmt: skip
         """Map ids `[batch, time]` to logits `[batch, time, vocab]`.
 
-        The mask is 1 for a real character; padding may be anywhere. `labels` are the same ids, with
-        -100 for those to leave out of the loss. Options of a cache are ignored.
+        The mask is 1 for a real character; padding may be anywhere. With a cache it has columns for
+        the characters in the cache too. `labels` are the same ids, with -100 for those to leave out
+        of the loss. `inputs_embeds` are rows of `get_input_embeddings()`, without a cache. The last
+        of the hidden states is the normed one, which the head reads.
+
+        Raises:
+            ValueError: if there are more than `context_length` characters, or an input is unknown.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        real = mask.bool()
-        ids = input_ids.masked_fill(~real, self.config.vocab_size - 1)
-        logits = self.table(ids) if self.config.network == "bigram" else self._logits(ids, real)
-        predicted = logits[:, :-1].flatten(0, 1)
-        loss = None if labels is None else F.cross_entropy(predicted, labels[:, 1:].flatten())
-        return CausalLMOutput(loss=loss, logits=logits)
-
-    def _logits(self, ids: Tensor, real: Tensor) -> Tensor:
+        cache = past_key_values if cache is None else cache
+        cache = DynamicCache() if cache is None and use_cache else cache
         config = self.config
-        where = (real.long().cumsum(-1) - 1).clamp(min=0)  # padding on the left shifts nothing
-        square = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device)
-        itself = square.tril() & square.triu()
-        mask = ((square.tril() & real[:, None, :]) | itself)[:, None]
-        x, rotation = self._embed(ids), None
-        if config.positions == "learned":
-            x = x + self.learned_positions[where]
-        elif config.positions == "sinusoidal":
-            sin, cos = sines_and_cosines(where, config.d_model, x.dtype)
-            x = x + torch.stack((sin, cos), dim=-1).flatten(2)
-        else:
-            sin, cos = sines_and_cosines(where, config.d_model // config.num_heads, x.dtype)
-            rotation = (sin[:, None], cos[:, None])
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, mask, rotation)
-        return self.head(self.final_norm(x))
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_attentions and config._attn_implementation != "eager":
+            raise ValueError("output_attentions: load the model with attn_implementation='eager'")
+        if kwargs.get("position_ids") is not None:
+            raise ValueError("position_ids: positions follow from attention_mask here")
+        real = self._real(input_ids, inputs_embeds, attention_mask, cache)
+        x = self._embed(input_ids, inputs_embeds, real, cache)
+        states, weights = self._hidden_states(x, real, cache)
+        logits, loss = self.head(states[-1]), None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, hidden_states=states if output_hidden_states else None,
+            attentions=weights if output_attentions else None, **{CACHE: cache},
+        )  # fmt: skip
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        x = self.embedding(ids)
-        for distance, embedding in enumerate(self.previous_embeddings, start=1):
-            before = F.pad(ids, (distance, 0), value=self.config.vocab_size - 1)[:, :-distance]
-            x = x + embedding(before)
+    def _real(
+        self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """Return which characters are real, `[batch, cached + time]`, of inputs that fit."""
+        given = ids if embeds is None else embeds
+        if given is None or (ids is not None and embeds is not None):
+            raise ValueError("expected either input_ids or inputs_embeds")
+        if embeds is not None and (cache is not None or self.config.previous_characters):
+            raise ValueError("inputs_embeds: with a cache or previous_characters, give input_ids")
+        length = given.shape[1] + (0 if cache is None else cache.get_seq_length())
+        most, shape = self.config.context_length, (len(given), length)
+        if length > most:
+            raise ValueError(f"{length} characters are more than the context_length, {most}")
+        if mask is not None and mask.shape != shape:
+            raise ValueError(f"attention_mask is {list(mask.shape)}: expected {list(shape)}")
+        return mask.bool() if mask is not None else given.new_ones(shape, dtype=torch.bool)
+
+    def _embed(
+        self, ids: Tensor | None, x: Tensor | None, real: Tensor, cache: Cache | None
+    ) -> Tensor:
+        """Return the embeddings `[batch, time, d_model]`; the cache remembers the ids."""
+        if ids is not None:
+            last = self.config.vocab_size - 1  # padding
+            ids = ids.masked_fill(~real[:, -ids.shape[1] :], last)
+            if unknown := ids[(ids < 0) | (ids > last)].tolist():
+                raise ValueError(f"input_ids has {unknown[0]}: expected 0 to {last}")
+            x, seen = self.embedding(ids), real.shape[1] - ids.shape[1]
+            text = torch.cat((cache.ids[:, :seen], ids), dim=1) if seen else ids
+            for distance, embedding in enumerate(self.previous_embeddings, start=1):
+                before = F.pad(text, (distance, 0), value=last)[:, seen:-distance]
+                x = x + embedding(before)
+            if cache is not None:
+                cache.ids = text
         return x * (math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0)
 
+    def _hidden_states(
+        self, x: Tensor, real: Tensor, cache: Cache | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        config, time, rotation = self.config, x.shape[1], None
+        positions = (real.long().cumsum(-1) - 1).clamp(min=0)[:, -time:]  # of real characters
+        if config.positions == "learned":
+            x = x + self.learned_positions[positions]
+        elif config.positions == "sinusoidal":
+            sin, cos = sines_and_cosines(positions, config.d_model, x.dtype)
+            x = x + torch.stack((sin, cos), dim=-1).flatten(2)
+        else:
+            sin, cos = sines_and_cosines(positions, config.d_model // config.num_heads, x.dtype)
+            rotation = (torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1))
+        mask, weights, states = causal_mask(real, time, x.dtype), [], [self.dropout(x)]
+        for block in self.blocks:
+            x, weight = block(states[-1], mask, rotation, layer_past=cache)
+            states.append(x)
+            weights.append(weight)
+        states[-1] = self.final_norm(states[-1])
+        return tuple(states), tuple(weights)
+
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Pass the last `context_length` characters on."""
-        window = slice(-self.config.context_length, None)
-        mask = None if attention_mask is None else attention_mask[:, window]
-        return {"input_ids": input_ids[:, window], "attention_mask": mask}
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        cache: Cache | None = None, past_key_values: Cache | None = None, **kwargs: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Pass on the part of the context window that is not in the cache."""
+        cache = past_key_values if cache is None else cache
+        start = window_start(input_ids.shape[1], self.config.context_length)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        ids, mask = input_ids[:, start:], mask[:, start:]
+        kept = self._crop(cache, ids, mask) if cache is not None and cache.get_seq_length() else 0
+        inputs = {"input_ids": ids[:, kept:], "attention_mask": mask, CACHE: cache}
+        return inputs | {name: kwargs[name] for name in PASSED_ON if name in kwargs}
+
+    def _crop(self, cache: Cache, ids: Tensor, mask: Tensor) -> int:
+        """Drop what the cache holds of another text, such as a rejected draft or the last window,
+        and the newest character, which is to be read; return how many characters it keeps.
+        """
+        seen = cache.ids[:, : cache.get_seq_length()]
+        count = min(seen.shape[1], ids.shape[1] - 1)
+        text = ids.masked_fill(mask == 0, self.config.vocab_size - 1)
+        same = (seen[:, :count] == text[:, :count]).all(dim=0)
+        kept = int(same.long().cumprod(0).sum())
+        if kept < seen.shape[1]:
+            cache.crop(kept - seen.shape[1])
+        return kept
+
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
+        """Within one context window: in another, a draft would be judged by other logits."""
+        options, most = kwargs["generation_config"], self.config.context_length
+        length = options.max_length + (options.prompt_lookup_num_tokens or 0)
+        if length > most:
+            raise ValueError(f"assisted decoding to {length} characters: expected at most {most}")
+        return super()._assisted_decoding(*args, **kwargs)
+
+
+def window_start(length: int, context_length: int) -> int:
+    """Return where the context window of a text begins: a full one restarts with its newer half."""
+    step = context_length + 1 - max(1, context_length // 2)
+    return max(0, math.ceil((length - context_length) / step)) * step
+
+
+def causal_mask(real: Tensor, time: int, dtype: torch.dtype) -> Tensor:
+    """Return 0 where one of the last `time` characters may attend to a character: itself and the
+    real ones before it. Elsewhere it is -inf, `[batch, 1, time, columns]`.
+    """
+    columns = torch.arange(real.shape[1], device=real.device)
+    rows = columns[-time:, None]
+    allowed = (columns < rows) & real[:, None] | (columns == rows)
+    zeros = torch.zeros(allowed.shape, dtype=dtype, device=real.device)
+    return zeros.masked_fill(~allowed, -math.inf)[:, None]
 
 
 def sines_and_cosines(positions: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -181,11 +300,3 @@ def sines_and_cosines(positions: Tensor, width: int, dtype: torch.dtype) -> tupl
     steps = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
     angles = positions[..., None].double() * 10_000.0**-steps
     return angles.sin().to(dtype).to(device), angles.cos().to(dtype).to(device)
-
-
-def rotate(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
-    """Rotate columns of queries or keys, `[batch, heads, time, head_dim]`: the first half with the
-    second.
-    """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
