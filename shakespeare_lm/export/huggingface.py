@@ -57,11 +57,6 @@ def stock_model(checkpoint: Checkpoint) -> Literal["gpt2", "gpt_neox"] | None:
     return "gpt_neox" if config.positions == "rotary" else "gpt2"
 
 
-def is_gpt2(checkpoint: Checkpoint) -> bool:
-    """Return whether transformers' own GPT-2 computes the same."""
-    return stock_model(checkpoint) == "gpt2"
-
-
 def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
     """Return the files of the folder; `card` becomes its README.md. A `UserError` names an option
     that the modelling file does not know.

@@ -32,4 +32,4 @@ def load(transformers: Any, checkpoint: Checkpoint, folder: Path, **options: Any
     for file, content in huggingface_files(checkpoint, "# card").items():
         (exported / file).write_bytes(content)
     model = transformers.AutoModelForCausalLM.from_pretrained(exported, **options)
-    return model.eval(), transformers.AutoTokenizer.from_pretrained(exported)
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(exported, **options)

@@ -4,23 +4,26 @@ the model card, text stays text.
 
 import ast
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from shakespeare_lm.checkpoint.exportable import KNOWN
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.export.huggingface import huggingface_files, model_card, stock_model
-from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.model.config import NetworkConfig
 from tests.export.conftest import load
 from tests.export.models import VOCABULARY, network_of, random_checkpoint
 
-SOURCE = Path(__file__).parents[2] / "shakespeare_lm/export/modeling_shakespeare_lm.py"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "shakespeare_lm/export/modeling_shakespeare_lm.py"
+SHARING = ROOT / "docs/SHARING.md"
 # Warnings of transformers are about its own future.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -98,12 +101,36 @@ def test_the_folder_is_complete(tmp_path: Path) -> None:
     assert json.loads(own["config.json"])["previous_characters"] == 4
 
 
-def test_a_memory_is_refused_and_stock_classes_are_found(tmp_path: Path) -> None:
+def test_a_memory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="memory_order is 3: Hugging Face's form cannot hold that"):
         huggingface_files(random_checkpoint(tmp_path, memory_order=3), "")
-    assert is_gpt2(NetworkOptions())
-    assert not is_gpt2(NetworkOptions(previous_characters=4))
-    assert not is_gpt2(NetworkOptions(bias=True))
+
+
+def test_a_head_bias_that_a_final_norm_cannot_hold_leaves_stock_classes(tmp_path: Path) -> None:
+    options = {"bias": True, "num_layers": 1}
+    assert stock_model(random_checkpoint(tmp_path, **options, d_model=32)) == "gpt2"
+    assert stock_model(random_checkpoint(tmp_path, **options, d_model=14)) is None
+    # Two equal rows cannot have two biases; two that nearly are make rounding too large.
+    checkpoint = random_checkpoint(tmp_path, **options, d_model=32)
+    for difference in (0, 1e-7):
+        head = checkpoint.weights["head.weight"].clone()
+        head[1] = head[0] * (1 + difference)
+        weights = {**checkpoint.weights, "head.weight": head}
+        assert stock_model(checkpoint._replace(weights=weights)) is None
+
+
+def test_the_documents_say_which_form_each_recipe_takes(tmp_path: Path) -> None:
+    names = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX", None: "own code"}
+    found = {}
+    for path in (ROOT / "configs").glob("*.yaml"):
+        recipe = yaml.safe_load(path.read_text("utf-8"))["model"]
+        options = {name: recipe[name] for name in KNOWN if name in recipe} | {"num_layers": 1}
+        vocabulary = "".join(map(chr, range(65, 65 + 65)))
+        checkpoint = random_checkpoint(tmp_path, vocabulary, **options)
+        found[path.stem] = "refused" if "memory_order" in recipe else names[stock_model(checkpoint)]
+    rows = re.findall(r"^\| (`.+) \| ([^|]+) \|", SHARING.read_text("utf-8"), re.MULTILINE)
+    written = {name: form for row, form in rows for name in re.findall("`([a-z-]+)`", row)}
+    assert {name: written[name] for name in found} == found
 
 
 def test_the_card_has_facts_losses_and_how_to_load_it_and_names_cannot_break_it() -> None:
@@ -129,8 +156,11 @@ def test_the_modelling_file_stands_alone_and_knows_what_exports_let_pass() -> No
     for node in tree.body:
         if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
             (target,) = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
-            constants[ast.unparse(target)] = ast.literal_eval(node.value)
+            if ast.unparse(target) in ("OPTIONS", "CHOICES"):
+                constants[ast.unparse(target)] = ast.literal_eval(node.value)
     defaults = asdict(NetworkConfig())
     expected = {**{name: defaults[name] for name in KNOWN}, "d_feedforward": 640}
     assert constants["OPTIONS"] == expected
-    assert constants["CHOICES"] == {name: some for name, some in KNOWN.items() if some is not None}
+    choices = {name: some for name, some in KNOWN.items() if some is not None}
+    # A bigram table is a stock model.
+    assert constants["CHOICES"] == {**choices, "network": ("transformer",)}
