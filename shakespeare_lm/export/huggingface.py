@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jinja2 import Environment, PackageLoader
@@ -31,14 +31,16 @@ _TOKENIZER_CONFIG = {
     "split_special_tokens": True,  # a text that spells the padding symbol has its characters
 }  # fmt: skip
 _GPT2_NAMES = {
+    "blocks.": "transformer.h.", "final_norm": "transformer.ln_f", "embedding": "transformer.wte",
+    "learned_positions": "transformer.wpe.weight", "head.": "lm_head.",
     "attention_norm": "ln_1", "feed_forward_norm": "ln_2",
     "attention.query_key_value": "attn.c_attn", "attention.output": "attn.c_proj",
     "feed_forward.0": "mlp.c_fc", "feed_forward.2": "mlp.c_proj",
 }  # fmt: skip
-
 _NEOX_NAMES = {
+    "blocks.": "gpt_neox.layers.", "final_norm": "gpt_neox.final_layer_norm",
+    "embedding": "gpt_neox.embed_in", "head.": "embed_out.", "attention.output": "attention.dense",
     "attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm",
-    "attention.query_key_value": "attention.query_key_value", "attention.output": "attention.dense",
     "feed_forward.0": "mlp.dense_h_to_4h", "feed_forward.2": "mlp.dense_4h_to_h",
 }  # fmt: skip
 _NORM_EPSILON = 1e-5  # of layer norms, here and there
@@ -67,19 +69,21 @@ def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
         "pad_token_id": tokenizer.padding_id, "suppress_tokens": [tokenizer.padding_id],
         "do_sample": True, "temperature": SamplingOptions.temperature, "top_k": 0,
     }  # fmt: skip
-    extra = {}
-    stock = stock_model(checkpoint)
+    extra, stock = {}, stock_model(checkpoint)
     if stock == "gpt2":
-        settings = gpt2_config(checkpoint.config, tokenizer.vocab_size)
-        weights = gpt2_weights(checkpoint)
+        settings, weights = gpt2_config(checkpoint), gpt2_weights(checkpoint)
     elif stock == "gpt_neox":
-        settings = _neox_config(checkpoint.config, tokenizer.vocab_size)
-        weights = _neox_weights(checkpoint)
+        settings, weights = _neox_config(checkpoint), _neox_weights(checkpoint)
     else:
-        settings = _own_config(checkpoint.config, tokenizer.vocab_size)
-        weights = _separate(checkpoint.weights)
+        settings, weights = _own_config(checkpoint.config), checkpoint.weights
         source = files("shakespeare_lm.export").joinpath(f"{_MODELLING}.py")
         extra = {f"{_MODELLING}.py": source.read_bytes()}
+    settings |= {
+        "dtype": "float32", "vocab_size": tokenizer.vocab_size, "tie_word_embeddings": False,
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": tokenizer.padding_id,
+    }  # fmt: skip
+    # Clones, because safetensors refuses tensors that share their memory, as a tied head does.
+    weights = {name: tensor.float().contiguous().clone() for name, tensor in weights.items()}
     return {
         "README.md": card.encode(errors="backslashreplace"),  # of a folder's name
         "config.json": _json(settings),
@@ -91,47 +95,40 @@ def huggingface_files(checkpoint: Checkpoint, card: str) -> dict[str, bytes]:
     }
 
 
-def gpt2_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
-    """Return the config.json of a stock GPT-2."""
+def gpt2_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what the config.json of a stock GPT-2 has for this network."""
+    config = checkpoint.config
     return {
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "dtype": "float32",
-        "vocab_size": vocab_size, "n_positions": config.context_length, "n_embd": config.d_model,
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+        "n_positions": config.context_length, "n_embd": config.d_model,
         "n_layer": config.num_layers, "n_head": config.num_heads,
         "n_inner": config.feedforward_width, "activation_function": config.activation,
         "embd_pdrop": config.dropout, "resid_pdrop": config.dropout,
-        "attn_pdrop": config.attention_dropout, "tie_word_embeddings": False,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": vocab_size - 1,
+        "attn_pdrop": config.attention_dropout,
     }  # fmt: skip
 
 
 def gpt2_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the weights by GPT-2's names; its linear layers are transposed and have biases."""
-    config, weights = checkpoint.config, checkpoint.weights
-    table = weights.get("learned_positions")
-    if table is None:
+    config, found = checkpoint.config, _renamed(checkpoint, _GPT2_NAMES)
+    if config.positions == "sinusoidal":
         table = sinusoidal_table(config.context_length, config.d_model)
-    blocks = _renamed(checkpoint, _GPT2_NAMES, "transformer.h", "transformer.ln_f")
-    found = {name: tensor.T if tensor.ndim == 2 else tensor for name, tensor in blocks.items()}
-    found["transformer.wte.weight"] = _scaled_embedding(checkpoint)
-    found["transformer.wpe.weight"] = table
-    found["lm_head.weight"] = weights["head.weight"]
-    return _separate(found)
+        found["transformer.wpe.weight"] = table
+    return {n: w.T if ".h." in n and w.ndim == 2 else w for n, w in found.items()}
 
 
-def _neox_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
-    """Return the config.json of a stock GPT-NeoX; a bigram table is one without layers."""
+def _neox_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    config, vocab_size = checkpoint.config, checkpoint.tokenizer.vocab_size
     bigram = config.network == "bigram"
     return {
-        "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "dtype": "float32",
-        "vocab_size": vocab_size, "max_position_embeddings": config.context_length,
+        "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox",
+        "max_position_embeddings": config.context_length,
         "hidden_size": vocab_size if bigram else config.d_model,
         "num_hidden_layers": 0 if bigram else config.num_layers,
         "num_attention_heads": 1 if bigram else config.num_heads,
         "intermediate_size": config.feedforward_width, "hidden_act": config.activation,
         "use_parallel_residual": False, "rotary_pct": 1.0, "rotary_emb_base": 10_000,
         "hidden_dropout": config.dropout, "attention_dropout": config.attention_dropout,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": vocab_size - 1,
-        "tie_word_embeddings": False,
     }  # fmt: skip
 
 
@@ -140,48 +137,40 @@ def _neox_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     rotates the first half of each with the second, as we do.
     """
     if checkpoint.config.network == "bigram":
-        return _separate(_bigram_weights(checkpoint.weights["table.weight"]))
-    names = "gpt_neox.layers", "gpt_neox.final_layer_norm"
-    found = _renamed(checkpoint, _NEOX_NAMES, *names)
+        return _bigram_weights(checkpoint.weights["table.weight"])
+    found = _renamed(checkpoint, _NEOX_NAMES)
     for name, tensor in found.items():
         if ".query_key_value." in name:
             parts = tensor.unflatten(0, (3, checkpoint.config.num_heads, -1))
             found[name] = parts.transpose(0, 1).flatten(0, 2)
-    found["gpt_neox.embed_in.weight"] = _scaled_embedding(checkpoint)
-    found["embed_out.weight"] = checkpoint.weights["head.weight"]
-    return _separate(found)
+    return found
 
 
 def _bigram_weights(table: Tensor) -> dict[str, Tensor]:
     """Return the weights of a GPT-NeoX without layers: its final norm gets one-hot vectors, and
-    this weight and bias of the norm return these; the head is the table.
+    undoes itself; the head is the table.
     """
     one_hot = torch.eye(len(table), dtype=torch.float64)
-    deviation = (one_hot[0].var(correction=0) + _NORM_EPSILON).sqrt()
+    deviation = (one_hot.var(dim=0, correction=0) + _NORM_EPSILON).sqrt()
     return {
-        "gpt_neox.embed_in.weight": one_hot,
-        "gpt_neox.final_layer_norm.weight": deviation.expand(len(table)),
-        "gpt_neox.final_layer_norm.bias": one_hot.mean(dim=0),
-        "embed_out.weight": table.T,
-    }
+        "gpt_neox.embed_in.weight": one_hot, "gpt_neox.final_layer_norm.weight": deviation,
+        "gpt_neox.final_layer_norm.bias": one_hot.mean(dim=0), "embed_out.weight": table.T,
+    }  # fmt: skip
 
 
-def _renamed(
-    checkpoint: Checkpoint, names: Mapping[str, str], blocks: str, final_norm: str
-) -> dict[str, Tensor]:
-    """Return the weights of the blocks and the final norm by a stock model's names, with a bias
-    everywhere.
-    """
-    weights, modules = checkpoint.weights, {"final_norm": final_norm}
-    for layer in range(checkpoint.config.num_layers):
-        for source, target in names.items():
-            modules[f"blocks.{layer}.{source}"] = f"{blocks}.{layer}.{target}"
-    found = {}
-    for source, target in modules.items():
-        found[f"{target}.weight"] = weight = weights[f"{source}.weight"]
-        found[f"{target}.bias"] = weights.get(f"{source}.bias", weight.new_zeros(len(weight)))
-    bias = _final_bias(checkpoint)
-    return found if bias is None else found | {f"{final_norm}.bias": bias}
+def _renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the weights by a stock model's names, with a bias in all layers but the head."""
+    config, weights = checkpoint.config, dict(checkpoint.weights)
+    for name, tensor in checkpoint.weights.items():
+        if name.startswith(("blocks.", "final_norm.")) and name.endswith(".weight"):
+            weights.setdefault(name.replace(".weight", ".bias"), tensor.new_zeros(len(tensor)))
+    weights["final_norm.bias"] = cast("Tensor", _final_bias(checkpoint))
+    weights.pop("head.bias", None)
+    if config.scale_embedding:
+        weights["embedding.weight"] = weights["embedding.weight"] * math.sqrt(config.d_model)
+    for ours, theirs in names.items():
+        weights = {name.replace(ours, theirs): tensor for name, tensor in weights.items()}
+    return weights
 
 
 def _final_bias(checkpoint: Checkpoint) -> Tensor | None:
@@ -196,30 +185,18 @@ def _final_bias(checkpoint: Checkpoint) -> Tensor | None:
     folded = torch.linalg.lstsq(head, wanted[:, None]).solution[:, 0]
     rounding = (head.abs() @ folded.abs()).max() * torch.finfo(torch.float32).eps
     error = (head @ folded - wanted).abs().max() + rounding
-    return (bias + folded).float() if error < _FOLDED else None
+    return bias + folded if error < _FOLDED else None
 
 
-def _scaled_embedding(checkpoint: Checkpoint) -> Tensor:
-    config = checkpoint.config
-    scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-    return checkpoint.weights["embedding.weight"] * scale
-
-
-def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return float32 clones: safetensors refuses tensors that share memory, as a tied head does."""
-    return {name: tensor.float().contiguous().clone() for name, tensor in weights.items()}
-
-
-def _own_config(config: NetworkOptions, vocab_size: int) -> dict[str, Any]:
+def _own_config(config: NetworkOptions) -> dict[str, Any]:
     classes = {
         "AutoConfig": f"{_MODELLING}.ShakespeareLMConfig",
         "AutoModelForCausalLM": f"{_MODELLING}.ShakespeareLMForCausalLM",
     }
     return {
-        **{name: getattr(config, name) for name in KNOWN},
+        **{name: getattr(config, name) for name in KNOWN}, "auto_map": classes,
         "d_feedforward": config.feedforward_width, "architectures": ["ShakespeareLMForCausalLM"],
-        "model_type": "shakespeare_lm", "dtype": "float32", "auto_map": classes,
-        "vocab_size": vocab_size, "pad_token_id": vocab_size - 1, "tie_word_embeddings": False,
+        "model_type": "shakespeare_lm",
     }  # fmt: skip
 
 

@@ -12,14 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.gpt_neox.modeling_gpt_neox import (
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-)
+from transformers.models.gpt_neox import modeling_gpt_neox as gpt_neox
 from transformers.utils import can_return_tuple
 
 OPTIONS: dict[str, Any] = {
@@ -37,8 +33,13 @@ CHOICES = {
     "activation": ("gelu", "relu"),
 }
 # Later releases of transformers 5 have another name for it.
-PASSED_ON = ("use_cache", "output_attentions", "output_hidden_states", "position_ids")
 CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
+PASSED_ON = (CACHE, "use_cache", "output_attentions", "output_hidden_states", "position_ids")
+
+
+def check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
 
 
 class ShakespeareLMConfig(PretrainedConfig):
@@ -70,16 +71,16 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
     def forward(
-        self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: Cache | None
+        self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: Any
     ) -> tuple[Tensor, Tensor | None]:
         heads = self.query_key_value(x).unflatten(-1, (3, self.config.num_heads, -1))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         if rotation is not None:
-            q, k = apply_rotary_pos_emb(q, k, *rotation)
+            q, k = gpt_neox.apply_rotary_pos_emb(q, k, *rotation)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        kind = self.config._attn_implementation
-        attend = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
+        eager, kind = gpt_neox.eager_attention_forward, self.config._attn_implementation
+        attend = eager if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
         dropout = self.config.attention_dropout if self.training else 0.0
         mixed, weights = attend(self, q, k, v, mask, scaling=q.shape[-1] ** -0.5, dropout=dropout)
         return self.output(mixed.flatten(2)), weights
@@ -104,7 +105,7 @@ class Block(GradientCheckpointingLayer):
 
     def forward(
         self, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor] | None,
-        layer_past: Cache | None = None,
+        layer_past: Any = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Return the next hidden states, and attention weights where these are computed."""
         normed = self.attention_norm(x) if self.norm_first else x
@@ -124,7 +125,6 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _input_embed_layer = "embedding"  # for get_input_embeddings
-    _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: ShakespeareLMConfig) -> None:
         super().__init__(config)
@@ -149,7 +149,7 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None, labels: Tensor | None = None,
-        past_key_values: Cache | None = None, cache: Cache | None = None, use_cache: bool = False,
+        past_key_values: Any = None, cache: Any = None, use_cache: bool = False,
         output_hidden_states: bool | None = None, output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:  # fmt: skip
@@ -166,64 +166,55 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         cache = past_key_values if cache is None else cache
         cache = DynamicCache() if cache is None and use_cache else cache
         config = self.config
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = config.output_attentions
-        if output_attentions and config._attn_implementation != "eager":
-            raise ValueError("output_attentions: load the model with attn_implementation='eager'")
-        if kwargs.get("position_ids") is not None:
-            raise ValueError("position_ids: positions follow from attention_mask here")
-        real = self._real(input_ids, inputs_embeds, attention_mask, cache)
-        x = self._embed(input_ids, inputs_embeds, real, cache)
+        with_states = output_hidden_states or config.output_hidden_states
+        with_weights = output_attentions or config.output_attentions
+        eager = config._attn_implementation == "eager"
+        check(eager or not with_weights, "output_attentions: needs attn_implementation='eager'")
+        check(kwargs.get("position_ids") is None, "position_ids: they follow from attention_mask")
+        check((input_ids is None) != (inputs_embeds is None), "expected input_ids or inputs_embeds")
+        given: Any = inputs_embeds if input_ids is None else input_ids
+        real = self._real(given, attention_mask, cache)
+        x = given if input_ids is None else self._embed(given, real, cache)
         states, weights = self._hidden_states(x, real, cache)
         logits, loss = self.head(states[-1]), None
         if labels is not None:
             loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, hidden_states=states if output_hidden_states else None,
-            attentions=weights if output_attentions else None, **{CACHE: cache},
+            loss=loss, logits=logits, hidden_states=states if with_states else None,
+            attentions=weights if with_weights else None, **{CACHE: cache},
         )  # fmt: skip
 
-    def _real(
-        self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def _real(self, given: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         """Return which characters are real, `[batch, cached + time]`, of inputs that fit."""
-        given = ids if embeds is None else embeds
-        if given is None or (ids is not None and embeds is not None):
-            raise ValueError("expected either input_ids or inputs_embeds")
-        if embeds is not None and (cache is not None or self.config.previous_characters):
-            raise ValueError("inputs_embeds: with a cache or previous_characters, give input_ids")
+        alone = cache is None and not self.config.previous_characters
+        check(alone or given.ndim == 2, "inputs_embeds: not with a cache or previous_characters")
         length = given.shape[1] + (0 if cache is None else cache.get_seq_length())
         most, shape = self.config.context_length, (len(given), length)
-        if length > most:
-            raise ValueError(f"{length} characters are more than the context_length, {most}")
-        if mask is not None and mask.shape != shape:
-            raise ValueError(f"attention_mask is {list(mask.shape)}: expected {list(shape)}")
-        return mask.bool() if mask is not None else given.new_ones(shape, dtype=torch.bool)
+        check(length <= most, f"{length} characters are more than the context_length, {most}")
+        mask = given.new_ones(shape) if mask is None else mask
+        check(mask.shape == shape, f"attention_mask is {list(mask.shape)}: expected {list(shape)}")
+        return mask.bool()
 
-    def _embed(
-        self, ids: Tensor | None, x: Tensor | None, real: Tensor, cache: Cache | None
-    ) -> Tensor:
-        """Return the embeddings `[batch, time, d_model]`; the cache remembers the ids."""
-        if ids is not None:
-            last = self.config.vocab_size - 1  # padding
-            ids = ids.masked_fill(~real[:, -ids.shape[1] :], last)
-            if unknown := ids[(ids < 0) | (ids > last)].tolist():
-                raise ValueError(f"input_ids has {unknown[0]}: expected 0 to {last}")
-            x, seen = self.embedding(ids), real.shape[1] - ids.shape[1]
-            text = torch.cat((cache.ids[:, :seen], ids), dim=1) if seen else ids
-            for distance, embedding in enumerate(self.previous_embeddings, start=1):
-                before = F.pad(text, (distance, 0), value=last)[:, seen:-distance]
-                x = x + embedding(before)
-            if cache is not None:
-                cache.ids = text
-        return x * (math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0)
+    def _embed(self, ids: Tensor, real: Tensor, cache: Any) -> Tensor:
+        """Return the sum of a character's embeddings; the cache remembers the ids."""
+        last, seen = self.config.vocab_size - 1, real.shape[1] - ids.shape[1]
+        ids = ids.masked_fill(~real[:, seen:], last)  # padding
+        unknown = ids[(ids < 0) | (ids > last)].tolist()
+        check(not unknown, f"input_ids has {unknown[:5]}: expected 0 to {last}")
+        text = torch.cat((cache.ids[:, :seen], ids), dim=1) if seen else ids
+        if cache is not None:
+            cache.ids = text
+        x: Tensor = self.embedding(ids)
+        for distance, embedding in enumerate(self.previous_embeddings, start=1):
+            x = x + embedding(F.pad(text, (distance, 0), value=last)[:, seen:-distance])
+        return x
 
     def _hidden_states(
-        self, x: Tensor, real: Tensor, cache: Cache | None
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        self, x: Tensor, real: Tensor, cache: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return those of the embeddings and after each block, and each block's attention."""
         config, time, rotation = self.config, x.shape[1], None
+        x = x * (math.sqrt(config.d_model) if config.scale_embedding else 1.0)
         positions = (real.long().cumsum(-1) - 1).clamp(min=0)[:, -time:]  # of real characters
         if config.positions == "learned":
             x = x + self.learned_positions[positions]
@@ -233,28 +224,25 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             sin, cos = sines_and_cosines(positions, config.d_model // config.num_heads, x.dtype)
             rotation = (torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1))
-        mask, weights, states = causal_mask(real, time, x.dtype), [], [self.dropout(x)]
+        mask, states, weights = causal_mask(real, time, x.dtype), [self.dropout(x)], []
         for block in self.blocks:
             x, weight = block(states[-1], mask, rotation, layer_past=cache)
             states.append(x)
             weights.append(weight)
-        states[-1] = self.final_norm(states[-1])
-        return tuple(states), tuple(weights)
+        return (*states[:-1], self.final_norm(states[-1])), tuple(weights)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None,
-        cache: Cache | None = None, past_key_values: Cache | None = None, **kwargs: Any,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Pass on the part of the context window that is not in the cache."""
-        cache = past_key_values if cache is None else cache
-        start = window_start(input_ids.shape[1], self.config.context_length)
+        start, cache = window_start(input_ids.shape[1], self.config), kwargs.get(CACHE)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids, mask = input_ids[:, start:], mask[:, start:]
         kept = self._crop(cache, ids, mask) if cache is not None and cache.get_seq_length() else 0
-        inputs = {"input_ids": ids[:, kept:], "attention_mask": mask, CACHE: cache}
-        return inputs | {name: kwargs[name] for name in PASSED_ON if name in kwargs}
+        passed_on = {name: kwargs[name] for name in PASSED_ON if name in kwargs}
+        return {"input_ids": ids[:, kept:], "attention_mask": mask, **passed_on}
 
-    def _crop(self, cache: Cache, ids: Tensor, mask: Tensor) -> int:
+    def _crop(self, cache: Any, ids: Tensor, mask: Tensor) -> int:
         """Drop what the cache holds of another text, such as a rejected draft or the last window,
         and the newest character, which is to be read; return how many characters it keeps.
         """
@@ -271,15 +259,15 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         """Within one context window: in another, a draft would be judged by other logits."""
         options, most = kwargs["generation_config"], self.config.context_length
         length = options.max_length + (options.prompt_lookup_num_tokens or 0)
-        if length > most:
-            raise ValueError(f"assisted decoding to {length} characters: expected at most {most}")
-        return super()._assisted_decoding(*args, **kwargs)
+        check(length <= most, f"assisted decoding to {length} characters: expected at most {most}")
+        return GenerationMixin._assisted_decoding(self, *args, **kwargs)
 
 
-def window_start(length: int, context_length: int) -> int:
+def window_start(length: int, config: ShakespeareLMConfig) -> int:
     """Return where the context window of a text begins: a full one restarts with its newer half."""
-    step = context_length + 1 - max(1, context_length // 2)
-    return max(0, math.ceil((length - context_length) / step)) * step
+    most = config.context_length
+    step = most + 1 - max(1, most // 2)
+    return max(0, math.ceil((length - most) / step)) * step
 
 
 def causal_mask(real: Tensor, time: int, dtype: torch.dtype) -> Tensor:
