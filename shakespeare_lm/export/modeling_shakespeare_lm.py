@@ -260,10 +260,11 @@ class ShakespeareLMForCausalLM(PreTrainedModel, GenerationMixin):
         options, most = kwargs["generation_config"], self.config.context_length
         length = options.max_length + (options.prompt_lookup_num_tokens or 0)
         check(length <= most, f"assisted decoding to {length} characters: expected at most {most}")
-        return GenerationMixin._assisted_decoding(self, *args, **kwargs)
+        mixin: Any = GenerationMixin
+        return mixin._assisted_decoding(self, *args, **kwargs)
 
 
-def window_start(length: int, config: ShakespeareLMConfig) -> int:
+def window_start(length: int, config: PretrainedConfig) -> int:
     """Return where the context window of a text begins: a full one restarts with its newer half."""
     most = config.context_length
     step = most + 1 - max(1, most // 2)
