@@ -29,7 +29,7 @@ from shakespeare_lm.commands.text_files import check_output, naming, write_whole
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.export.huggingface import huggingface_files, model_card, stock_model
-from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, write_onnx
+from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, facts_path, write_onnx
 
 _PROMPT = "ROMEO:"
 
@@ -48,16 +48,21 @@ ids = tokenizer({prompt}, return_tensors="pt", return_token_type_ids=False)
 sampled = model.generate(**ids, temperature={temperature}, max_new_tokens={length})
 print(tokenizer.decode(sampled[0]))""",
     "onnx": """\
-import numpy, onnxruntime
+import json, numpy, onnxruntime
 session = onnxruntime.InferenceSession({path})
-characters = session.get_modelmeta().custom_metadata_map["vocabulary"]
-text, random = {prompt}, numpy.random.default_rng(1)
+model = json.load(open({facts}, encoding="utf-8"))
+characters, context_length = model["vocabulary"], model["context_length"]
+nothing, random = numpy.zeros(model["past_shape"], "float32"), numpy.random.default_rng(1)
+ids = [characters.index(character) for character in {prompt}]
+past, start = nothing, 0
 for _ in range(200):
-    ids = [characters.index(character) for character in text[-{context_length}:]]
-    logits = session.run(None, {{"ids": [ids]}})[0][0, -1, :len(characters)]
+    if len(ids) - start > context_length:  # restart a full window with its newer half
+        past, start = nothing, len(ids) - max(1, context_length // 2)
+    logits, past = session.run(None, {{"ids": [ids[start:]], "past_key_values": past}})
+    logits = logits[0, -1, :len(characters)] / {temperature}
     # The largest sum with Gumbel noise is a sample from the softmax.
-    text += characters[(logits / {temperature} + random.gumbel(size=len(logits))).argmax()]
-print(text)""",
+    ids.append(int((logits + random.gumbel(size=len(logits))).argmax()))
+print("".join(characters[number] for number in ids))""",
 }
 
 
@@ -76,15 +81,17 @@ def _add_options(parser: ArgumentParser) -> None:
 def main(arguments: Namespace) -> int:
     """Write the form when everything for it is there: a mistake leaves nothing."""
     output = Path(arguments.output)
-    if os.path.lexists(output):
-        raise UserError(f"output is {output}, which exists: choose a new path")
+    written = [output, facts_path(output)] if arguments.to == "onnx" else [output]
+    for path in written:
+        if os.path.lexists(path):
+            raise UserError(f"output is {path}, which exists: choose a new path")
     check_output(arguments.output)
     if arguments.dtype != "float32" and arguments.to != "onnx":
         raise UserError(f"dtype is {arguments.dtype}: {arguments.to} has float32 only")
     path = find_checkpoint(arguments.ckpt)
     checkpoint = read_checkpoint(path)
     _EXPORTS[arguments.to](arguments, path, checkpoint, output)
-    files = output.iterdir() if output.is_dir() else [output]
+    files = output.iterdir() if output.is_dir() else written
     size = sum(file.stat().st_size for file in files)
     print(f"{output}: {size:,} bytes; use it with\n", file=sys.stderr)
     print(_use(arguments.to, checkpoint, output))
@@ -96,10 +103,11 @@ def _use(form: str, checkpoint: Checkpoint, path: Path) -> str:
     vocabulary, context_length = checkpoint.tokenizer.vocabulary, checkpoint.config.context_length
     prompt = _PROMPT if set(_PROMPT) <= set(vocabulary) else vocabulary[-1]
     return _USE[form].format(
-        path=repr(path.as_posix()), prompt=repr(prompt), temperature=SamplingOptions.temperature,
+        path=repr(path.as_posix()), facts=repr(facts_path(path).as_posix()), prompt=repr(prompt),
+        temperature=SamplingOptions.temperature,
         trust="" if stock_model(checkpoint) else ", trust_remote_code=True",
         # Stock GPT-2 cannot go past its context.
-        length=max(1, min(200, context_length - len(prompt))), context_length=context_length,
+        length=max(1, min(200, context_length - len(prompt))),
     )  # fmt: skip
 
 

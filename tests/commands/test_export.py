@@ -192,6 +192,7 @@ def test_a_page_that_does_not_run_is_not_written(tmp_path, monkeypatch, capsys):
         ("--to safetensors --output best.ckpt", "which exists"),
         ("--to huggingface --output a --dtype int8", "huggingface has float32 only"),
         ("--to onnx --output a --ckpt none.ckpt", "none.ckpt"),
+        ("--to onnx --output taken", "output is taken.json, which exists"),
         ("--to onnx --output a --ckpt a,b", "distil them: --model.teachers a,b"),
         ("--to huggingface --output a --ckpt memory/best.ckpt", "memory_order is 2: "),
         ("--to onnx --output a --ckpt memory/best.ckpt", "export --to safetensors"),
@@ -201,6 +202,7 @@ def test_a_page_that_does_not_run_is_not_written(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "memory").mkdir()
+    (tmp_path / "taken.json").touch()
     random_checkpoint(tmp_path)
     random_checkpoint(tmp_path / "memory", memory_order=2)
     before = set(tmp_path.rglob("*"))

@@ -1,14 +1,18 @@
-"""ONNX: onnxruntime computes the same at other shapes, and 8 bits nearly so."""
+"""ONNX: onnxruntime computes the same at other shapes, with and without a past, and 8 bits nearly
+so.
+"""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.export.onnx_file import OnnxNetwork, write_onnx
+from shakespeare_lm.export.onnx_file import OnnxNetwork, facts_path, write_onnx
 from tests.export.models import VOCABULARY, network_of, random_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -18,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rotary": {"positions": "rotary"},
     "learned, post-norm": {"positions": "learned", "norm": "post", "bias": True},
     "bigram": {"network": "bigram", "optimizer": "adamw"},
+    "one character": {"context_length": 1},
 }
 
 
@@ -34,13 +39,35 @@ def test_onnxruntime_computes_the_same_at_any_shape(tmp_path: Path, name: str) -
     path = tmp_path / "model.onnx"
     write_onnx(checkpoint, path)
     exported, network = OnnxNetwork(path), network_of(checkpoint)
-    for shape in ((1, 1), (1, 24), (3, 7), (5, 2)):
-        ids = torch.randint(len(VOCABULARY), shape)
+    context_length = checkpoint.config.context_length
+    for batch, time in ((1, 1), (1, 24), (3, 7), (5, 2)):
+        ids = torch.randint(len(VOCABULARY), (batch, min(time, context_length)))
         with torch.inference_mode():
             torch.testing.assert_close(exported(ids), network(ids), atol=1e-4, rtol=1e-4)
     metadata = exported.session.get_modelmeta().custom_metadata_map
-    assert metadata == {"vocabulary": VOCABULARY, "context_length": "24"}
-    assert [file.name for file in tmp_path.iterdir() if "onnx" in file.name] == ["model.onnx"]
+    assert metadata == {"vocabulary": VOCABULARY, "context_length": str(context_length)}
+    facts = json.loads(facts_path(path).read_text("utf-8"))
+    assert facts["vocabulary"] == [*VOCABULARY]
+    assert facts["context_length"] == context_length
+    assert sorted(tmp_path.glob("*onnx*")) == [path, facts_path(path)]
+
+
+@pytest.mark.usefixtures("onnxruntime")
+def test_a_past_is_not_read_again_and_wrong_ids_are_refused(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(tmp_path, previous_characters=2)
+    write_onnx(checkpoint, path := tmp_path / "model.onnx")
+    run = OnnxNetwork(path).session.run
+    empty = np.zeros(json.loads(facts_path(path).read_text("utf-8"))["past_shape"], np.float32)
+    ids = np.random.default_rng(0).integers(len(VOCABULARY), size=(1, 24))
+    whole, _ = run(None, {"ids": ids, "past_key_values": empty})
+    past, begin = empty, 0
+    for end in (5, 6, 9, 24):
+        logits, past = run(None, {"ids": ids[:, :end], "past_key_values": past})
+        np.testing.assert_allclose(logits, whole[:, begin:end], atol=1e-4, rtol=1e-4)
+        begin = end
+    for wrong in ([1, -1], [-16, 1], [16], [*range(14), *range(11)]):  # 25 are too many
+        with pytest.raises(Exception, match=r"out of data bounds|invalid index"):
+            run(None, {"ids": [wrong], "past_key_values": empty})
 
 
 @pytest.mark.usefixtures("onnxruntime")

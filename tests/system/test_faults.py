@@ -163,10 +163,11 @@ def attempted(name: str, faults: Faults) -> tuple[int, Any]:
     """Run a writer; return its exit code, and what is in its file or folder."""
     output = Path("out.safetensors" if name == "safetensors" else "out")
     shutil.rmtree(output, ignore_errors=True)
-    output.unlink(missing_ok=True)
+    for old in (output, facts := Path("out.json")):  # which is beside an ONNX file
+        old.unlink(missing_ok=True)
     if name not in NEW_ONLY:
         output.write_bytes(OLD)
-    before = {*Path().iterdir(), output, Path(".out.lock")}
+    before = {*Path().iterdir(), output, facts, Path(".out.lock")}
     with pytest.MonkeyPatch.context() as patch:
         for module in (io, builtins):
             patch.setattr(module, "open", faults.open)
@@ -174,6 +175,7 @@ def attempted(name: str, faults: Faults) -> tuple[int, Any]:
             patch.setattr(os, call, faults.system(call))
         code = WRITERS[name]()
     assert set(Path().iterdir()) <= before
+    assert facts.exists() == (name == "onnx" and output.exists())
     if output.is_dir():
         return code, {path.name: path.read_bytes() for path in output.iterdir()}
     return code, output.read_bytes() if output.exists() else None
