@@ -19,6 +19,7 @@ from shakespeare_lm.commands.console import command, progress_bar
 from shakespeare_lm.commands.exported import (
     Losses,
     check_exported,
+    gguf_network,
     huggingface_network,
     measure_losses,
     model_facts,
@@ -28,6 +29,7 @@ from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import check_output, naming, write_whole
 from shakespeare_lm.completion.sampling import SamplingOptions
 from shakespeare_lm.errors import UserError
+from shakespeare_lm.export.gguf_file import check_gguf, write_gguf
 from shakespeare_lm.export.huggingface import huggingface_files, model_card, stock_model
 from shakespeare_lm.export.onnx_file import OnnxFormat, OnnxNetwork, facts_path, write_onnx
 
@@ -63,6 +65,13 @@ for _ in range(200):
     # The largest sum with Gumbel noise is a sample from the softmax.
     ids.append(int((logits + random.gumbel(size=len(logits))).argmax()))
 print("".join(characters[number] for number in ids))""",
+    "gguf": """\
+import xllamacpp  # llama.cpp and ollama run it too, as far as its context
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.n_ctx = {path}, {context_length}
+request = {{"prompt": {prompt}, "n_predict": {length}, "temperature": {temperature}, "top_k": 0,
+           "top_p": 1.0, "min_p": 0.0, "seed": 1}}
+print({prompt} + xllamacpp.Server(parameters).handle_completions(request)["choices"][0]["text"])""",
 }
 
 
@@ -107,7 +116,7 @@ def _use(form: str, checkpoint: Checkpoint, path: Path) -> str:
         temperature=SamplingOptions.temperature,
         trust="" if stock_model(checkpoint) else ", trust_remote_code=True",
         # Stock GPT-2 cannot go past its context.
-        length=max(1, min(200, context_length - len(prompt))),
+        length=max(1, min(200, context_length - len(prompt))), context_length=context_length,
     )  # fmt: skip
 
 
@@ -155,6 +164,20 @@ def _to_huggingface(arguments: Namespace, path: Path, checkpoint: Checkpoint, ou
         part.rename(output)
 
 
+def _to_gguf(arguments: Namespace, path: Path, checkpoint: Checkpoint, output: Path) -> None:
+    check_known(checkpoint, "GGUF")
+    check_gguf(checkpoint)
+    losses = measure_losses(checkpoint, arguments.corpus)
+    prefix = f".{output.name[:50]}."  # which leaves room for more
+    with naming(output), TemporaryDirectory(dir=output.parent, prefix=prefix) as folder:
+        write_gguf(checkpoint, part := Path(folder) / "model.gguf")
+        with progress_bar("checking the GGUF file"):
+            network = gguf_network(part, checkpoint.tokenizer.vocab_size)
+            window = checkpoint.config.context_length - 1  # llama.cpp predicts no more
+            check_exported(checkpoint, network, "the GGUF file", "llama.cpp", losses, window=window)
+        part.rename(output)
+
+
 def _title(path: Path, corpus: str) -> str:
     """Return what to call the model in a file: by its run, if that has a name, and its corpus."""
     *_, name, version, folder = ("", "", "", *path.resolve().parts[:-1])
@@ -174,4 +197,5 @@ _EXPORTS: dict[str, Callable[[Namespace, Path, Checkpoint, Path], None]] = {
     "safetensors": _to_safetensors,
     "onnx": _to_onnx,
     "huggingface": _to_huggingface,
+    "gguf": _to_gguf,
 }

@@ -47,6 +47,26 @@ with torch.inference_mode():
     logits = model(torch.tensor(json.load(sys.stdin))).logits
 sys.stdout.buffer.write(logits.float().numpy().astype("<f4").tobytes())
 """
+# Logits from the probabilities of the next token, one position after the other.
+_RUN_LLAMA_CPP = """\
+import json, sys
+import numpy, xllamacpp
+texts, vocab_size = json.load(sys.stdin), int(sys.argv[2])
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.n_ctx = sys.argv[1], len(texts[0]) + 1
+parameters.n_parallel, parameters.warmup = 1, False
+# Its threads wait for each other actively, which takes long where other programs run.
+parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(parameters)
+logits = numpy.zeros((*numpy.shape(texts), vocab_size), "<f4")
+for row, text in enumerate(texts):
+    for position in range(len(text)):
+        request = {"prompt": text[:position + 1], "n_predict": 1, "n_probs": vocab_size}
+        answer = server.handle_completions(request)
+        for token in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+            logits[row, position, token["id"]] = token["logprob"]
+sys.stdout.buffer.write(logits.tobytes())
+"""
 
 
 class ProgramNetwork(nn.Module):
@@ -86,6 +106,16 @@ def huggingface_network(folder: Path) -> nn.Module | None:
         return None
     run = sys.executable, "-c", _RUN_HUGGING_FACE, folder
     return ProgramNetwork("the Hugging Face folder", *run)
+
+
+def gguf_network(path: Path, vocab_size: int) -> nn.Module | None:
+    """Return the network of a GGUF file, run by llama.cpp, up to a constant per position; None
+    without xllamacpp.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None
+    run = sys.executable, "-c", _RUN_LLAMA_CPP, path, str(vocab_size)
+    return ProgramNetwork("the GGUF file", *run)
 
 
 class Losses(NamedTuple):
@@ -171,13 +201,15 @@ def check_exported(
     program: str,
     losses: Losses | None = None,
     exact: nn.Module | None = None,
+    window: int | None = None,
 ) -> float | None:
     """Run an exported form on 2,048 characters, and say on stderr what it costs there: its loss
     minus that of the model, in nats per character, which is also returned if it is known.
 
     `exported` runs the form; it is None if the program for it is not installed. `exact` is what the
     form must compute up to rounding, if anything. Without `losses`, which have a text, random
-    characters are compared, and have no cost.
+    characters are compared, and have no cost. `window` characters are read at once, by default the
+    context.
 
     Raises:
         UserError: if the form does not run, or computes something else.
@@ -185,7 +217,7 @@ def check_exported(
     if exported is None:
         print(f"{form}: not checked: {program} is not installed", file=sys.stderr)
         return None
-    context_length = checkpoint.config.context_length
+    context_length = window or checkpoint.config.context_length
     ids = _some_characters(checkpoint, losses)
     found, targets = _logits(exported, ids, context_length)
     if exact is not None:

@@ -1,1 +1,1 @@
-"""a checkpoint -> forms that other programs load: Hugging Face's, and ONNX."""
+"""a checkpoint -> forms that other programs load: Hugging Face's, ONNX and GGUF."""
