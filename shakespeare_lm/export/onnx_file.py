@@ -170,7 +170,7 @@ class OnnxNetwork(nn.Module):
         batch, time = ids.shape
         declared = self.session.get_inputs()[1].shape
         shape = [{"batch": batch, "past": 0}.get(size, size) for size in declared]
-        past, parts = np.zeros(shape, np.float32), []
+        past, parts = np.zeros(shape, np.float32), list[np.ndarray]()
         for end in range(-(-time // 2), time + 1):
             feeds = {"ids": ids[:, :end].numpy().astype(np.int64), "past_key_values": past}
             logits, past = self.session.run(None, feeds)
