@@ -21,7 +21,8 @@ def check_gguf(checkpoint: Checkpoint) -> None:
     if stock_model(checkpoint) != "gpt2" or checkpoint.config.activation != "gelu":
         raise UserError(
             "GGUF holds stock GPT-2 only: a transformer with learned or sinusoidal positions, norm "
-            "pre, activation gelu, previous_characters 0 and bias false, such as the recipe laptop"
+            "pre, previous_characters 0, activation gelu, and biases only where d_model is at "
+            "least the number of symbols, such as the recipe laptop"
         )
 
 
@@ -38,7 +39,9 @@ def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
     _add_tokenizer(writer, checkpoint, gguf.bytes_to_unicode())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, config.num_layers)
     for name, tensor in _stored(gpt2_weights(checkpoint)):
-        writer.add_tensor(names.get_name(name, (".weight", ".bias")), tensor.contiguous().numpy())
+        writer.add_tensor(
+            names.get_name(name, (".weight", ".bias")), tensor.float().contiguous().numpy()
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -56,5 +56,5 @@ def test_llama_cpp_reads_and_writes_every_character(tmp_path: Path) -> None:
 def test_what_llama_cpp_does_not_compute_is_refused(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
-    with pytest.raises(UserError, match=r"GGUF holds stock GPT-2 only: .* activation gelu"):
+    with pytest.raises(UserError, match=r"GGUF holds stock GPT-2 only: .* activation gelu,"):
         check_gguf(random_checkpoint(tmp_path, **options))
