@@ -1,6 +1,7 @@
 """The command `page`: a model as one HTML page that runs it in any browser, offline."""
 
 import sys
+import webbrowser
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,13 +22,15 @@ from shakespeare_lm.commands.exported import (
 )
 from shakespeare_lm.commands.model_options import add_shared
 from shakespeare_lm.commands.text_files import check_output, write_text, write_whole
+from shakespeare_lm.data.tokenizer import CharTokenizer
+from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
 from shakespeare_lm.page.html import PageContent, build_page, check_fits, opening
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import RunLog, read_run_log
 
-_PROMPT = "ROMEO:\n"
 _OPENING = 2000  # characters that surely have a whole line
+_PASSAGE = 400  # characters, of the guessing game
 # Losses above are of the first steps, and would make the rest of the curve flat.
 _HIGHEST_LOSS = 2.6
 
@@ -37,6 +40,7 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", default="model.html", help="the page")
     parser.add_argument("--title", type=utf8, default="A small language model", help="of the page")
     add_shared(parser, "corpus")
+    parser.add_argument("--open", action="store_true", help="open the page in your browser")
 
 
 @command(
@@ -46,6 +50,8 @@ def _add_options(parser: ArgumentParser) -> None:
 )
 def main(arguments: Namespace) -> int:
     """Write the page when everything for it is there: a mistake leaves no file."""
+    if arguments.open and arguments.output == "-":
+        raise UserError("open needs a file: output is -, which is stdout; name one with --output")
     path = find_checkpoint(arguments.ckpt)
     checkpoint = read_checkpoint(path)
     check_output(arguments.output, path, *corpus_inputs(checkpoint, arguments.corpus))
@@ -58,7 +64,9 @@ def main(arguments: Namespace) -> int:
         page = _page(path, checkpoint, packed, arguments.title, losses, cost)
     write_text(arguments.output, page)
     size = len(page.encode())
-    print(f"{arguments.output}: {size:,} bytes; open it in a browser", file=sys.stderr)
+    opened = arguments.open and webbrowser.open(Path(arguments.output).resolve().as_uri())
+    hint = "opened in your browser" if opened else "open it in a browser"
+    print(f"{arguments.output}: {size:,} bytes; {hint}", file=sys.stderr)
     return 0
 
 
@@ -91,10 +99,9 @@ def _page(
     """Return the page of a checkpoint, with what is known about its run."""
     log = read_run_log(path.parent.parent)
     tokenizer = checkpoint.tokenizer
-    # A beginning of the text, a text that the model made, or what a famous text has.
+    # A beginning of the text, or a text that the model made. Without both, it makes one at once.
     texts = [tokenizer.decode(losses.text.ids[:_OPENING].tolist())] if losses else []
     texts += [text for _, text in reversed(log.samples)]
-    texts += [_PROMPT] * (set(_PROMPT) <= set(tokenizer.vocabulary))
     content = PageContent(
         title=title,
         subtitle=f"{num_weights(checkpoint):,} weights, "
@@ -102,9 +109,18 @@ def _page(
         tokenizer=tokenizer, config=checkpoint.config, packed=packed,
         prompt=opening(tokenizer, texts),
         card=model_facts(path, checkpoint, losses) + _loss_facts(losses, cost),
-        chart=_chart(log, losses), samples=log.samples,
+        chart=_chart(log, losses), passage=_passage(tokenizer, losses), samples=log.samples,
     )  # fmt: skip
     return build_page(content)
+
+
+def _passage(tokenizer: CharTokenizer, losses: Losses | None) -> str:
+    """Return some whole lines from the middle of the text, if the model was not trained on it."""
+    if losses is None or not losses.is_own:
+        return ""
+    ids = losses.text.ids[len(losses.text.ids) // 2 :][:_OPENING]
+    text = tokenizer.decode(ids.tolist())
+    return (text.partition("\n")[2] or text)[:_PASSAGE]
 
 
 def _loss_facts(losses: Losses | None, cost: float | None) -> list[tuple[str, str]]:

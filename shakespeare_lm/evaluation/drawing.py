@@ -31,13 +31,15 @@ def heatmap(
     cell: int = 24,
     texts: Sequence[Sequence[str]] | None = None,
     framed: NDArray[np.bool_] | None = None,
+    size: int = _SIZE,
 ) -> Image.Image:
     """Draw a matrix `[rows, columns]` with labels, the darker the farther from 0: up to 1 in blue,
-    down to -1 in red. `cell` is the size of a value in pixels; `framed` is a mask.
+    down to -1 in red. `cell` is the size of a value and `size` that of letters, in pixels; `framed`
+    is a mask.
     """
-    font = _font(_SIZE)
+    font = _font(size)
     left = _MARGIN + max(int(font.getlength(label)) for label in rows) + 6
-    top = _TITLE + _MARGIN + _SIZE
+    top = _TITLE + _MARGIN + size
     colours = np.kron(_colours(values), np.ones((cell, cell, 1), np.uint8))
     height, width, _ = colours.shape
     wide = max(left + width, _MARGIN + int(font.getlength(title)))
@@ -79,19 +81,6 @@ def bars(values: Sequence[float], labels: Sequence[str], title: str, unit: str) 
         top += height
     draw.text((left, top + 4), unit, _FAINT, font)
     return image
-
-
-def tiled(images: Sequence[Image.Image], title: str) -> Image.Image:
-    """Arrange pictures of one size in rows, under a title, at most three next to each other."""
-    across = min(3, -(-len(images) // max(1, round(len(images) ** 0.5))))
-    width, height = images[0].size
-    down = -(-len(images) // across)
-    sheet = Image.new("RGB", (across * width, _TITLE + down * height), "white")
-    ImageDraw.Draw(sheet).text((_MARGIN, _MARGIN), title, _TEXT, _font(_SIZE))
-    for index, image in enumerate(images):
-        row, column = divmod(index, across)
-        sheet.paste(image, (column * width, _TITLE + row * height))
-    return sheet
 
 
 def _colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:

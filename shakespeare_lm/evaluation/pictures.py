@@ -13,12 +13,14 @@ from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.data.windows import Documents
 from shakespeare_lm.evaluation.attention_weights import attention_weights
 from shakespeare_lm.evaluation.breakdown import by_position
-from shakespeare_lm.evaluation.drawing import bars, heatmap, tiled, visible
+from shakespeare_lm.evaluation.drawing import bars, heatmap, visible
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.model.network import Network
 
-# So that labels can be read in TensorBoard's cards, which are 325 pixels wide.
-_ATTENTION_CHARACTERS, _CANDIDATES = 12, 8
+# So that labels can be read in TensorBoard's cards, which have room for 325 x 235 pixels: attention
+# is shown at full size, with one picture per head.
+_ATTENTION_CHARACTERS, _CELL, _LETTERS = 10, 17, 15
+_CANDIDATES = 8
 # The beginning of a text, for the losses by position.
 _SAMPLE_CHARACTERS = 16_384
 
@@ -26,16 +28,16 @@ _SAMPLE_CHARACTERS = 16_384
 def attention_pictures(
     network: Network, tokenizer: CharTokenizer, line: str
 ) -> dict[str, Image.Image]:
-    """Return a picture for each layer, with all heads."""
+    """Return a picture for each head of each layer."""
     line = line[:_ATTENTION_CHARACTERS]
     labels = [visible(character) for character in line]
     # The square root makes small weights visible.
     weights = attention_weights(network, _ids(network, tokenizer, line))[:, 0].float().sqrt().cpu()
     pictures = {}
-    for number, heads in enumerate(weights.numpy(), start=1):
-        images = [heatmap(h, labels, labels, f"head {i}") for i, h in enumerate(heads, start=1)]
-        title = f"layer {number}: rows attend to columns"
-        pictures[f"attention_layer_{number}"] = tiled(images, title)
+    for layer, head in np.ndindex(weights.shape[:2]):
+        title = f"layer {layer + 1}, head {head + 1}: rows attend to columns"
+        picture = heatmap(weights[layer, head].numpy(), labels, labels, title, _CELL, size=_LETTERS)
+        pictures[f"attention_layer_{layer + 1}_head_{head + 1}"] = picture
     return pictures
 
 

@@ -17,6 +17,7 @@ textarea.addEventListener("beforeinput", (event) => {
   choose(characters.length - 1);
 });
 
+for (const begun of ["pointerdown", "keydown"]) textarea.addEventListener(begun, endGrowth);
 textarea.addEventListener("keyup", chooseAtCaret);
 textarea.addEventListener("click", (event) => {
   const place = view.placeAt(event.clientX, event.clientY);
@@ -53,6 +54,7 @@ byId("undo").addEventListener("click", undo);
 byId("shade").addEventListener("change", () => shadeOrColour());
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
+  if (event.key === "F2") toggleLarge();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) complete();
 });
 
@@ -92,15 +94,30 @@ if (model.samples.length) {
   show();
 }
 
-drawLegend(byId("legend"));
+// Type that the last row of a class can read.
+function toggleLarge() {
+  byId("large").ariaPressed = document.documentElement.classList.toggle("large");
+}
+byId("large").addEventListener("click", toggleLarge);
+
+const game = new Game(model.passage, alphabet, (ids, first, onAnswer) => {
+  endGrowth();
+  if (loaded) ask("score", { ids, first, window: settings.window }, onAnswer);
+});
 byId("inside").hidden = model.config.network === "bigram";
 ask("load", { ...model, weights: byId("weights").textContent }, (data) => {
   if (!data.done) return;
   loaded = true;
   textarea.readOnly = false;
   byId("continue").disabled = false;
-  setText(settings.restore(kept() ?? location.hash.slice(1)) ?? model.prompt, { undoable: false });
+  const given = settings.restore(kept() ?? location.hash.slice(1));
+  setText(given ?? model.prompt, { undoable: false });
   choose(characters.length - 1);
+  if (given !== null) return;
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return complete();
+  remember();
+  growing = GROWTH;
+  grow();
 });
 // What is on the page is kept for when this tab loads it again.
 addEventListener("pagehide", () => loaded && kept(settings.fragment(characters.join(""))));

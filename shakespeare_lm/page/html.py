@@ -20,8 +20,8 @@ from shakespeare_lm.page.packing import Packed
 
 # The scripts that run the model in a web worker, and those that show it.
 _WORKER = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window", "worker")
-_MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "main",
-         "events")  # fmt: skip
+_MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "guess",
+         "main", "events")  # fmt: skip
 # With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
 _LONGEST_OPENING = 80
@@ -40,6 +40,7 @@ class PageContent:
     card: Sequence[tuple[str, str]]  # facts about the model, with their names
     chart: str = ""  # the curves of its losses, as HTML
     samples: Sequence[tuple[int, str]] = ()  # the step and the text that the model wrote then
+    passage: str = ""  # held-out text for the guessing game
 
 
 def check_fits(checkpoint: Checkpoint) -> None:
@@ -103,6 +104,7 @@ def _model(content: PageContent) -> str:
         "config": {**asdict(config), **sizes},
         "manifest": content.packed.manifest,
         "prompt": content.prompt,
+        "passage": content.passage,
         "samples": [(step, printable(text)) for step, text in content.samples],
     }
     return json.dumps(model).replace("<", "\\u003c")

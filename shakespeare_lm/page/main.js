@@ -4,6 +4,9 @@
 const LONGEST = 20_000; // characters; more would make the page slow
 const TYPING_PAUSE = 1000; // milliseconds after which typing is a new step to undo
 const FIRST_TEXT = "\n";
+const END_FIRST = 128; // characters
+const GROWTH = 400; // characters that the page writes when it is opened
+const GROWTH_PAUSE = 60; // milliseconds between them: slow enough to watch what comes next
 
 const model = JSON.parse(byId("model").textContent);
 const alphabet = new Alphabet(model.vocabulary);
@@ -19,9 +22,11 @@ let next = null; // logits of what follows the text
 let chosen = -1; // place of a character
 let earlier = []; // texts to go back to
 let lastTyped = 0;
+let growing = 0; // characters that are still to come by themselves
 let busy = null; // what the worker does: "score", "complete" or "explain"
 let unexplained = false;
 let loaded = false; // the model; nothing is asked before
+let hasUnknown = false; // characters
 let totalsDue = false; // what was read since is not in the totals yet
 let cut = 0; // how many characters a text that was too long has lost
 
@@ -43,14 +48,18 @@ function ask(what, fields, onAnswer) {
   busy = what;
   answer = onAnswer;
   worker.postMessage({ do: what, task: ++task, ...fields });
-  byId("stop").disabled = what !== "complete";
+  showStop();
+}
+
+function showStop() {
+  byId("stop").disabled = busy !== "complete" && !growing;
 }
 
 function onIdle() {
   busy = null;
-  byId("stop").disabled = true;
+  showStop();
   if (totalsDue) showTotals();
-  if (firstUnread() >= 0) score();
+  if (firstUnread() >= 0 || !next) score();
   else if (unexplained) choose(chosen);
 }
 
@@ -63,12 +72,14 @@ function showProblem(message) {
   byId("problem").textContent = message;
   byId("problem").hidden = false;
   byId("continue").disabled = true;
+  endGrowth();
 }
 
 // --- the text
 
 // Replaces the text; the likelihoods of the characters that stay in front stay too.
 function setText(text, { undoable = true } = {}) {
+  endGrowth();
   const all = Array.from(text.replace(/\r\n?/g, "\n"));
   cut = Math.max(0, all.length - LONGEST);
   if (undoable) remember();
@@ -125,6 +136,13 @@ function showTotals() {
   if (cut) notes.push(`the first ${cut.toLocaleString("en")} characters were left out: the page holds ${LONGEST.toLocaleString("en")}`);
   byId("unknown").textContent = notes.join("; ");
   byId("unknown").hidden = !notes.length;
+  hasUnknown = count > 0;
+  showLegend();
+}
+
+function showLegend() {
+  const head = byId("shade").checked && inside.explained ? inside.chosen : null;
+  drawLegend(byId("legend"), { head, hasUnknown, hasChosen: characters.length > 0 });
 }
 
 // --- what the worker is asked
@@ -141,13 +159,18 @@ function firstUnread() {
   return characters.findIndex((one, place) => likelihoods[place] === undefined && alphabet.isKnown(one));
 }
 
-// Reads what has not been read, and what follows.
+// Reads what has not been read, and what follows. Of a long text, the end is read first: it is what
+// one sees, and it decides what comes next; when it is read, `onIdle` comes here again for the rest.
 function score() {
   if (!loaded) return;
   const { places, ids } = encoded();
   if (places.length) likelihoods[places[0]] = null;
-  const first = places.findIndex((place) => likelihoods[place] === undefined);
-  ask("score", { ids, first: first < 0 ? ids.length : first, window: settings.window }, (data) => {
+  const isRead = (place) => likelihoods[place] !== undefined;
+  const unreadEnd = places.findLastIndex(isRead) + 1;
+  let first = Math.max(unreadEnd, ids.length - END_FIRST);
+  if (unreadEnd === places.length) first = (places.findIndex((place) => !isRead(place)) + 1 || ids.length + 1) - 1;
+  else next = null;
+  ask("score", { ids, first, window: settings.window }, (data) => {
     if (data.likelihoods) {
       data.likelihoods.forEach((one, i) => (likelihoods[places[data.from + i]] = one));
       const last = places[data.from + data.likelihoods.length - 1] ?? -1;
@@ -161,15 +184,32 @@ function score() {
 
 function complete() {
   if (!loaded) return;
+  endGrowth();
   lastTyped = 0;
-  const { ids } = encoded();
   remember();
-  const { count, seed, window } = settings;
+  make(settings.count, settings.seed);
+}
+
+function make(count, seed = null) {
+  const { ids } = encoded();
+  const { window } = settings;
   ask("complete", { ids, count, seed, window, options: settings.options() }, (data) => {
     if (data.made?.length) append(data.made.map((id) => alphabet.characters[id]), data.likelihoods);
     if (data.next) showNext(data.next);
   });
   next = null;
+}
+
+// Writes one character after another until the reader does something with the text.
+function grow() {
+  if (!growing) return showStop();
+  if (!busy && growing--) make(1);
+  setTimeout(grow, GROWTH_PAUSE);
+}
+
+function endGrowth() {
+  growing = 0;
+  showStop();
 }
 
 function append(made, theirs) {
@@ -196,6 +236,7 @@ function trim() {
 
 // What was made stays; the worker reads on from there.
 function stop() {
+  endGrowth();
   if (busy === "complete") score();
 }
 
@@ -256,6 +297,7 @@ function choose(place) {
 }
 
 function shadeOrColour(from = 0, to = Infinity) {
+  showLegend();
   if (!byId("shade").checked || !inside.explained) return view.colour(characters, likelihoods, from, to);
   const { places } = alphabet.encode(characters);
   view.shade(new Map(inside.attention().map(([position, weight]) => [places[position], weight])));

@@ -117,13 +117,21 @@ function clustersOf(characters) {
   return Array.from(segments, ({ segment }) => cluster(segment));
 }
 
-function drawLegend(element) {
-  const entries = [["", "below 1 bit"], ...SURPRISE.slice().reverse().map(([least, name]) => [name, `${least}+`])];
-  element.append("Surprise: ");
-  for (const [name, label] of entries) {
+// Names what the text shows now, and nothing else. head: {layer, head} if it is shaded by attention.
+function drawLegend(element, { head, hasUnknown, hasChosen }) {
+  const surprises = SURPRISE.map(([least, name]) => [name, `${least}+`]).reverse();
+  const title = head ? `Attention of layer ${head.layer + 1}, head ${head.head + 1}:` : "Surprise:";
+  const colours = head ? [["", "less"], ["attention", "more"]] : [["", "below 1 bit"], ...surprises];
+  const marks = [[hasUnknown, "unknown"], [hasChosen, "chosen"]].filter(([isShown]) => isShown);
+  const entries = [...colours, ...marks.map(([, name]) => [name, name])];
+  const shown = title + entries;
+  if (element.dataset.shown === shown) return; // it is read out when it changes
+  element.dataset.shown = shown;
+  const spans = entries.map(([name, label]) => {
     const span = document.createElement("span");
     span.className = name;
     span.textContent = label;
-    element.append(span);
-  }
+    return span;
+  });
+  element.replaceChildren(title, ...spans);
 }

@@ -2,6 +2,7 @@
 
 import json
 import re
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from shakespeare_lm.commands.page import _chart, main
+from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.page.run_log import RunLog
 from shakespeare_lm.training.module import ShakespeareLM
 from tests.conftest import save
@@ -44,6 +46,8 @@ def test_the_page_of_a_run_has_its_losses_its_texts_and_what_packing_costs(run, 
     for text in ("train_loss", "val_loss", "7-gram", "Losses by the number of steps", "<dt>Seed"):
         assert text in page, text
     assert str(tmp_path) not in page
+    assert len(model["passage"]) > 100
+    assert model["passage"] in load_corpus("sample")[0]
 
 
 def test_a_title_that_is_not_utf_8_is_wrong_usage(capsys):
@@ -66,6 +70,18 @@ def test_a_lone_checkpoint_has_a_page_without_curves(checkpoint, capsys):
     assert page.startswith("<!doctype html>")
     assert "nanoGPT" not in page  # which was measured on another text
     assert model_of(page)["prompt"] in ("ab\n", "ba\n")  # a line of the text
+
+
+def test_open_shows_the_page_in_a_browser_if_there_is_one(checkpoint, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or len(opened) == 1)
+    for hint in ("opened in your browser", "open it in a browser"):
+        assert main(["--ckpt=best.ckpt", "--output=a.html", "--open"]) == 0
+        assert hint in capsys.readouterr().err
+    assert opened == [Path("a.html").resolve().as_uri()] * 2
+    assert main(["--ckpt=best.ckpt", "--output=-", "--open"]) == 1
+    assert "open needs a file: output is -" in capsys.readouterr().err
+    assert len(opened) == 2
 
 
 def test_one_validation_is_seen_and_curves_lose_their_first_steps_only_if_there_are_others():

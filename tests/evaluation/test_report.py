@@ -61,9 +61,9 @@ def test_the_page_has_the_verdict_the_ranking_the_breakdown_and_the_copies() -> 
     assert "fourth" not in shown
     assert "<" * 400 + "\n" in shown
     assert "<" * 401 not in shown
-    # The best of 1.0, 2.0, 2.5 and 4.0 is at 0 on an axis from 1 to 2, and 2.5 is beyond it.
+    # The best of 1.0, 2.0, 2.5 and 4.0 is at 0 on an axis that ends before the others.
     assert re.findall(r'left:([0-9.]+%)">(.)<', content) == [
-        ("0.0%", "●"), ("100.0%", "●"), ("100.0%", "→"), ("100.0%", "→"),
+        ("0.0%", "●"), *[("100.0%", "→")] * 3,
     ]  # fmt: skip
     # The names and the texts are escaped.
     assert not re.findall("<(model|light|b>|script|link|img|iframe)", content)

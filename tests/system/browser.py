@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,15 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextmanager
-def started_browser() -> Iterator[Any]:
-    """Yield a browser without a window; skip the test without playwright."""
+def started_browser(name: str = "chromium") -> Iterator[Any]:
+    """Yield a browser without a window; skip the test without playwright, or its Firefox."""
     api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
     with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        if name == "firefox":
+            if not Path(driver.firefox.executable_path).exists():
+                pytest.skip("needs playwright install firefox")
+            browser = driver.firefox.launch()
+        else:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -31,7 +31,7 @@ from tests.training.conftest import RUN, events_of, trainer
 
 RUNS = Path("lightning_logs")
 ALWAYS = {"next_characters", "loss_by_position"}
-ATTENTION = {"attention_layer_1", "attention_layer_2"}
+ATTENTION = {f"attention_layer_{layer}_head_{head}" for layer in (1, 2) for head in (1, 2)}
 TWO_LAYERS = "--model.num_layers=2"
 WHITE, BLUE, RED = (255, 255, 255), (8, 64, 129), (165, 15, 21)
 
@@ -88,7 +88,7 @@ def test_a_logger_of_metrics_alone_gets_them_and_another_next_to_it_the_pictures
     )
     assert {"val_loss", "train_loss"} <= cli.trainer.loggers[0].names
     tags = events_of().Tags()
-    assert {"pictures/attention_layer_1", "pictures/next_characters"} <= set(tags["images"])
+    assert {"pictures/attention_layer_1_head_1", "pictures/next_characters"} <= set(tags["images"])
     assert "custom_scalars__config__" in tags["tensors"]
 
 
@@ -149,7 +149,7 @@ def test_best_and_final_loss_row_and_pictures_are_those_of_the_whole_resumed_run
     assert [path.name for path in RUNS.iterdir()] == ["version_0"]
     found = shown()
     assert found.pop("sinusoidal_positions") == [0]
-    assert found == {tag: [2, 4, 6] for tag in (*ALWAYS, "attention_layer_1")}
+    assert found == {tag: [2, 4, 6] for tag in (*ALWAYS, *(t for t in ATTENTION if "layer_1" in t))}
 
 
 def shown(run: Path = RUN) -> dict[str, list[int]]:
@@ -184,14 +184,17 @@ def test_each_validation_has_its_pictures(tiny_fit, options, tags):
 def test_the_attention_picture_shows_the_weights_of_every_head(transformer, monkeypatch):
     drawn, original = [], pictures.heatmap
 
-    def heatmap(values, rows, columns, title):
+    def heatmap(values, rows, columns, *looks, **others):
         drawn.append(values)
         assert rows == columns == ["b", "a", "·", "c"]
-        return original(values, rows, columns, title)
+        return original(values, rows, columns, *looks, **others)
 
     monkeypatch.setattr(pictures, "heatmap", heatmap)
     tokenizer = CharTokenizer("abcdefghi ")
-    assert set(pictures.attention_pictures(transformer, tokenizer, "ba c")) == ATTENTION
+    shown = pictures.attention_pictures(transformer, tokenizer, "ba c")
+    assert set(shown) == ATTENTION
+    long = pictures.attention_pictures(transformer, tokenizer, "ba cfghi")
+    assert all(w <= 325 and h <= 235 for w, h in (image.size for image in long.values()))
     weights = attention_weights(transformer, torch.tensor([tokenizer.encode("ba c")]))[:, 0]
     # Four heads: two layers of two.
     torch.testing.assert_close(torch.from_numpy(np.stack(drawn)).square(), weights.flatten(0, 1))
