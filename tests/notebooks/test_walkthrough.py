@@ -17,6 +17,7 @@ CONTENT = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
 CELLS: list[dict[str, Any]] = CONTENT["cells"]
 PROSE = [cell for cell in CELLS if cell["cell_type"] == "markdown"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 # Run after the last cell: what the prose says about the results.
 FACTS = """
@@ -24,9 +25,17 @@ import json
 print(json.dumps({"vocab_size": tokenizer.vocab_size, "fresh": fresh_loss, **nats_of}))
 """
 
+DEFAULT_LOSS = float(re.search(r"best val_loss (\d\.\d+) nats", README)[1])  # type: ignore[index]
+
 
 def source(cell: dict[str, Any]) -> str:
     return "".join(cell["source"])
+
+
+# What a reader types to solve the exercises.
+SOLUTIONS = re.findall(
+    "<details>.*?```python\n(.*?)```", "\n".join(map(source, PROSE)), flags=re.DOTALL
+)
 
 
 def printed(cell: dict[str, Any]) -> str:
@@ -39,7 +48,7 @@ def pictures(cell: dict[str, Any]) -> list[str]:
 
 
 def test_it_is_short_and_has_pictures() -> None:
-    assert 40 < len(CELLS) < 64
+    assert 40 < len(CELLS) < 70
     assert len(PROSE) > 20
     assert len(CODE) > 20
     assert len([picture for cell in CODE for picture in pictures(cell)]) >= 12
@@ -64,6 +73,27 @@ def test_its_outputs_come_from_one_run_on_tiny_shakespeare() -> None:
     output = "".join(map(printed, CODE))
     assert "66 ids: 65 characters and padding" in output
     assert "ln 66 = 4.1897\nby hand 4.1897, by the package 4.1897" in output
+
+
+def test_the_first_ten_lines_turn_a_line_into_ids_and_no_size_is_written_into_the_text() -> None:
+    lines = [line for line in source(CODE[1]).splitlines() if line]
+    assert "tokenizer.encode(LINE)" in "".join(lines[:10])
+    assert not re.search(r"\b66\b|4\.19", "".join(map(source, CELLS)))
+
+
+def test_the_first_cell_installs_the_package_by_its_name_without_editing() -> None:
+    install = source(CODE[0])
+    assert '%pip install -q --find-links . "shakespeare-lm[plot]"' in install
+    assert not re.search("OWNER|https?:", install)
+
+
+def test_each_section_has_an_exercise_with_a_solution_folded_away() -> None:
+    sections = re.split(r"^## \d+\.", "\n".join(map(source, PROSE)), flags=re.MULTILINE)[1:]
+    assert len(sections) == 11
+    for section in sections:
+        assert "**Exercise.**" in section
+        assert "\n<details><summary>Solution</summary>\n\n" in section
+    assert sum(map(len, SOLUTIONS)) > 500
 
 
 def test_nothing_in_it_tells_where_or_when_it_ran() -> None:
@@ -101,15 +131,15 @@ def test_it_runs_from_top_to_bottom_and_what_it_says_is_true(
         call = 'ShakespeareDataModule("'  # without tiny Shakespeare, "auto" would download it
         (cell,) = [cell for cell in notebook.cells if f'{call}auto"' in cell.source]
         cell.source = cell.source.replace(f'{call}auto"', f'{call}sample"')
-    notebook.cells.append(nbformat.v4.new_code_cell(FACTS))
+    notebook.cells += map(nbformat.v4.new_code_cell, [FACTS, *SOLUTIONS])
     where = {"metadata": {"path": str(tmp_path)}}
     client = nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where)
     client.execute()  # which raises the error of a cell
-    facts = json.loads(notebook.cells[-1].outputs[0].text)
+    facts = json.loads(notebook.cells[len(CELLS)].outputs[0].text)
     assert facts["fresh"] == pytest.approx(math.log(facts["vocab_size"]), abs=1e-5)
     ours = facts["our transformer"]
     if real_text:
         assert facts["vocab_size"] == 66
-        assert facts["7-gram"] < ours < facts["3-gram"] < facts["2-gram"]
+        assert DEFAULT_LOSS < facts["7-gram"] < ours < facts["3-gram"] < facts["2-gram"]
     else:
         assert ours < facts["unigram"]
