@@ -7,7 +7,7 @@ class Game {
   // read(ids, first, onLikelihoods): how likely the model finds each id from the first one on.
   constructor(passage, alphabet, read) {
     this.passage = Array.from(passage).filter((one) => alphabet.isKnown(one));
-    Object.assign(this, { alphabet, read, likelihoods: [], pending: null });
+    Object.assign(this, { alphabet, read, likelihoods: [] });
     byId("game").hidden = this.passage.length < 2 * SHOWN_AT_FIRST;
     const guess = byId("guess");
     guess.addEventListener("input", (event) => event.isComposing || this.guess(guess.value));
@@ -19,6 +19,7 @@ class Game {
   }
 
   restart() {
+    this.pending = ""; // what was typed while the model read
     this.bits = []; // of each guess: {yours, models}
     byId("passage").textContent = this.passage.slice(0, SHOWN_AT_FIRST).join("");
     byId("answer").textContent = "What comes next?";
@@ -47,10 +48,13 @@ class Game {
   // The model reads the passage at the first guess, and again if something came between.
   ask(character) {
     const first = this.place;
-    this.pending = character;
+    this.pending += character;
     this.read(this.alphabet.encode(this.passage).ids, first, ({ from, likelihoods }) => {
       likelihoods?.forEach((one, i) => (this.likelihoods[from + i] = one));
-      if (from === first) this.guess(this.pending);
+      if (from !== first) return;
+      const typed = this.pending;
+      this.pending = "";
+      for (const one of typed) this.guess(one);
     });
   }
 
@@ -59,7 +63,6 @@ class Game {
     const sure = Number(byId("sure").value) / 100;
     const others = this.alphabet.characters.length - 1;
     const probability = character === truth ? sure : (1 - sure) / others;
-    this.pending = null;
     this.bits.push({ yours: bitsOf({ probability }), models: bitsOf(likelihood) });
     const shown = document.createElement("span");
     shown.className = surpriseClass({ probability });
