@@ -17,9 +17,9 @@ from shakespeare_lm.evaluation.drawing import bars, heatmap, visible
 from shakespeare_lm.evaluation.losses import character_losses
 from shakespeare_lm.model.network import Network
 
-# So that labels can be read in TensorBoard's cards, which have room for 325 x 235 pixels: attention
-# is shown at full size, with one picture per head.
-_ATTENTION_CHARACTERS, _CELL, _LETTERS = 10, 17, 15
+# So that labels can be read in TensorBoard's cards, which scale pictures to a height of 215 pixels,
+# or a width of 350, without smoothing: a head's picture has this height.
+_ATTENTION_CHARACTERS, _CELL, _LETTERS = 9, 17, 16
 _CANDIDATES = 8
 # The beginning of a text, for the losses by position.
 _SAMPLE_CHARACTERS = 16_384
@@ -35,7 +35,7 @@ def attention_pictures(
     weights = attention_weights(network, _ids(network, tokenizer, line))[:, 0].float().sqrt().cpu()
     pictures = {}
     for layer, head in np.ndindex(weights.shape[:2]):
-        title = f"layer {layer + 1}, head {head + 1}: rows attend to columns"
+        title = f"layer {layer + 1}, head {head + 1}: rows look at columns"
         picture = heatmap(weights[layer, head].numpy(), labels, labels, title, _CELL, size=_LETTERS)
         pictures[f"attention_layer_{layer + 1}_head_{head + 1}"] = picture
     return pictures
