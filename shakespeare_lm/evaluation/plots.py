@@ -1,4 +1,4 @@
-"""Drawing for the notebook, with matplotlib: an extra, which is imported nowhere else."""
+"""Drawing for the notebook, on axes of matplotlib, which is an extra."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,6 @@ from torch import Tensor
 from shakespeare_lm.data.tokenizer import CharTokenizer
 
 BLUE, ORANGE, GREY = "#3182bd", "#e6550d", "#bdbdbd"
-
-
-def use_style() -> None:
-    """Set the size of text and the resolution of all pictures."""
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"figure.dpi": 90, "figure.facecolor": "white", "font.size": 10})
-    plt.rcParams.update({"figure.constrained_layout.use": True, "axes.titlesize": 11})
 
 
 def visible(tokenizer: CharTokenizer, ids: Sequence[int]) -> list[str]:
