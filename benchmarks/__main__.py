@@ -1,4 +1,4 @@
-"""Measure speed: python -m benchmarks {train,complete,growth} [options].
+"""Measure speed: python -m benchmarks {train,complete,serve,growth} [options].
 
 Every command prints a table, and the same figures as JSON in its last line.
 """
@@ -6,11 +6,11 @@ Every command prints a table, and the same figures as JSON in its last line.
 import argparse
 import sys
 
-from benchmarks import complete, growth, train
+from benchmarks import complete, growth, serve, train
 from shakespeare_lm.commands.console import prepare_console
 from shakespeare_lm.errors import UserError, one_line
 
-COMMANDS = {"train": train, "complete": complete, "growth": growth}
+COMMANDS = {"train": train, "complete": complete, "serve": serve, "growth": growth}
 
 
 def build_parser() -> argparse.ArgumentParser:

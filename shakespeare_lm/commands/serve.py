@@ -59,7 +59,7 @@ def main(arguments: Namespace) -> int:
 
 
 def _serve(arguments: Namespace, path: Path, listener: socket.socket) -> None:
-    import uvicorn
+    import uvicorn; sys.setswitchinterval(1e-4)
 
     from shakespeare_lm.serving.app import LOOPBACK, Server
     from shakespeare_lm.serving.connections import settings
@@ -94,7 +94,10 @@ def _say(line: str) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot listen on {host}, port {port}: {reason}") from None
+    # asyncio sets TCP_NODELAY only where the protocol is named, which create_server does not do;
+    # without it, each answer on a connection that is kept waits 40 ms for an acknowledgement.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())

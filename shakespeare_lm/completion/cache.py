@@ -40,7 +40,7 @@ class KeyValueCache:
     ) -> None:
         self.context_length, self.lookback = context_length, lookback
         self.padding_id, self.fixed_shape = padding_id, fixed_shape
-        self.layers: list[Tensor] = []  # each `[2, batch, heads, columns, head_dim]`
+        self.layers: list[Tensor] = []  # each `[2, rows, heads, columns, head_dim]`
         self.lengths = [0] * batch
         # The position of the newest character of each window; on the device.
         self.newest = torch.full((batch,), -1, device=device)
@@ -48,7 +48,8 @@ class KeyValueCache:
         self.positions: slice | Tensor = slice(0)
         self.mask: Tensor | None = None
         self._reach = 0  # number of columns that the longest window fills
-        self._columns_taken = context_length if fixed_shape else 0  # of each layer
+        self._rows_taken = batch  # of each layer
+        self._columns_taken = context_length if fixed_shape else 0
         self._rows = torch.arange(batch, device=device)
         self._columns = torch.arange(context_length, device=device)
         self._ids = torch.full((batch, lookback + context_length), padding_id, device=device)
@@ -61,18 +62,21 @@ class KeyValueCache:
         self.newest.fill_(-1)
         self._ids.fill_(self.padding_id)
 
-    def with_rows(self, kept: Sequence[int], added: int) -> "KeyValueCache":
-        """Return a cache of the kept windows, in this order, followed by `added` empty ones."""
-        batch, device = len(kept) + added, self.newest.device
-        cache = KeyValueCache(batch, self.context_length, self.lookback, self.padding_id, device)
-        rows = torch.tensor(kept, dtype=torch.long, device=device)
-        cache._reserve(self._columns_taken)
-        for number, memory in enumerate(self.layers):
-            cache.layer(number, memory)[:, : len(kept)] = memory[:, rows]
-        cache.lengths[: len(kept)] = [self.lengths[row] for row in kept]
-        cache.newest[: len(kept)] = self.newest[rows]
-        cache._ids[: len(kept)] = self._ids[rows]
-        return cache
+    def change_rows(self, rows: Sequence[int | None]) -> None:
+        """Let each row hold the window of the row that is named, or None for an empty one. Rows
+        that keep their windows cost nothing, so most should.
+        """
+        moved = [(row, old) for row, old in enumerate(rows) if old not in (row, None)]
+        device = self.newest.device
+        to, source = torch.tensor(moved, dtype=torch.long, device=device).reshape(-1, 2).T
+        self.lengths = [0 if old is None else self.lengths[old] for old in rows]
+        self._reserve(self._columns_taken)
+        for memory in self.layers:
+            memory[:, to] = memory[:, source]
+        self.newest = torch.tensor(self.lengths, device=device) - 1
+        self._rows = torch.arange(len(rows), device=device)
+        blank = F.pad(self._ids, (0, 0, 0, 1), value=self.padding_id)
+        self._ids = blank[[-1 if old is None else old for old in rows]]
 
     def begin(self, rows: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
         """Restart these rows with these windows, whose keys and values follow through `Prefill`;
@@ -107,24 +111,28 @@ class KeyValueCache:
             self.recent = self._ids[:, self._reach - 1 : self._reach + self.lookback]
 
     def _reserve(self, columns: int) -> None:
-        """Make room for this many columns in each layer, at least doubling what is there."""
+        """Make room in each layer for all windows and this many columns; where there is too little,
+        for at least twice as many as there were.
+        """
         if columns > self._columns_taken:
             columns = max(columns, 2 * self._columns_taken, _FIRST_COLUMNS)
             self._columns_taken = min(columns, self.context_length)
-            self.layers = [
-                F.pad(memory, (0, 0, 0, self._columns_taken - memory.shape[3]))
-                for memory in self.layers
-            ]
+        if len(self.lengths) > self._rows_taken:
+            self._rows_taken = max(len(self.lengths), 2 * self._rows_taken)
+        for number, memory in enumerate(self.layers):
+            rows, columns = memory.shape[1], memory.shape[3]
+            more = (0, 0, 0, self._columns_taken - columns, 0, 0, 0, self._rows_taken - rows)
+            self.layers[number] = F.pad(memory, more) if any(more) else memory
 
     def layer(self, number: int, like: Tensor) -> Tensor:
-        """Return a layer's memory, allocated with the heads and format of the first keys and values
-        that it is asked for with.
+        """Return a layer's memory of all windows, allocated with the heads and format of the first
+        keys and values that it is asked for with.
         """
         if number == len(self.layers):
-            shape = (2, len(self.lengths), like.shape[2], self._columns_taken, like.shape[4])
+            shape = (2, self._rows_taken, like.shape[2], self._columns_taken, like.shape[4])
             # Zeros, because masked values are still multiplied (by zero) and must not be NaN.
             self.layers.append(like.new_zeros(shape))
-        return self.layers[number]
+        return self.layers[number][:, : len(self.lengths)]
 
     def extend(self, layer: int, keys_values: Tensor) -> Tensor:
         """Store a layer's keys and values of one new character per window; return all so far."""

@@ -48,38 +48,30 @@ class CachedDecoder:
         self.context_length = forward.network.config.context_length
         self.cache = forward.new_cache(batch, fixed_shape)
         self._kept = characters_kept(window, self.context_length)
-        self._begun = 0  # number of texts, the first ones, that have a window
 
     def logits(
         self, texts: Sequence[deque[int]], rows: Sequence[int | None] | None = None
     ) -> Tensor:
         """Return the logits `[batch, vocab]` after each text, which grows by an id per call.
 
-        `rows` has the index of each among the texts of the last call, if these are others; None for
-        new ones, which come after the old ones.
+        `rows` has the index of each among the texts of the last call, None for new ones; most
+        should keep their index, because others are copied.
         """
         newest = torch.tensor([text[-1] for text in texts], device=self.cache.newest.device)
         with evaluating(self.forward.network):
-            if rows is not None:
-                self._change_rows(rows)
+            if rows is not None and list(rows) != list(range(len(self.cache.lengths))):
+                self.cache.change_rows(rows)
             self.begin_windows(texts)
             return self.forward.step(self.cache, newest)
-
-    def _change_rows(self, rows: Sequence[int | None]) -> None:
-        old = [row for row in rows if row is not None]
-        self._begun = len(old)
-        if len(rows) > len(old) or old != list(range(len(self.cache.lengths))):
-            self.cache = self.cache.with_rows(old, len(rows) - len(old))
 
     def begin_windows(self, texts: Sequence[deque[int]]) -> None:
         """Fill windows that are full, or have not begun, with all but the newest character."""
         windows = {}
         for row, text in enumerate(texts):
-            if row >= self._begun:
+            if self.cache.lengths[row] == 0:
                 windows[row] = list(text)[-self.context_length : -1]
             elif self.cache.lengths[row] == self.context_length:
                 windows[row] = list(text)[-self._kept : -1]
-        self._begun = len(texts)
         if windows:
             at = torch.tensor(list(windows), device=self.cache.newest.device)
             self.forward.prefill(self.cache, at, list(windows.values()))

@@ -30,7 +30,6 @@ from shakespeare_lm.serving.request import RequestError, check_site, error_respo
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _MAX_BODY_BYTES = 1 << 20
-_SECONDS_BETWEEN_CHECKS = 0.1  # whether the client is still connected
 
 
 @dataclass
@@ -185,13 +184,14 @@ async def _body(request: Request) -> bytes:
 async def _unless_disconnected(request: Request, completion: Completion) -> dict[str, Any] | None:
     """Return the answer, or None if the client disconnects."""
     answer = asyncio.ensure_future(completion.whole())
+    gone = asyncio.ensure_future(request.receive())  # after the body, nothing else is received
     try:
-        while not (await asyncio.wait([answer], timeout=_SECONDS_BETWEEN_CHECKS))[0]:
-            if await request.is_disconnected():
-                return None
-        return answer.result()
+        await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else None
     finally:
         answer.cancel()
+        gone.cancel()
+        await asyncio.wait([answer, gone])
 
 
 async def _error(request: Request, error: Exception) -> Response:

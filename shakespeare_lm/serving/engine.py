@@ -196,9 +196,9 @@ class Engine:
             turn_is_over = stream.turn >= _CHARACTERS_PER_TURN
             order[stream] = ranks[id(stream.asked)], turn_is_over, stream.row is None, stream.turn
             ranks[id(stream.asked)] += 1
-        chosen = set(sorted(order, key=order.__getitem__)[:STREAMS_TOGETHER])
+        chosen = sorted(order, key=order.__getitem__)[:STREAMS_TOGETHER]
         others = [one for one in streams if one not in chosen]
-        self._active = [one for one in streams if one in chosen]
+        self._active = _in_their_rows(chosen)
         self._waiting = sorted(others, key=lambda one: one.row is not None)  # who pauses comes last
         for stream in others:
             stream.row, stream.turn = None, 0
@@ -234,3 +234,10 @@ class Engine:
         characters = (self._vocabulary[other] for other in best.indices.tolist())
         others = dict(zip(characters, best.values.tolist(), strict=True))
         return Likelihood(self._vocabulary[number], float(values[number]), others)
+
+
+def _in_their_rows(streams: Sequence[Stream]) -> list[Stream]:
+    """Order streams so that those that have a row of the cache keep it, where there is one."""
+    kept = {one.row: one for one in streams if one.row is not None and one.row < len(streams)}
+    others = iter([one for one in streams if one not in kept.values()])
+    return [kept.get(row) or next(others) for row in range(len(streams))]
