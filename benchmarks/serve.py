@@ -71,7 +71,7 @@ def serving(checkout: Path, path: Path) -> Iterator[int]:
     words = [sys.executable, "scripts/serve.py", "--ckpt", str(path), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
         subprocess.Popen(words, cwd=checkout, env=environment, stderr=log) as server,
     ):
         try:
@@ -89,9 +89,7 @@ def _written(log: Any) -> str:
     return str(log.read())
 
 
-def compare(
-    ports: dict[str, int], count: int, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def compare(ports: dict[str, int], count: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Let the servers take turns with `count` clients; print and return figures and ratios."""
     loads: dict[str, list[Load]] = {name: [] for name in ports}
     for _ in range(arguments.rounds + 1):
@@ -159,5 +157,3 @@ async def _answer(reader: asyncio.StreamReader) -> int:
     else:
         await reader.readuntil(b"\r\n0\r\n\r\n")
     return int(head.split()[1])
-
-

@@ -53,13 +53,13 @@ def main(arguments: Namespace) -> int:
             raise UserError(f"allow_origin is {origin!r}: expected https://HOST[:PORT], or *")
     path = find_checkpoint(arguments.ckpt)
     # Before the model is loaded, which takes long: a port that is taken is known at once.
-    with _listening(arguments.host, arguments.port) as listener:
+    with listening(arguments.host, arguments.port) as listener:
         _serve(arguments, path, listener)
     return 0
 
 
 def _serve(arguments: Namespace, path: Path, listener: socket.socket) -> None:
-    import uvicorn; sys.setswitchinterval(1e-4)
+    import uvicorn
 
     from shakespeare_lm.serving.app import LOOPBACK, Server
     from shakespeare_lm.serving.connections import settings
@@ -91,7 +91,8 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that accepts connections there; port 0 takes a free one."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)

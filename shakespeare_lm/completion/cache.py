@@ -71,7 +71,7 @@ class KeyValueCache:
         to, source = torch.tensor(moved, dtype=torch.long, device=device).reshape(-1, 2).T
         self.lengths = [0 if old is None else self.lengths[old] for old in rows]
         self._reserve(self._columns_taken)
-        for memory in self.layers:
+        for memory in self.layers if moved else ():
             memory[:, to] = memory[:, source]
         self.newest = torch.tensor(self.lengths, device=device) - 1
         self._rows = torch.arange(len(rows), device=device)

@@ -1,4 +1,5 @@
-"""A request -> its answer in the form of OpenAI's completions: in one go, or as server-sent events.
+"""A request -> its answer in the form of OpenAI's completions or chats: in one go, or as
+server-sent events.
 
 Echoed prompts are scored outside the engine, in one thread of their own.
 """
@@ -14,39 +15,42 @@ from contextlib import suppress
 from functools import partial
 
 from shakespeare_lm.completion.completer import Completer
-from shakespeare_lm.data.tokenizer import UNKNOWN_HINT, Unknown
+from shakespeare_lm.data.tokenizer import UNKNOWN_HINT, CharTokenizer, Unknown
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.serving.engine import Likelihood, Piece, Stream
 from shakespeare_lm.serving.request import CompletionRequest, Json, RequestError, error_body
 
 # Characters, or their logprobs, that are made in advance while a client does not read its stream.
 _MAX_UNSENT = 8192
+# Clients pass this field on, whose form OpenAI leaves open.
+_NO_CHAT_MODEL = "not a chat model: it continues the text of the last message"
 
 
 class Completion:
-    """All texts of one request, and the answer that they add up to; `scoring` scores prompts.
+    """All texts of one request, and the answer that they add up to, as that of a chat if it is one;
+    `scoring` scores prompts, and `name` is the model's.
 
     Raises:
-        RequestError: for a character outside the vocabulary.
+        RequestError: for a character or a token id outside the vocabulary.
     """
 
     def __init__(
-        self, completer: Completer, asked: CompletionRequest, unknown: Unknown, scoring: Executor
-    ) -> None:
-        self.completer, self.asked, self._scoring = completer, asked, scoring
+        self, completer: Completer, asked: CompletionRequest, unknown: Unknown, scoring: Executor,
+        name: str, chat: bool = False,
+    ) -> None:  # fmt: skip
+        self.completer, self.asked, self._scoring, self._chat = completer, asked, scoring, chat
         self._cancelled = False
         self._common = {
             "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
-            "created": int(time.time()), "model": asked.model,
+            "created": int(time.time()), "model": name,
         }  # fmt: skip
+        if chat:
+            kind = "chat.completion.chunk" if asked.stream else "chat.completion"
+            self._common |= {"object": kind, "system_fingerprint": _NO_CHAT_MODEL}
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._emitted = self._taken = 0  # characters: in the engine's thread, in this one
         self._loop = asyncio.get_running_loop()
-        try:
-            self._ids = [completer.tokenizer.encode(text, unknown) for text in asked.prompt]
-        except UserError as error:
-            message = f"prompt is invalid: {str(error).removesuffix(UNKNOWN_HINT)}"
-            raise RequestError(message, param="prompt") from None
+        self._ids = [ids_of(prompt, completer.tokenizer, unknown) for prompt in asked.prompt]
         self.streams = [self._stream(index) for index in range(len(asked.prompt) * asked.n)]
 
     def _stream(self, index: int) -> Stream:
@@ -89,13 +93,14 @@ class Completion:
                 choice["logprobs"][name] += values
         for choice in choices:
             choice["finish_reason"] = choice["finish_reason"] or "length"  # if nothing was made
-        return {**self._common, "choices": choices, "usage": self._usage()}
+        formed = [self._formed(choice, "message") for choice in choices]
+        return {**self._common, "choices": formed, "usage": self._usage()}
 
     async def events(self) -> AsyncIterator[str]:
         """Yield the answer as server-sent events."""
         try:
             async for part in self._parts():
-                yield _event({**self._common, "choices": [part]})
+                yield _event({**self._common, "choices": [self._formed(part, "delta")]})
             if self.asked.stream_options.get("include_usage") is True:
                 yield _event({**self._common, "choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
@@ -148,11 +153,34 @@ class Completion:
             "logprobs": None if self.asked.logprobs is None else logprobs,
         }  # fmt: skip
 
+    def _formed(self, choice: Json, message: str) -> Json:
+        """Return a choice as completions have it; in a chat, with a `message` instead of a text."""
+        if not self._chat:
+            return choice
+        content = {"role": "assistant", "content": choice.pop("text")}
+        return {**choice, message: content}
+
     def _usage(self) -> Json:
-        """Return what was read and made; a character is a token."""
-        read, made = sum(map(len, self._ids)), self.made
+        """Return what was given and made, a character is a token; and how much of the prompts was
+        not read, because the context ends before.
+        """
+        given, made = sum(map(len, self._ids)), self.made
         names = ("prompt_tokens", "completion_tokens", "total_tokens")
-        return dict(zip(names, (read, made, read + made), strict=True))
+        usage: Json = dict(zip(names, (given, made, given + made), strict=True))
+        if unread := sum(max(0, len(ids) - self.completer.context_length) for ids in self._ids):
+            usage["prompt_tokens_details"] = {"truncated_tokens": unread}
+        return usage
+
+
+def ids_of(prompt: str | list[int], tokenizer: CharTokenizer, unknown: Unknown) -> list[int]:
+    """Return a prompt's ids; a `RequestError` names what is outside the vocabulary."""
+    try:
+        if isinstance(prompt, str):
+            return tokenizer.encode(prompt, unknown)
+        return tokenizer.encode(tokenizer.decode(prompt))
+    except UserError as error:
+        message = f"prompt is invalid: {str(error).removesuffix(UNKNOWN_HINT)}"
+        raise RequestError(message, param="prompt") from None
 
 
 def _event(content: Json) -> str:

@@ -1,9 +1,10 @@
-"""The web application (ASGI): `POST /v1/completions`, `GET /v1/models`, `GET /health`, and the
-model's page at `/`.
+"""The web application (ASGI): `POST /v1/completions` and its relatives, described at
+`/openapi.json`, and the model's page at `/`.
 """
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,17 +17,33 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import Unknown
 from shakespeare_lm.errors import UserError
-from shakespeare_lm.serving.answers import Completion
+from shakespeare_lm.serving.answers import Completion, ids_of
 from shakespeare_lm.serving.connections import handle_loop_error
+from shakespeare_lm.serving.description import describe
 from shakespeare_lm.serving.engine import Engine
-from shakespeare_lm.serving.request import RequestError, check_site, error_response, parse_request
+from shakespeare_lm.serving.request import (
+    ChatRequest,
+    CompletionRequest,
+    RequestError,
+    TokenizeRequest,
+    check_site,
+    error_response,
+    parse_request,
+    validated,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _MAX_BODY_BYTES = 1 << 20
@@ -51,6 +68,7 @@ class Server:
         # One prompt is scored at a time, however many ask.
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._model = {"id": self.name, "object": "model", "created": 0, "owned_by": "you"}
+        self._counts: dict[str, float] = defaultdict(int)  # by the name that Prometheus sees
 
     def build_app(self) -> Starlette:
         return Starlette(
@@ -59,7 +77,11 @@ class Server:
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{name:path}", self._one_model),
+                Route("/tokenize", self._tokenize, methods=["POST"]),
+                Route("/tokenizer_info", self._tokenizer_info),
                 Route("/health", self._health),
+                Route("/metrics", self._metrics),
+                Route("/openapi.json", self._openapi),
                 Route("/", self._page),
             ],
             middleware=[
@@ -76,33 +98,65 @@ class Server:
         yield
 
     async def _health(self, request: Request) -> Response:
+        """Whether requests are answered (200) or not (503)."""
         if not self.engine.is_running:
             return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ok"})
 
+    async def _metrics(self, request: Request) -> Response:
+        """What was done since the start, and how many texts there are now, for Prometheus."""
+        texts = {"active": self.engine.active, "waiting": self.engine.waiting}
+        values = self._counts | {f'texts{{state="{state}"}}': n for state, n in texts.items()}
+        lines = [f"shakespeare_lm_{name} {value}\n" for name, value in values.items()]
+        return PlainTextResponse("".join(lines), media_type="text/plain; version=0.0.4")
+
+    async def _openapi(self, request: Request) -> Response:
+        """This description, OpenAPI 3.1."""
+        return JSONResponse(describe(request.app.routes))
+
     async def _page(self, request: Request) -> Response:
+        """A page for browsers, with the model inside."""
         if not self.page:
             raise HTTPException(404, self.no_page)
         return HTMLResponse(self.page)
 
     async def _models(self, request: Request) -> Response:
+        """The model, in a list."""
         return JSONResponse({"object": "list", "data": [self._model]})
 
     async def _one_model(self, request: Request) -> Response:
+        """The model."""
         self._check_model(request.path_params["name"])
         return JSONResponse(self._model)
 
+    async def _tokenize(self, request: Request) -> Response:
+        """The token ids of a text."""
+        asked = validated(await _body(request), TokenizeRequest)
+        ids = ids_of(asked.prompt, self.completer.tokenizer, self.unknown)
+        return JSONResponse({"tokens": ids, "count": len(ids)})
+
+    async def _tokenizer_info(self, request: Request) -> Response:
+        """What a text begins with, and may end with: that of an empty prompt."""
+        tokenizer = self.completer.tokenizer
+        begin = tokenizer.decode(tokenizer.encode_prompt(""))
+        return JSONResponse({"bos_token": begin, "eos_token": begin})
+
     async def _chat(self, request: Request) -> Response:
-        message = (
-            f"{self.name!r} is not a chat model: it continues a text. Use POST /v1/completions, "
-            "client.completions.create(model=..., prompt=...)"
-        )
-        raise RequestError(message, 404, "model")
+        """Continue the last message: the model does not chat."""
+        return await self._answer(request, ChatRequest)
 
     async def _complete(self, request: Request) -> Response:
-        asked = parse_request(await _body(request), self.max_tokens)
-        self._check_model(asked.model)
-        completion = Completion(self.completer, asked, self.unknown, self._scoring)
+        """Continue texts."""
+        return await self._answer(request, CompletionRequest)
+
+    async def _answer(
+        self, request: Request, kind: type[CompletionRequest | ChatRequest]
+    ) -> Response:
+        asked = parse_request(await _body(request), self.max_tokens, kind)
+        self._check_model(asked.model or self.name)
+        completion = Completion(
+            self.completer, asked, self.unknown, self._scoring, self.name, kind is ChatRequest
+        )
         request.state.completion = completion  # for the log
         if asked.max_tokens:
             self._submit(completion)
@@ -132,6 +186,11 @@ class Server:
             )
         raise RequestError("the server is stopping", 503)
 
+    def _count(self, status: int, seconds: float, characters: int) -> None:
+        self._counts[f'requests_total{{status="{status}"}}'] += 1
+        self._counts["request_seconds_total"] += seconds
+        self._counts["characters_total"] += characters
+
     def _watched(self, app: ASGIApp) -> ASGIApp:
         """Return the application that refuses requests by pages of other sites, ends the work of
         each request with it, answered or not, and logs it in one line: method, path, status,
@@ -157,10 +216,12 @@ class Server:
                 await error_response(error)(scope, receive, noted)
             finally:
                 path = scope["raw_path"][:200].decode()  # ASCII: still percent-encoded
-                took = f"{1000 * (time.monotonic() - start):.0f} ms"
+                seconds = time.monotonic() - start
                 completion: Completion | None = scope.get("state", {}).get("completion")
-                made = f" {completion.end()} characters" if completion else ""
-                self.log(f"{scope['method']} {path} {status} {took}{made}")
+                made = completion.end() if completion else 0
+                self._count(status, seconds, made)
+                characters = f" {made} characters" if completion else ""
+                self.log(f"{scope['method']} {path} {status} {1000 * seconds:.0f} ms{characters}")
 
         return watched
 

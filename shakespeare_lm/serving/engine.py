@@ -131,6 +131,11 @@ class Engine:
         return len(self._active)
 
     @property
+    def waiting(self) -> int:
+        """How many streams wait, or pause for a client that lags."""
+        return len(self._waiting)
+
+    @property
     def is_running(self) -> bool:
         """Whether it accepts streams."""
         return not self._closed and self._thread.is_alive()
@@ -197,7 +202,8 @@ class Engine:
             order[stream] = ranks[id(stream.asked)], turn_is_over, stream.row is None, stream.turn
             ranks[id(stream.asked)] += 1
         chosen = sorted(order, key=order.__getitem__)[:STREAMS_TOGETHER]
-        others = [one for one in streams if one not in chosen]
+        places = set(chosen)
+        others = [one for one in streams if one not in places]
         self._active = _in_their_rows(chosen)
         self._waiting = sorted(others, key=lambda one: one.row is not None)  # who pauses comes last
         for stream in others:

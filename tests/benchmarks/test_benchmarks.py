@@ -66,6 +66,22 @@ def test_complete_compares_ways_to_make_a_text(
     assert figures["one_over_nanogpt"][0] > 0
 
 
+def test_serve_compares_two_checkouts_under_load(
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn", reason="needs pip install -e '.[serve]'")
+    tiny = SHAPES["laptop"]._replace(num_layers=1, d_model=16, context_length=8)
+    monkeypatch.setitem(SHAPES, "laptop", tiny)
+    load = ["--clients", "2", "--slow=1", "--seconds=0.2", "--rounds=1"]
+    for stream in ([], ["--stream"]):
+        figures = benchmark("serve", *load, *stream)["clients"]["2"]
+        for name in ("here", "there"):
+            ((per_second, p99, errors),) = figures[name]
+            assert per_second > 0
+            assert 0 < p99 < 10
+            assert errors == 0
+
+
 def test_growth_says_with_which_power_the_step_time_grows(benchmark: Benchmark) -> None:
     sizes = ["--corpus=sample", "--accelerator=cpu", "--axes", "depth", *TINY[:2], *TINY[3:]]
     figures = benchmark("growth", *sizes, "--points=2", "--blocks=1", "--steps=1")["axes"]["depth"]

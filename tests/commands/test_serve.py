@@ -1,5 +1,6 @@
 """The command `serve`, with the real client of OpenAI's API: one, many at once, and its end."""
 
+import asyncio
 import json
 import re
 import signal
@@ -87,11 +88,36 @@ def test_a_browser_and_openais_client_get_what_they_ask_for(checkpoint):
             client.completions.create(model=model.id, prompt="Z")
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             client.completions.create(model="other", prompt="a")
-        with pytest.raises(openai.NotFoundError, match=r"client\.completions\.create"):
-            client.chat.completions.create(model=model.id, messages=[])
+        chat = client.chat.completions.create(
+            model=model.id, messages=[{"role": "user", "content": "to be"}], max_tokens=50,
+            temperature=0.8, seed=1,
+        )  # fmt: skip
+        assert chat.choices[0].message.content == text
+        assert "not a chat model" in chat.system_fingerprint
         page = requests.get(address, timeout=5)
         assert page.headers["content-type"].startswith("text/html")
         assert 'id="weights"' in page.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(host):
+    async def accepted() -> int:
+        option = asyncio.get_running_loop().create_future()
+
+        def connected(_: object, writer: asyncio.StreamWriter) -> None:
+            peer = writer.get_extra_info("socket")
+            option.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(connected, sock=listener):
+            with socket.create_connection(listener.getsockname()[:2]):
+                return await option
+
+    try:
+        listener = serve.listening(host, 0)
+    except UserError:
+        pytest.skip("this machine has no IPv6")
+    assert asyncio.run(accepted())
 
 
 def test_sigterm_lets_a_running_request_end_and_the_log_tells_of_it(checkpoint):

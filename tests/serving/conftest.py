@@ -11,6 +11,7 @@ import pytest
 import requests
 import torch
 
+from shakespeare_lm.commands import serve
 from shakespeare_lm.completion.completer import Completer
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.model.config import NetworkConfig
@@ -95,7 +96,7 @@ def server() -> Iterator[Running]:
     served = app.Server(
         completer, engine, "m", page="<p>page</p>", max_tokens=5000, log=log.append
     ).build_app()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = serve.listening("127.0.0.1", 0)
     # So that clients that lag are noticed, and soon.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
     connections._SECONDS_BETWEEN_LOOKS = 0.05

@@ -90,15 +90,81 @@ def test_texts_that_need_not_wait_may_be_more_than_may_wait_and_have_no_characte
     assert len(server.post(prompt="", max_tokens=3).json()["choices"][0]["text"]) == 3
 
 
+def test_token_ids_are_a_prompt_and_no_model_is_the_model(server: Running) -> None:
+    tokens = requests.post(f"{server.address}/tokenize", json={"prompt": "abc"}, timeout=5).json()
+    assert tokens == {"tokens": [2, 3, 4], "count": 3}
+    by_ids = server.post(model=None, prompt=[[2, 3, 4], [3]], seed=1, max_tokens=9).json()
+    by_text = server.post(prompt=["abc", "b"], seed=1, max_tokens=9).json()
+    assert by_ids["choices"] == by_text["choices"]
+    assert by_ids["model"] == "m"
+    assert server.get("/tokenizer_info").json() == {"bos_token": "\n", "eos_token": "\n"}
+
+
+def test_a_prompt_beyond_the_context_is_said(server: Running) -> None:
+    usage = [server.post(prompt=["a" * n, "a"]).json()["usage"] for n in (16, 20)]
+    assert "prompt_tokens_details" not in usage[0]
+    assert usage[1]["prompt_tokens_details"] == {"truncated_tokens": 4}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_gets_its_last_message_continued(server: Running, stream: bool) -> None:
+    messages = [{"role": "system", "content": "b"}, {"role": "user", "content": "abc"}]
+    fields = {"messages": messages, "prompt": None, "seed": 3, "max_tokens": 40, "stream": stream}
+    response = server.post("chat/completions", **fields)
+    bodies = response.text.removesuffix("data: [DONE]\n\n").replace("data: ", "").split("\n\n")
+    answers = [json.loads(body) for body in bodies if body]
+    parts = [answer["choices"][0] for answer in answers]
+    messages = [part.pop("delta" if stream else "message") for part in parts]
+    text = server.completer.complete("abc", 40, seed=3, temperature=1.0)
+    assert "".join(message["content"] for message in messages) == text
+    assert {message["role"] for message in messages} == {"assistant"}
+    assert parts[-1] == {"index": 0, "finish_reason": "length", "logprobs": None}
+    assert answers[0]["object"] == "chat.completion" + ".chunk" * stream
+    assert "not a chat model" in answers[0]["system_fingerprint"]
+
+
+# --- for programs that watch and describe it ---
+
+
+def test_metrics_count_requests_and_characters(server: Running) -> None:
+    def values() -> dict[str, float]:
+        lines = server.get("/metrics").text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    server.post(max_tokens=-1)
+    before = values()
+    server.post(max_tokens=7, n=2)
+    until(
+        lambda: (
+            values()["shakespeare_lm_characters_total"] > before["shakespeare_lm_characters_total"]
+        )
+    )
+    grown = {name: value - before.get(name, 0) for name, value in values().items()}
+    assert grown["shakespeare_lm_characters_total"] == 14
+    assert grown['shakespeare_lm_requests_total{status="200"}'] >= 2
+    assert grown['shakespeare_lm_requests_total{status="400"}'] == 0
+    assert grown["shakespeare_lm_request_seconds_total"] > 0
+    assert grown['shakespeare_lm_texts{state="active"}'] == 0
+
+
+def test_the_description_names_every_route_and_field(server: Running) -> None:
+    document = server.get("/openapi.json").json()
+    operation = document["paths"]["/v1/completions"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert {"type": "string"} in schema["properties"]["prompt"]["anyOf"]
+    assert "_Message" in document["components"]["schemas"]
+    assert {"/v1/chat/completions", "/v1/models/{name}", "/metrics"} < set(document["paths"])
+    assert all(next(iter(one.values()))["summary"] for one in document["paths"].values())
+
+
 # --- errors ---
 
 
 @pytest.mark.parametrize(
     ("fields", "status", "param", "message"),
     [
-        ({"path": "chat/completions"}, 404, "model",
-            "'m' is not a chat model: it continues a text. Use POST /v1/completions, "
-            "client.completions.create(model=..., prompt=...)"),
+        ({"prompt": [0, 14]}, 400, "prompt",
+            "prompt is invalid: the id is 14: expected 0 <= id <= 13"),
         ({"prompt": ["a", "bZ"]}, 400, "prompt",
             "prompt is invalid: the character 'Z' (U+005A) at position 1 is not among the 13 "
             "characters that the model knows"),

@@ -254,7 +254,7 @@ completion/cached_forward.py: setting_of_the_process_restored_by_the_first_of_se
   _enabled=_found.pop({+0+}))
 completion/cache.py: cache_that_forgets_when_it_grows
   tests/completion/test_cache.py::test_memory_grows_with_the_text_and_keeps_what_is_stored
-  F.pad({-memory-}{+memory.zero_()+}, (0, 0, 0,
+  F.pad({-memory-}{+memory.zero_()+}, more)
 completion/cache.py: cached_positions_one_behind
   tests/completion/test_decoder.py::test_cached_equals_uncached
   self.positions = self.newest[:, None]{+ - 1+}
@@ -266,7 +266,7 @@ completion/cache.py: equal_prompts_mixed_up
   keys_values[:, self.source{+.flip(0)+}]
 completion/cache.py: caches_of_texts_mixed_up
   tests/completion/test_decoder.py::test_texts_that_come_and_go_do_not_change_each_other
-  [:, : len(kept)] = memory[:, {-rows-}{+: len(kept)+}]
+  memory[:, to] = memory[:, {-source-}{+to+}]
 completion/completer.py: prompts_share_one_random_generator
   tests/completion/test_completer.py::test_several_prompts_together_equal_each_alone
   {-[random_numbers(seed) for seed in seeds]-}{+[random_numbers(seeds[0])] * len(seeds)+}
