@@ -151,7 +151,7 @@ def _report(cli: ShakespeareCLI) -> None:
     config, data, path = cli.model.config, cli.datamodule, Path(cli.best.best_model_path)
     recipe = summary.better_recipe(cli.recipe) if _is_tiny_shakespeare(data) else ""
     run = path.parents[1] if path.parent.name == "checkpoints" else path
-    has_page = config.network == "transformer" and not config.memory_order
+    has_page = config.network == "transformer"
     summary.print_next(run, recipe, _logs(cli), data.vocabulary, has_page)
 
 

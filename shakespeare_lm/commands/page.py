@@ -63,6 +63,8 @@ def main(arguments: Namespace) -> int:
         cost = _check(draft, checkpoint, packed, losses)
         page = _page(path, checkpoint, packed, arguments.title, losses, cost)
     write_text(arguments.output, page)
+    for _, note in _memory_facts(checkpoint):
+        print(f"note: {note}", file=sys.stderr)
     size = len(page.encode())
     opened = arguments.open and webbrowser.open(Path(arguments.output).resolve().as_uri())
     hint = "opened in your browser" if opened else "open it in a browser"
@@ -108,7 +110,8 @@ def _page(
         f"trained on {trained_on(checkpoint, losses)}.",
         tokenizer=tokenizer, config=checkpoint.config, packed=packed,
         prompt=opening(tokenizer, texts),
-        card=model_facts(path, checkpoint, losses) + _loss_facts(losses, cost),
+        card=model_facts(path, checkpoint, losses) + _memory_facts(checkpoint)
+        + _loss_facts(losses, cost),
         chart=_chart(log, losses), passage=_passage(tokenizer, losses), samples=log.samples,
     )  # fmt: skip
     return build_page(content)
@@ -121,6 +124,13 @@ def _passage(tokenizer: CharTokenizer, losses: Losses | None) -> str:
     ids = losses.text.ids[len(losses.text.ids) // 2 :][:_OPENING]
     text = tokenizer.decode(ids.tolist())
     return (text.partition("\n")[2] or text)[:_PASSAGE]
+
+
+def _memory_facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    if not checkpoint.config.memory_order:
+        return []
+    count = f"{len(checkpoint.weights['ngrams.text']):,} characters"
+    return [("Text", f"this page holds the {count} that its n-gram memory has counted")]
 
 
 def _loss_facts(losses: Losses | None, cost: float | None) -> list[tuple[str, str]]:

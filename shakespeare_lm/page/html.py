@@ -19,11 +19,14 @@ from shakespeare_lm.methods.networks import NetworkOptions
 from shakespeare_lm.page.packing import Packed
 
 # The scripts that run the model in a web worker, and those that show it.
-_WORKER = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window", "worker")
+_WORKER = ("tensor", "weights", "transformer", "memory", "sampling", "random", "sliding_window",
+           "worker")  # fmt: skip
 _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "guess",
          "main", "events")  # fmt: skip
 # With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
+# Of a memory, which the page counts when it is opened.
+MAX_COUNTED_CHARACTERS = 5_000_000
 _LONGEST_OPENING = 80
 
 
@@ -45,12 +48,18 @@ class PageContent:
 
 def check_fits(checkpoint: Checkpoint) -> None:
     """Raise a `UserError` if the page's JavaScript does not know the model, or it is too large."""
-    check_known(checkpoint, "a page")
+    check_known(checkpoint, "a page", with_memory=True)
     weights = checkpoint.config.num_matrix_weights(checkpoint.tokenizer.vocab_size)
     if weights > MAX_WEIGHTS:
         raise UserError(
             f"the model has {weights:,} weights: expected at most {MAX_WEIGHTS:,} for a page; use "
             "a smaller model, or complete with it in Python"
+        )
+    counted = checkpoint.weights.get("ngrams.text", ())
+    if len(counted) > MAX_COUNTED_CHARACTERS:
+        raise UserError(
+            f"the n-gram memory has counted {len(counted):,} characters: expected at most "
+            f"{MAX_COUNTED_CHARACTERS:,} for a page; use a model without a memory"
         )
 
 

@@ -1,4 +1,6 @@
-"""weights -> bytes for a page: matrices in 8 bits, vectors in float32. `weights.js` reads them."""
+"""weights -> bytes for a page: matrices in 8 bits, vectors in float32, the text of an n-gram memory
+as it is. `weights.js` reads them.
+"""
 
 import zlib
 from collections.abc import Mapping
@@ -19,20 +21,31 @@ class Packed(NamedTuple):
 
 
 def pack(weights: Mapping[str, Tensor]) -> Packed:
-    """Round each row of a matrix to 255 steps of the row's own size; vectors stay as they are."""
+    """Round each row of a matrix to 255 steps of the row's own size; vectors and integers stay as
+    they are.
+    """
     data, tensors, rounded = bytearray(), [], {}
     for name, tensor in weights.items():
-        tensors.append({"name": name, "shape": list(tensor.shape), "start": len(data)})
-        values = tensor.detach().cpu().float()
-        if values.ndim == 1:
-            data += _bytes(values)
-            rounded[name] = values
-            continue
-        scales, integers = round_rows(values)
-        data += _bytes(scales) + integers.numpy().tobytes()
-        rounded[name] = scales[:, None] * integers.float()
+        entry = {"name": name, "shape": list(tensor.shape), "start": len(data)}
+        if not tensor.is_floating_point():
+            entry["integer_bytes"] = 1 if tensor.dtype == torch.uint8 else 4
+        tensors.append(entry)
+        packed, rounded[name] = _packed(tensor.detach().cpu())
+        data += packed
     manifest = {"bytes": len(data), "crc32": zlib.crc32(data), "tensors": tensors}
     return Packed(bytes(data), manifest, rounded)
+
+
+def _packed(tensor: Tensor) -> tuple[bytes, Tensor]:
+    """Return a tensor's bytes, and what a page reads from them."""
+    if not tensor.is_floating_point():
+        kind = "u1" if tensor.dtype == torch.uint8 else "<u4"
+        return tensor.numpy().astype(kind).tobytes(), tensor
+    values = tensor.float()
+    if values.ndim == 1:
+        return _bytes(values), values
+    scales, integers = round_rows(values)
+    return _bytes(scales) + integers.numpy().tobytes(), scales[:, None] * integers.float()
 
 
 def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ class Reader {
       start,
       layers: layers.map(({ x, attention }) => ({
         attention,
-        logits: this.network.logits(x)[0].subarray(0, this.choices),
+        logits: this.network.logits(x, this.cache)[0].subarray(0, this.choices),
       })),
     };
   }

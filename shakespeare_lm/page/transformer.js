@@ -73,16 +73,16 @@ class Transformer {
   read(cache, ids, wanted = 1, observe = null) {
     const first = cache.ids.length;
     cache.ids.push(...ids);
-    let x = this.embed(cache.ids, first);
+    let x = this.embed(cache, first);
     this.blocks.forEach((block, layer) => {
       const attention = observe && [];
       x = this.block(block, x, cache.layers[layer], first, attention);
       if (observe) observe(layer, x.slice(-this.config.d_model), attention);
     });
-    return this.logits(x.subarray((ids.length - wanted) * this.config.d_model));
+    return this.logits(x.subarray((ids.length - wanted) * this.config.d_model), cache);
   }
 
-  // Maps vectors of the residual stream to logits.
+  // Maps vectors of the residual stream, of the newest ids in the cache, to logits.
   logits(x) {
     const { d_model, vocab_size } = this.config;
     const count = x.length / d_model;
@@ -91,7 +91,7 @@ class Transformer {
     return Array.from({ length: count }, (_, i) => all.subarray(i * vocab_size, (i + 1) * vocab_size));
   }
 
-  embed(ids, first) {
+  embed({ ids }, first) {
     const { d_model, scale_embedding, positions } = this.config;
     const scale = scale_embedding ? Math.sqrt(d_model) : 1;
     const x = new Float32Array((ids.length - first) * d_model);
@@ -213,5 +213,6 @@ function buildNetwork(config, weights) {
       throw new Error(`${name} is ${config[name]}: this page knows only ${choices.join(", ")}`);
     }
   }
-  return config.network === "bigram" ? new BigramTable(config, weights) : new Transformer(config, weights);
+  if (config.network === "bigram") return new BigramTable(config, weights);
+  return config.memory_order ? new MemoryTransformer(config, weights) : new Transformer(config, weights);
 }

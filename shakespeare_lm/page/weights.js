@@ -14,30 +14,36 @@ class Matrix {
   }
 }
 
-// Returns a Map from names to Matrix, or to Float32Array for vectors.
+// Returns a Map from names to Matrix, to Float32Array for vectors, or to integers.
 function unpackWeights(base64, manifest) {
   const bytes = bytesOf(base64);
   if (bytes.length !== manifest.bytes || crc32(bytes) !== manifest.crc32) {
     throw new Error("The weights in this page are damaged. Make or download the page again.");
   }
   const view = new DataView(bytes.buffer);
-  return new Map(manifest.tensors.map(({ name, shape, start }) => [name, unpack(view, shape, start)]));
+  return new Map(manifest.tensors.map((tensor) => [tensor.name, unpack(view, tensor)]));
 }
 
-function unpack(view, shape, start) {
+function unpack(view, { shape, start, integer_bytes }) {
+  if (integer_bytes) return integers(view, start, shape[0], integer_bytes);
   if (shape.length === 1) return floats(view, start, shape[0]);
   const [rows, columns] = shape;
   const scales = floats(view, start, rows);
-  const integers = new Int8Array(view.buffer, start + 4 * rows, rows * columns);
+  const steps = new Int8Array(view.buffer, start + 4 * rows, rows * columns);
   const values = new Float32Array(rows * columns);
   for (let row = 0, i = 0; row < rows; row++) {
-    for (const end = i + columns; i < end; i++) values[i] = scales[row] * integers[i];
+    for (const end = i + columns; i < end; i++) values[i] = scales[row] * steps[i];
   }
   return new Matrix(rows, columns, values);
 }
 
 function floats(view, start, count) {
   return Float32Array.from({ length: count }, (_, i) => view.getFloat32(start + 4 * i, true));
+}
+
+function integers(view, start, count, bytes) {
+  if (bytes === 1) return new Uint8Array(view.buffer, start, count);
+  return Uint32Array.from({ length: count }, (_, i) => view.getUint32(start + 4 * i, true));
 }
 
 function bytesOf(base64) {

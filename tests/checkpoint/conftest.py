@@ -32,6 +32,7 @@ def random_checkpoint(
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=std)
     if options.get("memory_order"):
-        ids = torch.arange(40) % len(vocabulary)
-        module.network.ngrams.remember(ids, torch.tensor([40]))  # type: ignore[union-attr,operator]
+        ids = (torch.rand(400) ** 2 * len(vocabulary)).long()  # some n-grams occur often
+        lengths = torch.tensor([150, 0, 250])
+        module.network.ngrams.remember(ids, lengths)  # type: ignore[union-attr,operator]
     return read_checkpoint(save(path, module))

@@ -13,6 +13,7 @@ from shakespeare_lm.commands.page import _chart, main
 from shakespeare_lm.data.corpus import load_corpus
 from shakespeare_lm.page.run_log import RunLog
 from shakespeare_lm.training.module import ShakespeareLM
+from tests.checkpoint.conftest import random_checkpoint
 from tests.conftest import save
 
 
@@ -94,13 +95,21 @@ def test_one_validation_is_seen_and_curves_lose_their_first_steps_only_if_there_
     assert len(points.split()) == 2
 
 
+def test_the_page_of_a_memory_says_that_it_holds_the_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random_checkpoint(tmp_path / "memory.ckpt", "\nab", memory_order=3)
+    assert main(["--ckpt=memory.ckpt"]) == 0
+    note = "this page holds the 400 characters that its n-gram memory has counted"
+    assert f"note: {note}" in capsys.readouterr().err
+    assert note in Path("model.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("ckpt", "output", "message"),
     [
         ("none.ckpt", "a.html", "none.ckpt"),
         ("a,b", "a.html", "one model of several, distil them: --model.teachers a,b"),
         ("damaged.ckpt", "a.html", "damaged"),
-        ("memory.ckpt", "a.html", "memory_order is 2: a page cannot hold that"),
         ("best.ckpt", "missing/a.html", "missing/a.html"),
         ("best.ckpt", "best.ckpt", "best.ckpt"),
         ("best.ckpt", "text.txt", "output is text.txt, which is an input"),
@@ -108,7 +117,6 @@ def test_one_validation_is_seen_and_curves_lose_their_first_steps_only_if_there_
 )
 def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, capsys, ckpt, output, message):
     Path("damaged.ckpt").write_bytes(checkpoint.read_bytes()[:1000])
-    saved(Path("memory.ckpt"), memory_order=2)
     Path("text.txt").write_bytes(b"not UTF-8: \xff")
     before = set(Path().rglob("*"))
     assert main(["--ckpt", ckpt, "--output", output, "--corpus=text.txt"]) == 1

@@ -94,8 +94,9 @@ def test_a_page_opens_with_the_first_whole_line_of_letters_that_the_model_knows(
 def test_what_a_page_cannot_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_fits(random_checkpoint(tmp_path))
-    with pytest.raises(UserError, match="memory_order is 3: a page cannot hold that, only 0"):
+    check_fits(random_checkpoint(tmp_path, memory_order=3))
+    monkeypatch.setattr(html, "MAX_COUNTED_CHARACTERS", 399)
+    with pytest.raises(UserError, match="has counted 400 characters: expected at most 399 for"):
         check_fits(random_checkpoint(tmp_path, memory_order=3))
     monkeypatch.setattr(html, "MAX_WEIGHTS", 1000)
     with pytest.raises(UserError, match=r"weights: expected at most 1,000 for a page"):
@@ -114,6 +115,14 @@ def test_the_data_has_each_rows_scale_and_integers_and_vectors_as_they_are() -> 
     assert struct.unpack("<2f", packed.data[8:16])[0] == pytest.approx(1 / 127)
     assert list(packed.data[16:20]) == [64, 256 - 127, 0, 0]  # 63.5 rounds to the even number
     assert packed.rounded["m"][1].tolist() == [0.0, 0.0]
+
+
+def test_the_text_of_a_memory_is_held_as_it_is_in_one_byte_or_four() -> None:
+    text, many = torch.tensor([3, 255], dtype=torch.uint8), torch.tensor([70_000])
+    packed = pack({"a": text, "b": many})
+    assert packed.data == bytes([3, 255, 112, 17, 1, 0])
+    assert [tensor["integer_bytes"] for tensor in packed.manifest["tensors"]] == [1, 4]
+    assert packed.rounded["a"].tolist() == [3, 255]
 
 
 def test_no_weight_moves_by_more_than_half_a_step_of_its_row_and_none_when_packed_again() -> None:

@@ -431,6 +431,23 @@ def test_attention_and_layers_of_the_chosen_character(page: Any) -> None:
         assert page.locator("#backdrop span[style*=background]").count() == count
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_model_with_a_memory_continues_and_its_last_layer_says_what_the_model_says(
+    open_page: Open, tmp_path: Path, share: float
+) -> None:
+    options = {"memory_order": 3, "memory_share": share, "context_length": 40}
+    checkpoint = random_checkpoint(tmp_path, VOCABULARY, **options)
+    path = tmp_path / "model.html"
+    path.write_text(unmeasured_page(tmp_path / "best.ckpt", checkpoint, "a"), "utf-8")
+    page = ready(open_page(path=path))
+    page.fill("#seed", "3")
+    press(page, "#continue")
+    made = Completer.from_checkpoint(tmp_path / "best.ckpt").complete("ROMEO:\n", 300, seed=3)
+    assert text_of(page)[:12] == "ROMEO:\n" + made[:5]
+    write(page, "HELLO")
+    assert page.evaluate("inside.explained.layers[1].likeliest[0][0] === argmax(next)")
+
+
 def test_the_keyboard_alone_does_everything(page: Any) -> None:
     reached = set()
     for _ in range(40):

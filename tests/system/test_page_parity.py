@@ -1,5 +1,6 @@
 """The model in JavaScript, in a real browser, against PyTorch with the same weights."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -31,9 +32,12 @@ CONFIGS = {
     "tied head": {"tied_head": True, "scale_embedding": False},
     "long context": {"context_length": 70},
     **{kind: {"network": kind, "previous_characters": 1} for kind in NETWORKS},
+    "memory": {"memory_order": 4, "previous_characters": 2},
+    "mixed memory": {"memory_order": 3, "memory_share": 0.3, "positions": "rotary"},
+    "memory of many": {"memory_order": 3, "vocabulary": "".join(map(chr, range(0x4E00, 0x4F30)))},
 }
 # In the worker's order; `worker.js` itself is tested on a page.
-SCRIPTS = ("tensor", "weights", "transformer", "sampling", "random", "sliding_window")
+SCRIPTS = ("tensor", "weights", "transformer", "memory", "sampling", "random", "sliding_window")
 TOKENIZER = CharTokenizer(VOCABULARY)
 
 Evaluate = Callable[..., Any]
@@ -63,7 +67,7 @@ def random_network(folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
         "config": {**asdict(config), "d_feedforward": width, "vocab_size": vocab_size},
         "manifest": packed.manifest,
         "weights": b64encode(packed.data).decode(),
-        "choices": len(VOCABULARY),
+        "choices": len(checkpoint.tokenizer.vocabulary),
     }
     return network, model
 
@@ -75,13 +79,13 @@ NEW_READER = """
 
 @pytest.mark.parametrize(("window", "name"), [
     *(("stride", name) for name in CONFIGS),
-    *(("exact", name) for name in CONFIGS if "positions" in name or name in NETWORKS),
+    *(("exact", name) for name in CONFIGS if re.search("positions|memory|bigram", name)),
 ])  # fmt: skip
 def test_the_logits_of_a_thousand_positions_are_pytorchs(
     evaluate: Evaluate, tmp_path: Path, window: str, name: str
 ) -> None:
     network, model = random_network(tmp_path, **CONFIGS[name])
-    ids = torch.randint(len(VOCABULARY), (1001,), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(model["choices"], (1001,), generator=torch.Generator().manual_seed(1))
     context = model["config"]["context_length"]
     stride = context // 2 + 1 if window == "stride" else 1
     with torch.inference_mode():
@@ -96,7 +100,7 @@ def test_the_logits_of_a_thousand_positions_are_pytorchs(
         }}""",
         [model, ids.tolist(), window],
     )
-    expected = torch.cat(rows)[:, : len(VOCABULARY)]
+    expected = torch.cat(rows)[:, : model["choices"]]
     torch.testing.assert_close(torch.tensor(found)[:-1], expected, atol=1e-3, rtol=0)
     assert float(expected.std()) > 0.5  # not trivially equal
 
