@@ -3,8 +3,11 @@
 import sys
 import webbrowser
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from torch import Tensor
 
 from shakespeare_lm.checkpoint.model_card import num_weights
 from shakespeare_lm.checkpoint.reading import Checkpoint, read_checkpoint
@@ -25,6 +28,8 @@ from shakespeare_lm.commands.text_files import check_output, write_text, write_w
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
+from shakespeare_lm.model.network import Network
+from shakespeare_lm.page.history import History, pack_moments
 from shakespeare_lm.page.html import PageContent, build_page, check_fits, opening
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import RunLog, read_run_log
@@ -39,6 +44,10 @@ def _add_options(parser: ArgumentParser) -> None:
     add_shared(parser, "ckpt")
     parser.add_argument("--output", metavar="FILE", default="model.html", help="the page")
     parser.add_argument("--title", type=utf8, default="A small language model", help="of the page")
+    parser.add_argument(
+        "--history", action="store_true",
+        help="add a slider to five earlier moments of the training, from checkpoints of the run",
+    )  # fmt: skip
     add_shared(parser, "corpus")
     parser.add_argument("--open", action="store_true", help="open the page in your browser")
 
@@ -56,12 +65,13 @@ def main(arguments: Namespace) -> int:
     checkpoint = read_checkpoint(path)
     check_output(arguments.output, path, *corpus_inputs(checkpoint, arguments.corpus))
     check_fits(checkpoint)
+    packed = pack(checkpoint.distinct_weights)
+    history = pack_moments(path, checkpoint, packed) if arguments.history else None
     losses = measure_losses(checkpoint, arguments.corpus)
+    make = partial(_page, path, checkpoint, packed, arguments.title, losses, history=history)
     with progress_bar("making and checking the page"):
-        packed = pack(checkpoint.distinct_weights)
-        draft = _page(path, checkpoint, packed, arguments.title, losses)
-        cost = _check(draft, checkpoint, packed, losses)
-        page = _page(path, checkpoint, packed, arguments.title, losses, cost)
+        cost = _check(make(), checkpoint, packed, losses, history)
+        page = make(cost=cost)
     write_text(arguments.output, page)
     for _, note in _memory_facts(checkpoint):
         print(f"note: {note}", file=sys.stderr)
@@ -73,17 +83,26 @@ def main(arguments: Namespace) -> int:
 
 
 def _check(
-    page: str, checkpoint: Checkpoint, packed: Packed, losses: Losses | None
-) -> float | None:
-    """Run a page; return what its weights in 8 bits cost, if that is known."""
-    exact = checkpoint.network()
-    # A tied head is packed once, and its module has both names.
-    exact.load_state_dict(packed.rounded, strict=not checkpoint.config.tied_head)
+    page: str, checkpoint: Checkpoint, packed: Packed, losses: Losses | None,
+    history: History | None,
+) -> float | None:  # fmt: skip
+    """Run a page at each of its moments; return what its weights in 8 bits cost, if known."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"
         write_whole(file, page.encode())
-        form = "the page (8-bit weights)"
-        return check_exported(checkpoint, page_network(file), form, "Node.js", losses, exact)
+        form, exact = "the page (8-bit weights)", _exact(checkpoint, packed.rounded)
+        cost = check_exported(checkpoint, page_network(file), form, "Node.js", losses, exact)
+        for number, weights in enumerate(history.rounded if history else (), 1):
+            form, exact = f"the page, {number} moments before", _exact(checkpoint, weights)
+            check_exported(checkpoint, page_network(file, number), form, "Node.js", exact=exact)
+    return cost
+
+
+def _exact(checkpoint: Checkpoint, rounded: dict[str, Tensor]) -> Network:
+    network = checkpoint.network()
+    # A tied head is packed once, and its module has both names.
+    network.load_state_dict(rounded, strict=not checkpoint.config.tied_head)
+    return network
 
 
 def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
@@ -96,7 +115,7 @@ def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
 
 def _page(
     path: Path, checkpoint: Checkpoint, packed: Packed, title: str,
-    losses: Losses | None = None, cost: float | None = None,
+    losses: Losses | None = None, cost: float | None = None, history: History | None = None,
 ) -> str:  # fmt: skip
     """Return the page of a checkpoint, with what is known about its run."""
     log = read_run_log(path.parent.parent)
@@ -113,6 +132,7 @@ def _page(
         card=model_facts(path, checkpoint, losses) + _memory_facts(checkpoint)
         + _loss_facts(losses, cost),
         chart=_chart(log, losses), passage=_passage(tokenizer, losses), samples=log.samples,
+        history=history,
     )  # fmt: skip
     return build_page(content)
 

@@ -48,7 +48,7 @@ textarea.addEventListener("pointermove", (event) => {
 });
 textarea.addEventListener("pointerleave", () => (tip.hidden = true));
 
-byId("continue").addEventListener("click", complete);
+byId("continue").addEventListener("click", () => complete());
 byId("stop").addEventListener("click", stop);
 byId("undo").addEventListener("click", undo);
 byId("shade").addEventListener("change", () => shadeOrColour());
@@ -105,7 +105,7 @@ const game = new Game(model.passage, alphabet, (ids, first, onAnswer) => {
   if (loaded) ask("score", { ids, first, window: settings.window }, onAnswer);
 });
 byId("inside").hidden = model.config.network === "bigram";
-ask("load", { ...model, weights: byId("weights").textContent }, (data) => {
+ask("load", { ...model, weights: byId("weights").textContent, earlier: byId("earlier").textContent }, (data) => {
   if (!data.done) return;
   loaded = true;
   textarea.readOnly = false;

@@ -16,13 +16,14 @@ from shakespeare_lm.checkpoint.reading import Checkpoint
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError, printable
 from shakespeare_lm.methods.networks import NetworkOptions
+from shakespeare_lm.page.history import History
 from shakespeare_lm.page.packing import Packed
 
 # The scripts that run the model in a web worker, and those that show it.
-_WORKER = ("tensor", "weights", "transformer", "memory", "sampling", "random", "sliding_window",
-           "worker")  # fmt: skip
+_WORKER = ("tensor", "weights", "transformer", "memory", "history", "sampling", "random",
+           "sliding_window", "worker")  # fmt: skip
 _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "guess",
-         "main", "events")  # fmt: skip
+         "main", "events", "moment_slider")  # fmt: skip
 # With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
 # Of a memory, which the page counts when it is opened.
@@ -44,6 +45,7 @@ class PageContent:
     chart: str = ""  # the curves of its losses, as HTML
     samples: Sequence[tuple[int, str]] = ()  # the step and the text that the model wrote then
     passage: str = ""  # held-out text for the guessing game
+    history: History | None = None  # its weights at earlier moments
 
 
 def check_fits(checkpoint: Checkpoint) -> None:
@@ -90,6 +92,7 @@ def build_page(content: PageContent) -> str:
         card="".join(facts),
         model=_model(content),
         weights=b64encode(content.packed.data).decode(),
+        earlier=b64encode(content.history.data).decode() if content.history else "",
         style=style,
         worker=worker,
         main=main,
@@ -114,6 +117,7 @@ def _model(content: PageContent) -> str:
         "manifest": content.packed.manifest,
         "prompt": content.prompt,
         "passage": content.passage,
+        "history": content.history.manifest if content.history else None,
         "samples": [(step, printable(text)) for step, text in content.samples],
     }
     return json.dumps(model).replace("<", "\\u003c")

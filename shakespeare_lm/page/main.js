@@ -28,6 +28,7 @@ let unexplained = false;
 let loaded = false; // the model; nothing is asked before
 let hasUnknown = false; // characters
 let totalsDue = false; // what was read since is not in the totals yet
+let written = null; // the text before what the model wrote last; null if it was changed since
 let cut = 0; // how many characters a text that was too long has lost
 
 const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
@@ -82,6 +83,7 @@ function setText(text, { undoable = true } = {}) {
   endGrowth();
   const all = Array.from(text.replace(/\r\n?/g, "\n"));
   cut = Math.max(0, all.length - LONGEST);
+  written = null;
   if (undoable) remember();
   const before = characters;
   characters = cut ? all.slice(cut) : all;
@@ -182,12 +184,13 @@ function score() {
   unexplained = chosen >= 0;
 }
 
-function complete() {
+function complete(seed = settings.seed) {
   if (!loaded) return;
   endGrowth();
   lastTyped = 0;
   remember();
-  make(settings.count, settings.seed);
+  written = characters.join("");
+  make(settings.count, seed);
 }
 
 function make(count, seed = null) {

@@ -128,7 +128,9 @@ function discounts(counts) {
 class MemoryTransformer extends Transformer {
   constructor(config, weights) {
     super(config, new Map([...weights].map(([name, one]) => [name.replace(/^base\./, ""), one])));
-    this.memory = new NGramMemory(weights.get("ngrams.text"), weights.get("ngrams.lengths"), config.vocab_size, config.memory_order);
+    const [text, lengths] = [weights.get("ngrams.text"), weights.get("ngrams.lengths")];
+    text.memory ??= new NGramMemory(text, lengths, config.vocab_size, config.memory_order); // counted once
+    this.memory = text.memory;
     this.readNGrams = this.linear("read_ngrams");
     this.trust = weights.get("trust")?.[0];
   }

@@ -3,13 +3,15 @@ as it is. `weights.js` reads them.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from shakespeare_lm.kernels.int8 import LARGEST, row_scales
+
+Scales = Callable[[Tensor], Tensor]
 
 
 class Packed(NamedTuple):
@@ -20,9 +22,9 @@ class Packed(NamedTuple):
     rounded: dict[str, Tensor]  # the weights that the page will compute with
 
 
-def pack(weights: Mapping[str, Tensor]) -> Packed:
-    """Round each row of a matrix to 255 steps of the row's own size; vectors and integers stay as
-    they are.
+def pack(weights: Mapping[str, Tensor], scales: Scales = row_scales) -> Packed:
+    """Round each row of a matrix to at most 255 steps of the size that `scales` returns, by default
+    so that all are used; vectors and integers stay as they are.
     """
     data, tensors, rounded = bytearray(), [], {}
     for name, tensor in weights.items():
@@ -30,13 +32,13 @@ def pack(weights: Mapping[str, Tensor]) -> Packed:
         if not tensor.is_floating_point():
             entry["integer_bytes"] = 1 if tensor.dtype == torch.uint8 else 4
         tensors.append(entry)
-        packed, rounded[name] = _packed(tensor.detach().cpu())
+        packed, rounded[name] = _packed(tensor.detach().cpu(), scales)
         data += packed
     manifest = {"bytes": len(data), "crc32": zlib.crc32(data), "tensors": tensors}
     return Packed(bytes(data), manifest, rounded)
 
 
-def _packed(tensor: Tensor) -> tuple[bytes, Tensor]:
+def _packed(tensor: Tensor, scales: Scales) -> tuple[bytes, Tensor]:
     """Return a tensor's bytes, and what a page reads from them."""
     if not tensor.is_floating_point():
         kind = "u1" if tensor.dtype == torch.uint8 else "<u4"
@@ -44,15 +46,15 @@ def _packed(tensor: Tensor) -> tuple[bytes, Tensor]:
     values = tensor.float()
     if values.ndim == 1:
         return _bytes(values), values
-    scales, integers = round_rows(values)
-    return _bytes(scales) + integers.numpy().tobytes(), scales[:, None] * integers.float()
+    steps, integers = round_rows(values, scales)
+    return _bytes(steps) + integers.numpy().tobytes(), steps[:, None] * integers.float()
 
 
-def round_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def round_rows(matrix: Tensor, scales: Scales = row_scales) -> tuple[Tensor, Tensor]:
     """Return scales `[rows]` and integers `[rows, columns]`, whose product is near the matrix."""
-    scales = row_scales(matrix)
-    integers = (matrix / scales[:, None]).round().clamp(-LARGEST, LARGEST)
-    return scales, integers.to(torch.int8)
+    steps = scales(matrix)
+    integers = (matrix / steps[:, None]).round().clamp(-LARGEST, LARGEST)
+    return steps, integers.to(torch.int8)
 
 
 def _bytes(values: Tensor) -> bytes:

@@ -1,14 +1,17 @@
 // Reads a page from its file, runs its worker's code in Node.js, and answers rows of ids, as JSON on
-// stdin, by their logits in float32 on stdout: the check of `commands/exported.py`.
+// stdin, by their logits in float32 on stdout: the check of `commands/exported.py`. A second argument
+// is an earlier moment, as `Moments` counts them.
 const fs = require("fs");
 const html = fs.readFileSync(process.argv[2], "utf-8");
 const part = (id) => html.split(`id="${id}">`)[1].split("</script>")[0];
 globalThis.onmessage = null;
 const model = JSON.parse(part("model"));
-const build = new Function("m", "weights",
-  part("worker") + "; return buildNetwork(m.config, unpackWeights(weights, m.manifest));");
-const network = build(model, part("weights"));
-const rows = JSON.parse(fs.readFileSync(0, "utf-8"));
-const logits = rows.flatMap((ids) => network.read(network.newCache(), ids, ids.length));
-const bytes = logits.map((one) => Buffer.from(Float32Array.from(one).buffer));
-process.stdout.write(Buffer.concat(bytes));
+const unpacked = new Function("m", "weights", "earlier",
+  part("worker") + "; return new Moments(m.config, unpackWeights(weights, m.manifest), earlier, m.history);");
+const moment = Number(process.argv[3] ?? 0);
+unpacked(model, part("weights"), part("earlier")).network(moment).then((network) => {
+  const rows = JSON.parse(fs.readFileSync(0, "utf-8"));
+  const logits = rows.flatMap((ids) => network.read(network.newCache(), ids, ids.length));
+  const bytes = logits.map((one) => Buffer.from(Float32Array.from(one).buffer));
+  process.stdout.write(Buffer.concat(bytes));
+});

@@ -16,12 +16,14 @@ class Matrix {
 
 // Returns a Map from names to Matrix, to Float32Array for vectors, or to integers.
 function unpackWeights(base64, manifest) {
-  const bytes = bytesOf(base64);
-  if (bytes.length !== manifest.bytes || crc32(bytes) !== manifest.crc32) {
-    throw new Error("The weights in this page are damaged. Make or download the page again.");
-  }
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(checkedBytes(base64, manifest).buffer);
   return new Map(manifest.tensors.map((tensor) => [tensor.name, unpack(view, tensor)]));
+}
+
+function checkedBytes(base64, manifest) {
+  const bytes = bytesOf(base64);
+  if (bytes.length === manifest.bytes && crc32(bytes) === manifest.crc32) return bytes;
+  throw new Error("The weights in this page are damaged. Make or download the page again.");
 }
 
 function unpack(view, { shape, start, integer_bytes }) {

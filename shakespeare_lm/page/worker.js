@@ -7,9 +7,11 @@ const ALTERNATIVES = 10;
 const MILLISECONDS_TOGETHER = 16;
 
 let reader = null;
+let moments = null;
+let choices = 0;
 let newestTask = 0;
 
-const TASKS = { load, score, complete, explain };
+const TASKS = { load, moment: loadMoment, score, complete, explain };
 
 onmessage = async ({ data }) => {
   newestTask = data.task;
@@ -22,8 +24,15 @@ onmessage = async ({ data }) => {
   }
 };
 
-function load({ config, manifest, weights, choices }) {
-  reader = new Reader(buildNetwork(config, unpackWeights(weights, manifest)), choices);
+async function load(model) {
+  const weights = unpackWeights(model.weights, model.manifest);
+  moments = new Moments(model.config, weights, model.earlier, model.history);
+  choices = model.choices;
+  await loadMoment({ moment: 0 });
+}
+
+async function loadMoment({ moment }) {
+  reader = new Reader(await moments.network(moment), choices);
 }
 
 // Posts how likely each id from `first` on is, and in the end the logits of what comes next.

@@ -16,6 +16,7 @@ import torch
 
 from shakespeare_lm.commands.page import main, unmeasured_page
 from shakespeare_lm.completion.completer import Completer
+from tests.conftest import Fit
 from tests.export.models import random_checkpoint
 from tests.system.browser import needs_browser, started_browser
 
@@ -446,6 +447,40 @@ def test_a_model_with_a_memory_continues_and_its_last_layer_says_what_the_model_
     assert text_of(page)[:12] == "ROMEO:\n" + made[:5]
     write(page, "HELLO")
     assert page.evaluate("inside.explained.layers[1].likeliest[0][0] === argmax(next)")
+
+
+KEPT = (
+    "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=2",
+    "--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.save_weights_only=true",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", [(), ("--model.memory_order=2",)])
+def test_a_slider_makes_the_page_the_model_of_an_earlier_moment(
+    open_page: Open, tiny_fit: Fit, tmp_path: Path, memory: tuple[str, ...]
+) -> None:
+    tiny_fit("--max_steps=8", "--model.learning_rate=0.02", *memory, *KEPT)
+    assert main(["--history", "--output=model.html"]) == 0  # which runs every moment in Node.js
+    page = ready(open_page("#text=The&seed=4&count=30", path=tmp_path / "model.html"))
+    assert page.evaluate("model.history.moments.map((one) => one.step)") == [6, 4, 2]
+    press(page, "#continue")
+    totals, texts = [page.inner_text("#total")], [text_of(page)]
+    for moment, step in ((0, "2"), (3, "8")):
+        page.evaluate(f"byId('moment').value = {moment}")
+        page.dispatch_event("#moment", "input")
+        wait(page, "characters.length === 33 && busy === null && firstUnread() < 0")
+        assert page.inner_text("#moment-step") == step
+        totals.append(page.inner_text("#total"))
+        texts.append(text_of(page))
+    assert totals[1] != totals[0] == totals[2]
+    assert texts[1] != texts[0] == texts[2]
+    write(page, "The end")  # the reader's own is left as it is
+    page.dispatch_event("#moment", "input")
+    ready(page)
+    assert text_of(page) == "The end"
+    page.evaluate("ask('load', {...model, weights: byId('weights').textContent, earlier: 'AAAA'})")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "weights in this page are damaged" in page.inner_text("#problem")
 
 
 def test_the_keyboard_alone_does_everything(page: Any) -> None:
