@@ -94,12 +94,12 @@ class ProgramNetwork(nn.Module):
         return torch.from_numpy(logits.copy())
 
 
-def page_network(path: Path, moment: int = 0) -> nn.Module | None:
-    """Return the network of a page, run by Node.js; None if that is not installed. `moment` counts
-    back from the last one.
+def page_network(path: Path, which: int | str = 0) -> nn.Module | None:
+    """Return the network of a page, run by Node.js; None if that is not installed. `which` is a
+    moment, counted back from the last one, or "beside" for the other model.
     """
     node, run = shutil.which("node"), str(files("shakespeare_lm.page") / "run.js")
-    return ProgramNetwork("the page", node, run, path, str(moment)) if node else None
+    return ProgramNetwork("the page", node, run, path, str(which)) if node else None
 
 
 def huggingface_network(folder: Path) -> nn.Module | None:

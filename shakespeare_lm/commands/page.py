@@ -3,9 +3,11 @@
 import sys
 import webbrowser
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -28,9 +30,8 @@ from shakespeare_lm.commands.text_files import check_output, write_text, write_w
 from shakespeare_lm.data.tokenizer import CharTokenizer
 from shakespeare_lm.errors import UserError
 from shakespeare_lm.evaluation.line_chart import Line, axis, line_chart
-from shakespeare_lm.model.network import Network
 from shakespeare_lm.page.history import History, pack_moments
-from shakespeare_lm.page.html import PageContent, build_page, check_fits, opening
+from shakespeare_lm.page.html import Companion, PageContent, build_page, check_fits, opening
 from shakespeare_lm.page.packing import Packed, pack
 from shakespeare_lm.page.run_log import RunLog, read_run_log
 
@@ -41,7 +42,11 @@ _HIGHEST_LOSS = 2.6
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    add_shared(parser, "ckpt")
+    add_shared(
+        parser, "ckpt", nargs="+",
+        help="a checkpoint, or the folder of a run (default: the newest run's best); a second one "
+        "is shown beside it, on the same text",
+    )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", default="model.html", help="the page")
     parser.add_argument("--title", type=utf8, default="A small language model", help="of the page")
     parser.add_argument(
@@ -61,19 +66,29 @@ def main(arguments: Namespace) -> int:
     """Write the page when everything for it is there: a mistake leaves no file."""
     if arguments.open and arguments.output == "-":
         raise UserError("open needs a file: output is -, which is stdout; name one with --output")
-    path = find_checkpoint(arguments.ckpt)
+    path, *others = map(find_checkpoint, arguments.ckpt or [None])
+    if len(others) > 1:
+        given = len(arguments.ckpt)
+        raise UserError(f"ckpt names {given} checkpoints: expected one, or two to show together")
     checkpoint = read_checkpoint(path)
-    check_output(arguments.output, path, *corpus_inputs(checkpoint, arguments.corpus))
+    check_output(arguments.output, path, *others, *corpus_inputs(checkpoint, arguments.corpus))
     check_fits(checkpoint)
     packed = pack(checkpoint.distinct_weights)
     history = pack_moments(path, checkpoint, packed) if arguments.history else None
+    more = [_Part(number, f"the page, {number} moments before", checkpoint, weights)
+            for number, weights in enumerate(history.rounded if history else (), 1)]  # fmt: skip
+    beside = None
+    for other in map(read_checkpoint, others):
+        beside = _companion(other)
+        more.append(_Part("beside", "the other model", other, beside.packed.rounded))
     losses = measure_losses(checkpoint, arguments.corpus)
-    make = partial(_page, path, checkpoint, packed, arguments.title, losses, history=history)
+    make = partial(_page, path, checkpoint, packed, arguments.title, losses)
     with progress_bar("making and checking the page"):
-        cost = _check(make(), checkpoint, packed, losses, history)
-        page = make(cost=cost)
+        exact = _Part(0, "the page (8-bit weights)", checkpoint, packed.rounded)
+        cost = _check(make(history=history, beside=beside), exact, losses, more)
+        page = make(history=history, beside=beside, cost=cost)
     write_text(arguments.output, page)
-    for _, note in _memory_facts(checkpoint):
+    for _, note in [fact for part in (exact, *more[-1:]) for fact in _memory_facts(part.model)]:
         print(f"note: {note}", file=sys.stderr)
     size = len(page.encode())
     opened = arguments.open and webbrowser.open(Path(arguments.output).resolve().as_uri())
@@ -82,27 +97,41 @@ def main(arguments: Namespace) -> int:
     return 0
 
 
-def _check(
-    page: str, checkpoint: Checkpoint, packed: Packed, losses: Losses | None,
-    history: History | None,
-) -> float | None:  # fmt: skip
-    """Run a page at each of its moments; return what its weights in 8 bits cost, if known."""
+class _Part(NamedTuple):
+    """A model that a page can run, and the weights with which it must compute."""
+
+    which: int | str  # as for `page_network`
+    form: str
+    model: Checkpoint
+    rounded: dict[str, Tensor]
+
+    def check(self, page: Path, losses: Losses | None = None) -> float | None:
+        exact = self.model.network()
+        # A tied head is packed once, and its module has both names.
+        exact.load_state_dict(self.rounded, strict=not self.model.config.tied_head)
+        network = page_network(page, self.which)
+        return check_exported(self.model, network, self.form, "Node.js", losses, exact)
+
+
+def _check(page: str, first: _Part, losses: Losses | None, more: Sequence[_Part]) -> float | None:
+    """Run all parts of a page; return what weights in 8 bits cost the first, if that is known."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"
         write_whole(file, page.encode())
-        form, exact = "the page (8-bit weights)", _exact(checkpoint, packed.rounded)
-        cost = check_exported(checkpoint, page_network(file), form, "Node.js", losses, exact)
-        for number, weights in enumerate(history.rounded if history else (), 1):
-            form, exact = f"the page, {number} moments before", _exact(checkpoint, weights)
-            check_exported(checkpoint, page_network(file, number), form, "Node.js", exact=exact)
+        cost = first.check(file, losses)
+        for part in more:
+            part.check(file)
     return cost
 
 
-def _exact(checkpoint: Checkpoint, rounded: dict[str, Tensor]) -> Network:
-    network = checkpoint.network()
-    # A tied head is packed once, and its module has both names.
-    network.load_state_dict(rounded, strict=not checkpoint.config.tied_head)
-    return network
+def _companion(checkpoint: Checkpoint) -> Companion:
+    check_fits(checkpoint)
+    packed = pack(checkpoint.distinct_weights)
+    return Companion(_subtitle(checkpoint, None), checkpoint.tokenizer, checkpoint.config, packed)
+
+
+def _subtitle(checkpoint: Checkpoint, losses: Losses | None) -> str:
+    return f"{num_weights(checkpoint):,} weights, trained on {trained_on(checkpoint, losses)}."
 
 
 def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
@@ -116,6 +145,7 @@ def unmeasured_page(path: Path, checkpoint: Checkpoint, title: str) -> str:
 def _page(
     path: Path, checkpoint: Checkpoint, packed: Packed, title: str,
     losses: Losses | None = None, cost: float | None = None, history: History | None = None,
+    beside: Companion | None = None,
 ) -> str:  # fmt: skip
     """Return the page of a checkpoint, with what is known about its run."""
     log = read_run_log(path.parent.parent)
@@ -125,14 +155,13 @@ def _page(
     texts += [text for _, text in reversed(log.samples)]
     content = PageContent(
         title=title,
-        subtitle=f"{num_weights(checkpoint):,} weights, "
-        f"trained on {trained_on(checkpoint, losses)}.",
+        subtitle=_subtitle(checkpoint, losses),
         tokenizer=tokenizer, config=checkpoint.config, packed=packed,
         prompt=opening(tokenizer, texts),
         card=model_facts(path, checkpoint, losses) + _memory_facts(checkpoint)
         + _loss_facts(losses, cost),
         chart=_chart(log, losses), passage=_passage(tokenizer, losses), samples=log.samples,
-        history=history,
+        history=history, beside=beside,
     )  # fmt: skip
     return build_page(content)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run -> its weights at a few earlier moments, for a slider on a page. `history.js`
+"""Checkpoints of a run -> weights of a few earlier moments, for a slider on a page. `history.js`
 reads them.
 """
 
@@ -15,8 +15,8 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.page.packing import Packed, pack
 
 _MOMENTS = 6  # with the last one
-# Differences are rounded to steps of this size, relative to the root mean square of their row: about
-# 3 bits each when deflated, so that six moments take less than three times the size of one.
+# Differences are rounded to steps of this size, as a part of the root mean square of their row: 3
+# bits each when deflated, so that six moments take less than three times the size of one.
 _STEP = 0.7
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from shakespeare_lm.checkpoint.exportable import check_known
 from shakespeare_lm.checkpoint.reading import Checkpoint
@@ -23,12 +24,22 @@ from shakespeare_lm.page.packing import Packed
 _WORKER = ("tensor", "weights", "transformer", "memory", "history", "sampling", "random",
            "sliding_window", "worker")  # fmt: skip
 _MAIN = ("alphabet", "sampling", "text_view", "choices", "inside", "picture", "settings", "guess",
-         "main", "events", "moment_slider")  # fmt: skip
+         "main", "compare", "events", "moment_slider")  # fmt: skip
 # With so many weights, plain loops take a tenth of a second per character.
 MAX_WEIGHTS = 50_000_000
 # Of a memory, which the page counts when it is opened.
 MAX_COUNTED_CHARACTERS = 5_000_000
 _LONGEST_OPENING = 80
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another model on a page, which reads the same text."""
+
+    name: str
+    tokenizer: CharTokenizer
+    config: NetworkOptions
+    packed: Packed
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class PageContent:
     samples: Sequence[tuple[int, str]] = ()  # the step and the text that the model wrote then
     passage: str = ""  # held-out text for the guessing game
     history: History | None = None  # its weights at earlier moments
+    beside: Companion | None = None
 
 
 def check_fits(checkpoint: Checkpoint) -> None:
@@ -93,6 +105,7 @@ def build_page(content: PageContent) -> str:
         model=_model(content),
         weights=b64encode(content.packed.data).decode(),
         earlier=b64encode(content.history.data).decode() if content.history else "",
+        beside=b64encode(content.beside.packed.data).decode() if content.beside else "",
         style=style,
         worker=worker,
         main=main,
@@ -107,20 +120,28 @@ def _shown(text: str) -> str:
 
 def _model(content: PageContent) -> str:
     """Return what the scripts read, as JSON that cannot end its script element."""
-    tokenizer, config = content.tokenizer, content.config
-    sizes = {"d_feedforward": config.feedforward_width, "vocab_size": tokenizer.vocab_size}
     model = {
         "name": printable(content.title),
+        **_network(content),
+        "history": content.history.manifest if content.history else None,
+        "beside": content.beside and {"name": content.beside.name, **_network(content.beside)},
+        "prompt": content.prompt,
+        "passage": content.passage,
+        "samples": [(step, printable(text)) for step, text in content.samples],
+    }
+    return json.dumps(model).replace("<", "\\u003c")
+
+
+def _network(content: PageContent | Companion) -> dict[str, Any]:
+    """Return what the worker reads."""
+    tokenizer, config = content.tokenizer, content.config
+    sizes = {"d_feedforward": config.feedforward_width, "vocab_size": tokenizer.vocab_size}
+    return {
         "vocabulary": tokenizer.vocabulary,
         "choices": len(tokenizer.vocabulary),
         "config": {**asdict(config), **sizes},
         "manifest": content.packed.manifest,
-        "prompt": content.prompt,
-        "passage": content.passage,
-        "history": content.history.manifest if content.history else None,
-        "samples": [(step, printable(text)) for step, text in content.samples],
     }
-    return json.dumps(model).replace("<", "\\u003c")
 
 
 def _policy(style: str, script: str) -> str:

@@ -31,11 +31,10 @@ let totalsDue = false; // what was read since is not in the totals yet
 let written = null; // the text before what the model wrote last; null if it was changed since
 let cut = 0; // how many characters a text that was too long has lost
 
-const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
+const worker = newWorker();
 let task = 0;
 let answer = () => {};
 
-worker.onerror = ({ message }) => showProblem(`The model stopped: ${message}`);
 worker.onmessage = ({ data }) => {
   if (data.task !== task) return; // of a task that is over
   if (data.error) return showProblem(data.error);
@@ -43,6 +42,13 @@ worker.onmessage = ({ data }) => {
   if (data.done) onIdle();
   theirs(data);
 };
+
+function newWorker() {
+  const source = new Blob([byId("worker").textContent], { type: "text/javascript" });
+  const started = new Worker(URL.createObjectURL(source));
+  started.onerror = ({ message }) => showProblem(`The model stopped: ${message}`);
+  return started;
+}
 
 // Starts a task, which ends the one before.
 function ask(what, fields, onAnswer) {
@@ -119,6 +125,7 @@ function draw(from = 0) {
   view.markedPlace = chosen;
   shadeOrColour(from);
   showTotals();
+  companion?.read(characters);
 }
 
 // Adding up a long text for every few characters that were read would take longer than reading.
@@ -126,11 +133,7 @@ setInterval(() => totalsDue && showTotals(), 200);
 
 function showTotals() {
   totalsDue = false;
-  const read = likelihoods.filter(Boolean);
-  const bits = read.reduce((sum, one) => sum + bitsOf(one), 0);
-  const mean = read.length ? `${(bits / read.length).toFixed(3)} bits per character` : "";
-  const total = read.length ? `${mean}; ${bits.toFixed(1)} bits for ${read.length.toLocaleString("en")} characters.` : "";
-  byId("total").textContent = total;
+  byId("total").textContent = totalOf(likelihoods);
   const unknown = [...new Set(characters.filter((one) => !alphabet.isKnown(one)))];
   const count = characters.filter((one) => !alphabet.isKnown(one)).length;
   const notes = [];
@@ -145,6 +148,14 @@ function showTotals() {
 function showLegend() {
   const head = byId("shade").checked && inside.explained ? inside.chosen : null;
   drawLegend(byId("legend"), { head, hasUnknown, hasChosen: characters.length > 0 });
+}
+
+function totalOf(all) {
+  const read = all.filter(Boolean);
+  if (!read.length) return "";
+  const bits = read.reduce((sum, one) => sum + bitsOf(one), 0);
+  const count = read.length.toLocaleString("en");
+  return `${(bits / read.length).toFixed(3)} bits per character; ${bits.toFixed(1)} bits for ${count} characters.`;
 }
 
 // --- what the worker is asked

@@ -104,6 +104,17 @@ def test_the_page_of_a_memory_says_that_it_holds_the_text(tmp_path, monkeypatch,
     assert note in Path("model.html").read_text("utf-8")
 
 
+def test_two_models_are_on_one_page_and_three_are_too_many(checkpoint, capsys):
+    random_checkpoint(Path("other.ckpt"), "\nдеж", memory_order=2)
+    assert main(["--ckpt", "best.ckpt", "other.ckpt"]) == 0
+    errors = capsys.readouterr().err
+    assert "the other model: checked by Node.js" in errors
+    assert "note: this page holds the 400 characters" in errors
+    assert model_of(Path("model.html").read_text("utf-8"))["beside"]["vocabulary"] == "\nдеж"
+    assert main(["--ckpt", "best.ckpt", "other.ckpt", "best.ckpt"]) == 1
+    assert "ckpt names 3 checkpoints: expected one, or two" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("ckpt", "output", "message"),
     [

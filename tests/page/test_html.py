@@ -52,7 +52,7 @@ def test_the_page_holds_the_model_loads_nothing_and_takes_hostile_text_for_text(
         "[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", built
     )
     assert built.count("]]&gt;" + r"\x00\x1b\x7f\u202e\u2066\udcff") == 5
-    assert built.count("<script") == 5
+    assert built.count("<script") == 6
     model = json.loads(between(built, 'id="model">', "</script>"))
     assert model["prompt"] == HOSTILE
     assert model["samples"] == [[1, HOSTILE + "\\x1b\n"]]

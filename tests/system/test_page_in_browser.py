@@ -483,6 +483,35 @@ def test_a_slider_makes_the_page_the_model_of_an_earlier_moment(
     assert "weights in this page are damaged" in page.inner_text("#problem")
 
 
+def test_another_model_reads_the_same_text_and_continues_it(
+    open_page: Open, html: Path, tmp_path: Path
+) -> None:
+    random_checkpoint(tmp_path, "\nHELжд", context_length=20)
+    first, other, output = html.parent / "best.ckpt", tmp_path / "best.ckpt", tmp_path / "a.html"
+    assert main(["--ckpt", str(first), str(other), "--output", str(output)]) == 0
+    page = ready(open_page(path=output))
+    write(page, "HELLO\nдж")
+    wait(page, "!companion.busy && companion.likelihoods.length === 8")
+    unknown = (
+        "[...document.querySelectorAll('#%s .unknown')].map((one) => one.textContent).join('')"
+    )
+    assert page.evaluate(unknown % "backdrop") == "дж"
+    assert page.evaluate(unknown % "beside-text") == "O"
+    score = Completer.from_checkpoint(other).score("HELL\nдж")  # what it knows of the text
+    bits = float(page.inner_text("#beside-total").split()[0])
+    assert bits == pytest.approx(score.bits_per_character, abs=0.1)
+    assert page.locator("#beside-next button").count() == 6
+    page.fill("#count", "50")
+    press(page, "#continue")
+    page.fill("#seed", "3")
+    page.click("#beside-continue")
+    wait(page, "characters.length === 108 && busy === null && firstUnread() < 0 && !companion.busy")
+    assert set(text_of(page)[58:]) <= set("\nHELжд")
+    assert page.evaluate("companion.characters.join('') === textarea.value")
+    page.click("#undo")
+    assert page.evaluate("characters.length") == 58
+
+
 def test_the_keyboard_alone_does_everything(page: Any) -> None:
     reached = set()
     for _ in range(40):
