@@ -32,11 +32,11 @@ BASELINE = PACKAGE / "model" / "bigram.py"
 
 # Lines of Python; a feature that needs more is worth removing something for.
 LIMITS = {
-    "shakespeare_lm": 16_320,
+    "shakespeare_lm": 17_160,
     "shakespeare_lm/model": 600,
-    "shakespeare_lm/commands": 3_360,
+    "shakespeare_lm/commands": 3_500,
     "shakespeare_lm/training": 2_475,
-    "tests": 19_000,
+    "tests": 19_900,
 }
 
 
