@@ -329,7 +329,7 @@ page/transformer.js: keys_of_the_page_not_rotated
   [query{-, key-}].forEach((one) =>
 page/weights.js: damaged_weights_of_a_page_accepted
   tests/system/test_page_parity.py::test_damage_is_found
-  {- || crc32(bytes) !== manifest.crc32-}
+  {- && crc32(bytes) === manifest.crc32-}
 serving/engine.py: options_of_one_request_for_all
   tests/serving/test_engine.py::test_options_of_one_do_not_reach_another
   chosen = next_ids(logits[rows], {+streams[0].+}sampling, uniform).tolist()
@@ -495,7 +495,7 @@ commands/text_files.py: output_written_in_place
   part = {-target.with_name(f".{crc32(os.fsencode(target.name)):08x}.part")-}{+target+}
 commands/page.py: page_over_the_corpus_that_it_is_measured_on
   tests/commands/test_page.py::test_bad_input_is_one_line_and_leaves_nothing
-  check_output(arguments.output, path{-, *corpus_inputs(checkpoint, arguments.corpus)-})
+  check_output(arguments.output, path, *others{-, *corpus_inputs(checkpoint, arguments.corpus)-})
 commands/console.py: texts_control_the_terminal
   tests/commands/test_console.py::test_a_text_cannot_control_a_terminal_and_is_unchanged_elsewhere
   sys.stdout = {-PrintableOutput(sys.stdout)-}{+sys.stdout+}
