@@ -54,7 +54,8 @@ import json, numpy, onnxruntime
 session = onnxruntime.InferenceSession({path})
 model = json.load(open({facts}, encoding="utf-8"))
 characters, context_length = model["vocabulary"], model["context_length"]
-nothing, random = numpy.zeros(model["past_shape"], "float32"), numpy.random.default_rng(1)
+nothing = numpy.zeros(model["past_shape"], "float32")
+random = numpy.random.default_rng(1)
 ids = [characters.index(character) for character in {prompt}]
 past, start = nothing, 0
 for _ in range(200):
