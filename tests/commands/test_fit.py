@@ -75,9 +75,8 @@ def test_a_run_of_one_batch_learns_that_batch(tiny_fit):
 
 
 LARGE = {"gpu", "laptop", "memory-laptop", "nanogpt", "pocket", "script"}
-ALONE = {
-    "pocket": ["--model.teachers=null", "--model.distillation=0"]
-}  # without the model that teaches it
+# Without the model that teaches it.
+ALONE = {"pocket": ["--model.teachers=null", "--model.distillation=0"]}
 
 
 @pytest.mark.parametrize(
