@@ -29,6 +29,8 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--name", type=utf8, default="shakespeare-lm", help="of the model, for clients")
     add("--max_tokens", type=int, default=4096, help="the most characters of a completion")
     add("--max_waiting", type=int, default=256, help="texts that may wait; then 429")
+    add("--threads", type=int, default=1,
+        help="that compute on a CPU; one leaves the other cores to the connections")
     add("--allow_origin", action="append", default=[], metavar="ORIGIN",
         help="a site whose pages may use the server, such as https://example.com, or * for all; "
         "several times for several")
@@ -45,7 +47,8 @@ def main(arguments: Namespace) -> int:
     """Serve until a signal; requests that are running may then end."""
     for name in _PACKAGES:
         import_extra(name, "serve", "serving")
-    check_at_least(1, max_tokens=arguments.max_tokens, max_waiting=arguments.max_waiting)
+    numbers = {name: getattr(arguments, name) for name in ("max_tokens", "max_waiting", "threads")}
+    check_at_least(1, **numbers)
     check_at_least(0, port=arguments.port)
     check_at_most(65_535, port=arguments.port)
     for origin in arguments.allow_origin:
@@ -59,12 +62,16 @@ def main(arguments: Namespace) -> int:
 
 
 def _serve(arguments: Namespace, path: Path, listener: socket.socket) -> None:
+    import torch
     import uvicorn
 
     from shakespeare_lm.serving.app import LOOPBACK, Server
     from shakespeare_lm.serving.connections import settings
     from shakespeare_lm.serving.engine import Engine
 
+    # Before anything is computed: with a second team of threads, beside the main thread's, OpenMP
+    # has more threads than cores, and lets them sleep between the many small products of a step.
+    torch.set_num_threads(arguments.threads)
     completer = Completer.from_checkpoint(path, arguments.device, arguments.dtype)
     page = no_page = ""
     try:

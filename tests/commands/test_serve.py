@@ -143,7 +143,9 @@ def test_sigterm_lets_a_running_request_end_and_the_log_tells_of_it(checkpoint):
     ]
 
 
-def test_a_server_without_a_page_says_why(checkpoint, monkeypatch, capsys):
+def test_a_server_without_a_page_says_why_and_it_computes_in_one_thread(
+    checkpoint, monkeypatch, capsys
+):
     def refuse(*_: object) -> str:
         raise UserError("too many weights")
 
@@ -151,11 +153,14 @@ def test_a_server_without_a_page_says_why(checkpoint, monkeypatch, capsys):
         answers.append(ask(server.config.app, "GET", "/", {"host": "localhost"}, b""))
 
     answers: list[Answer] = []
+    threads: list[int] = []
     monkeypatch.setattr(serve, "unmeasured_page", refuse)
     monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert serve.main(["--ckpt", str(checkpoint), "--port", "0"]) == 0
     assert "\npage: none: too many weights\n" in capsys.readouterr().err
     assert json.loads(answers[0].body)["error"]["message"] == "too many weights"
+    assert threads == [1]
 
 
 @pytest.mark.slow
@@ -183,6 +188,7 @@ def test_serving_64_clients_for_long_needs_no_more_memory(checkpoint):
         ("--port=70000", "port is 70000: expected at most 65535"),
         ("--host=nowhere.invalid", "cannot listen on nowhere.invalid"),
         ("--max_tokens=0", "max_tokens is 0"),
+        ("--threads=0", "threads is 0"),
         ("--port={taken}", "cannot listen on 127.0.0.1, port {taken}"),
         ("--allow_origin=https://a.example/", "allow_origin is 'https://a.example/': expected"),
     ],
