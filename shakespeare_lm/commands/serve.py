@@ -47,8 +47,7 @@ def main(arguments: Namespace) -> int:
     """Serve until a signal; requests that are running may then end."""
     for name in _PACKAGES:
         import_extra(name, "serve", "serving")
-    numbers = {name: getattr(arguments, name) for name in ("max_tokens", "max_waiting", "threads")}
-    check_at_least(1, **numbers)
+    check_at_least(1, **{n: vars(arguments)[n] for n in ("max_tokens", "max_waiting", "threads")})
     check_at_least(0, port=arguments.port)
     check_at_most(65_535, port=arguments.port)
     for origin in arguments.allow_origin:

@@ -75,8 +75,7 @@ def test_a_run_of_one_batch_learns_that_batch(tiny_fit):
 
 
 LARGE = {"gpu", "laptop", "memory-laptop", "nanogpt", "pocket", "script"}
-# Without the model that teaches it.
-ALONE = {"pocket": ["--model.teachers=null", "--model.distillation=0"]}
+ALONE = {"pocket": ["--model.teachers=null", "--model.distillation=0"]}  # without its teacher
 
 
 @pytest.mark.parametrize(

@@ -143,17 +143,14 @@ def test_sigterm_lets_a_running_request_end_and_the_log_tells_of_it(checkpoint):
     ]
 
 
-def test_a_server_without_a_page_says_why_and_it_computes_in_one_thread(
-    checkpoint, monkeypatch, capsys
-):
+def test_a_server_has_one_thread_and_says_why_it_has_no_page(checkpoint, monkeypatch, capsys):
     def refuse(*_: object) -> str:
         raise UserError("too many weights")
 
     def run(server: uvicorn.Server, sockets: object) -> None:
         answers.append(ask(server.config.app, "GET", "/", {"host": "localhost"}, b""))
 
-    answers: list[Answer] = []
-    threads: list[int] = []
+    answers, threads = list[Answer](), list[int]()
     monkeypatch.setattr(serve, "unmeasured_page", refuse)
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
