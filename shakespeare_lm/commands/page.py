@@ -68,8 +68,7 @@ def main(arguments: Namespace) -> int:
         raise UserError("open needs a file: output is -, which is stdout; name one with --output")
     path, *others = map(find_checkpoint, arguments.ckpt or [None])
     if len(others) > 1:
-        given = len(arguments.ckpt)
-        raise UserError(f"ckpt names {given} checkpoints: expected one, or two to show together")
+        raise UserError(f"ckpt names {len(others) + 1} checkpoints: expected one or two")
     checkpoint = read_checkpoint(path)
     check_output(arguments.output, path, *others, *corpus_inputs(checkpoint, arguments.corpus))
     check_fits(checkpoint)
@@ -78,7 +77,8 @@ def main(arguments: Namespace) -> int:
     more = [_Part(number, f"the page, {number} moments before", checkpoint, weights)
             for number, weights in enumerate(history.rounded if history else (), 1)]  # fmt: skip
     beside = None
-    for other in map(read_checkpoint, others):
+    companions = [*map(read_checkpoint, others)]
+    for other in companions:
         beside = _companion(other)
         more.append(_Part("beside", "the other model", other, beside.packed.rounded))
     losses = measure_losses(checkpoint, arguments.corpus)
@@ -88,7 +88,7 @@ def main(arguments: Namespace) -> int:
         cost = _check(make(history=history, beside=beside), exact, losses, more)
         page = make(history=history, beside=beside, cost=cost)
     write_text(arguments.output, page)
-    for _, note in [fact for part in (exact, *more[-1:]) for fact in _memory_facts(part.model)]:
+    for _, note in [fact for one in (checkpoint, *companions) for fact in _memory_facts(one)]:
         print(f"note: {note}", file=sys.stderr)
     size = len(page.encode())
     opened = arguments.open and webbrowser.open(Path(arguments.output).resolve().as_uri())
