@@ -8,7 +8,7 @@ that reads the text many times memorises less of it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ class NGramTeacher(Teacher):
 
 class NetworkTeacher(Teacher):
     """The mean prediction of trained networks: `teachers` are their paths, separated by commas, and
-    `context_length` is this run's, which theirs must reach.
+    `context_length` is this run's, which theirs must reach if they are asked in each step.
     """
 
     def __init__(self, share: float, teachers: str, context_length: int) -> None:
@@ -144,12 +144,6 @@ class NetworkTeacher(Teacher):
             checkpoint = read(path)
             if checkpoint.tokenizer.vocabulary != tokenizer.vocabulary:
                 raise UserError("it has other characters than this run's text")
-            length = checkpoint.config.context_length
-            if checkpoint.config.network != "bigram" and length < self.context_length:
-                raise UserError(
-                    f"it has a context_length of {length}: expected at least "
-                    f"{self.context_length}, as this run has"
-                )
             frozen: Network = checkpoint.network().eval().requires_grad_(False)
             return frozen
 
@@ -157,7 +151,13 @@ class NetworkTeacher(Teacher):
 
     def prepare(self, preparation: Preparation) -> None:
         self.models = [model.to(preparation.device) for model in self.models]
-        self.tabulate(preparation, self.context_length)
+        length = cast(Ensemble, self.models[0]).config.context_length
+        self.tabulate(preparation, length)
+        if self.table is None and length < self.context_length:
+            raise UserError(
+                f"the teachers have a context_length of {length}: for a text of this size, "
+                f"expected at least {self.context_length}, as this run has"
+            )
 
 
 def find_teachers(teachers: str, find: Callable[[str], T]) -> list[T]:

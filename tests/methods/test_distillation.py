@@ -93,7 +93,7 @@ def test_what_a_teacher_says_of_each_position_is_computed_once() -> None:
 
 def test_a_network_teacher_sees_half_a_window_before_each_position(monkeypatch) -> None:
     monkeypatch.setattr(distillation, "has_fast_bfloat16", lambda _: False)
-    frozen, teacher = network(), NetworkTeacher(0.5, "one", context_length=12)
+    frozen, teacher = network(), NetworkTeacher(0.5, "one", context_length=24)
     teacher.models = [Ensemble([frozen])]
     teacher.prepare(preparation_for(frozen))
     for target, first in ((5, 0), (12, 0), (13, 6), (18, 6), (19, 12), (299, 288)):
@@ -105,6 +105,9 @@ def test_a_network_teacher_sees_half_a_window_before_each_position(monkeypatch) 
     too_large.prepare(preparation_for(frozen))
     assert too_large.table is None
     torch.testing.assert_close(too_large.probabilities(BATCH), frozen(BATCH.inputs).softmax(-1))
+    too_large.context_length = 24
+    with pytest.raises(UserError, match=r"teachers have a context_length of 12: .* at least 24, a"):
+        too_large.prepare(preparation_for(frozen))
 
 
 def test_networks_teach_what_they_expect_on_average() -> None:
@@ -133,7 +136,6 @@ def test_a_teacher_that_does_not_fit_is_refused(tiny_fit: Fit) -> None:
     Path("empty").mkdir()
     short = "lightning_logs/short/version_0"
     for teacher, problem, option in (
-        (short, "has a context_length of 16: expected at least 32, as", "context_length=32"),
         (short, "has other characters than this run's", "corpus=other.txt"),
         ("nowhere", "there is no checkpoint nowhere", "corpus=sample"),
         ("empty", r"no best\.ckpt in empty", "corpus=sample"),
