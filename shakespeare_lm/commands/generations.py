@@ -12,8 +12,7 @@ from shakespeare_lm.checkpoint.runs import Run, find_runs
 from shakespeare_lm.errors import UserError, check_fraction, check_type
 from shakespeare_lm.laboratory.trial import flat_options
 
-# Options of a generation that do not change while its chain is trained.
-_FIXED = ("seed_everything", "model.", "data.", "trainer.max_steps", "trainer.max_epochs")
+_FIXED_IN_CHAIN = ("seed_everything", "model.", "data.", "trainer.max_steps", "trainer.max_epochs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Chain:
         return f"{self.typed['name'] or 'chain'}/generation_{number}"
 
     def _options(self, number: int) -> dict[str, object]:
-        """Return what only one generation has; the first is number 1."""
+        """Return what only one generation has (the first is number 1): taught ones no n-grams."""
         model, before = self.typed["model"], self.runs[: number - 1]
         teachers = str(before[-1].checkpoint("best")) if before else model["teachers"]
         return {
@@ -62,6 +61,7 @@ class Chain:
             "seed_everything": self.typed["seed_everything"] + number - 1,
             "model.teachers": teachers,
             "model.distillation": (model["distillation"] or 0.5) if teachers else 0.0,
+            "model.ngram_distillation": 0.0 if teachers else model["ngram_distillation"],
         }
 
     def next(self) -> tuple[list[str], str | None]:
@@ -75,6 +75,6 @@ class Chain:
         for number, run in enumerate(self.runs, start=1):
             trained, ours = flat_options(run.options()), flat_options(config)
             for name, value in (ours | self._options(number)).items():
-                if name.startswith(_FIXED) and trained.get(name, value) != value:
+                if name.startswith(_FIXED_IN_CHAIN) and trained.get(name, value) != value:
                     was = f"{run.folder} has {name} {trained[name]}, not {value}"
                     raise UserError(f"{was}: give a new chain another --name")

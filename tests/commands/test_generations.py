@@ -13,7 +13,7 @@ from tests.commands.conftest import contents
 from tests.training.test_stopping import send_signal_after
 
 CHAIN = ["--generations=2", "--max_steps=6", "--val_check_interval=3", "--model.dropout=0.2",
-         "--sample.max_new_tokens=0", "--pictures=false"]  # fmt: skip
+         "--model.ngram_distillation=0.4", "--pictures=false"]  # fmt: skip
 
 
 def generations(root="lightning_logs/chain"):
@@ -30,7 +30,8 @@ def test_each_generation_is_a_run_that_is_taught_by_the_one_before(tiny_fit, mon
     first, second = generations()
     of_first, of_second = first.options(), second.options()
     assert of_second["model"]["teachers"] == str(first.checkpoint("best"))
-    assert [of["model"]["distillation"] for of in (of_first, of_second)] == [0.0, 0.5]
+    for option, shares in ("distillation", [0.0, 0.5]), ("ngram_distillation", [0.4, 0.0]):
+        assert [of["model"][option] for of in (of_first, of_second)] == shares
     assert [of["seed_everything"] for of in (of_first, of_second)] == [5, 6]
     assert second.record()["seconds"] < 1e9 < first.record()["seconds"]
     table = capsys.readouterr().out.split("\n\n")[-1].strip()

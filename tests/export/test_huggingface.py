@@ -129,7 +129,7 @@ def test_the_documents_say_which_form_each_recipe_takes(tmp_path: Path) -> None:
         checkpoint = random_checkpoint(tmp_path, vocabulary, **options)
         found[path.stem] = "refused" if "memory_order" in recipe else names[stock_model(checkpoint)]
     rows = re.findall(r"^\| (`.+) \| ([^|]+) \|", SHARING.read_text("utf-8"), re.MULTILINE)
-    written = {name: form for row, form in rows for name in re.findall("`([a-z-]+)`", row)}
+    written = {name: form for row, form in rows for name in re.findall("`([a-z0-9-]+)`", row)}
     assert {name: written[name] for name in found} == found
 
 

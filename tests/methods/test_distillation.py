@@ -100,14 +100,12 @@ def test_a_network_teacher_sees_half_a_window_before_each_position(monkeypatch) 
         expected = frozen(TEXT[None, first:target])[0, -1].softmax(-1)
         torch.testing.assert_close(teacher.table[target].float(), expected, rtol=0, atol=2**-9)
     monkeypatch.setattr(distillation, "_MOST_TABLE_BYTES", 300 * 7 * 2 - 1)
-    too_large = NetworkTeacher(0.5, "one", context_length=12)
-    too_large.models = [Ensemble([frozen])]
-    too_large.prepare(preparation_for(frozen))
-    assert too_large.table is None
-    torch.testing.assert_close(too_large.probabilities(BATCH), frozen(BATCH.inputs).softmax(-1))
-    too_large.context_length = 24
+    teacher.table = None
     with pytest.raises(UserError, match=r"teachers have a context_length of 12: .* at least 24, a"):
-        too_large.prepare(preparation_for(frozen))
+        teacher.prepare(preparation_for(frozen))
+    teacher.context_length = 12
+    teacher.prepare(preparation_for(frozen))
+    torch.testing.assert_close(teacher.probabilities(BATCH), frozen(BATCH.inputs).softmax(-1))
 
 
 def test_networks_teach_what_they_expect_on_average() -> None:
