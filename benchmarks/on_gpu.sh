@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in about a quarter of an hour on one H100: tests, the recipe `gpu` over three seeds,
-# a student of these three with an n-gram memory, the speed of training and of completion, and the recipes
-# that are made for a GPU. A step that fails does not stop the others. Usage, in the root of the repository:
+# Everything that needs a GPU, the most valuable first: tests; the recipe `gpu` over three seeds; a step, eager, in CUDA
+# graphs and compiled; completion; two processes on one card; a student of the three seeds, and further recipes.
+# A step that fails does not stop the next one, and each writes its own small file. Usage, in the root of the repository:
 #
 #     bash benchmarks/on_gpu.sh RESULTS_FOLDER [STEP ...]
 #
-# STEP is any of: tests recipe rotary student training completion others (all by default); student needs recipe.
+# STEP is any of: tests recipe training completion processes student rotary others (all by default).
+# `student` needs the runs of `recipe`.
 set -u
 results=${1:?usage: bash benchmarks/on_gpu.sh RESULTS_FOLDER [STEP ...]}
 shift
-steps=${*:-tests recipe rotary student training completion others}
+steps=${*:-tests recipe training completion processes student rotary others}
 mkdir -p "$results"
 
 # Run a command, with its output in a file of that name, each line after the seconds since its start.
@@ -24,7 +25,7 @@ run() {
 }
 
 fit() {
-    run "$1" python scripts/fit.py --accelerator gpu --name "$@"
+    run "$1${NODE_RANK:-}" python scripts/fit.py --accelerator gpu --name "$@"
 }
 
 tests() {
@@ -44,16 +45,30 @@ rotary() {
     fit rotary-ahead --config gpu --model.positions rotary --model.characters_ahead 4
 }
 
+# As `generation-3`: rotary, longer than its teachers, and without n-grams beside them.
 student() {
     local runs=lightning_logs/gpu
-    fit student --config gpu --model.distillation 0.7 \
+    fit student --config gpu --model.distillation 0.7 --model.ngram_distillation 0 --max_steps 5000 \
         --model.teachers "${runs}1/version_0,${runs}2/version_0,${runs}3/version_0" \
-        --model.memory_order 8 --model.memory_share 0.1
+        --model.positions rotary --model.characters_ahead 4
 }
 
 training() {
     run train python -m benchmarks train --config gpu --accelerator gpu
-    run train-compiled python -m benchmarks train --config gpu --accelerator gpu --compile
+    run train-graph python -m benchmarks train --config gpu --accelerator gpu --graph --rounds 5
+    run train-compiled python -m benchmarks train --config gpu --accelerator gpu --compile --rounds 5
+    run train-both python -m benchmarks train --config gpu --accelerator gpu --graph --compile --rounds 5
+}
+
+# NCCL refuses two processes on one card; gloo does not, and the rest of the path is the same.
+processes() {
+    export MASTER_ADDR=127.0.0.1 MASTER_PORT=29511
+    local together=(--config gpu --data.batch_size 32 --max_steps 60 --val_check_interval 60 --num_nodes 2 --devices 1
+        --trainer.strategy DDPStrategy --trainer.strategy.process_group_backend gloo)
+    NODE_RANK=1 fit ddp "${together[@]}" >/dev/null &
+    NODE_RANK=0 fit ddp "${together[@]}"
+    wait
+    unset MASTER_ADDR MASTER_PORT
 }
 
 completion() {

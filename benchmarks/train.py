@@ -1,7 +1,8 @@
 """The cost of a training step: with the Trainer, in a plain PyTorch loop, and of nanoGPT.
 
 The first two do the same: same network, weights, batches, precision, optimizer, schedule and
-clipping. The loops take turns in rounds, so that other load on the machine affects all of them.
+clipping. With --graph the plain loop's loss and gradients are two CUDA graphs: what the Trainer
+could reach. The loops take turns in rounds, so that other load on the machine affects all of them.
 Further options are those of fit.py, such as --model.d_model 256.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import recipe
 from benchmarks.nanogpt import SHAPES, NanoGPTLoop, mean_loss
@@ -25,6 +26,7 @@ from shakespeare_lm.errors import UserError
 from shakespeare_lm.methods.ngram_memory import leaving_out
 from shakespeare_lm.methods.objective import Preparation, TrainingStep
 from shakespeare_lm.model.loss import masked_cross_entropy
+from shakespeare_lm.model.network import Network
 from shakespeare_lm.training.optimizer import build_optimizer
 from shakespeare_lm.training.schedule import learning_rate_factor
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=20, help="steps of each loop in a round (20)")
     add("--shape", choices=list(SHAPES), help="nanoGPT's (gpu on a GPU, else laptop)")
     add("--compile", action="store_true", help="compile all networks, in the warm-up round")
+    add("--graph", action="store_true", help="the plain loop in CUDA graphs (on a GPU)")
     add("--full", action="store_true", help="also train nanoGPT to its end, and evaluate it")
 
 
@@ -56,10 +59,31 @@ def run(arguments: argparse.Namespace, more: Sequence[str]) -> None:
     print_json("train", device, config=arguments.config, precision=precision, **figures)
 
 
+class TrainingLoss(nn.Module):
+    """The loss of a training step, of tensors alone, so that CUDA graphs can repeat it."""
+
+    def __init__(self, network: Network, objectives: nn.ModuleDict) -> None:
+        super().__init__()
+        self.network, self.objectives = network, objectives
+
+    def forward(self, schedule: Tensor, *parts: Tensor) -> Tensor:
+        """`schedule` is as in `TrainingStep`, and `parts` are those of a `Batch`."""
+        batch = Batch(*parts)
+        with leaving_out(self.network, batch.targets):
+            hidden, logits = self.network(batch.inputs, with_hidden=True)
+        nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
+        loss = nats / count.clamp(min=1)
+        for objective in self.objectives.values():
+            loss = objective(loss, TrainingStep(batch, hidden, logits, schedule))  # type: ignore[arg-type]
+        return loss
+
+
 class PlainLoop:
     """Trains a copy of a recipe's network without the Trainer, with the same arithmetic."""
 
-    def __init__(self, cli: ShakespeareCLI, compile_network: bool = False) -> None:
+    def __init__(
+        self, cli: ShakespeareCLI, compile_network: bool = False, graph: bool = False
+    ) -> None:
         self.model, self.config = cli.model, cli.model.config
         self.device, self.dtype = recipe.device_of(cli), recipe.dtype_of(cli)
         if self.config.memory_order:
@@ -80,10 +104,30 @@ class PlainLoop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.clip = cli.trainer.gradient_clip_val
         self.total_steps = self.config.total_steps(recipe.planned_steps(cli))
-        loader = cli.datamodule.train_dataloader()
-        self.batches: Iterator[Batch] = chain.from_iterable(repeat(loader))
+        self.loader = cli.datamodule.train_dataloader()
+        self.batches: Iterator[Batch] = chain.from_iterable(repeat(self.loader))
         self.steps = 0
         self.loss = torch.tensor(0.0)
+        self.loss_of: Any = TrainingLoss(self.network, self.objectives)
+        # A graph would not repeat the casts of weights that an earlier one had cached.
+        self.autocast = torch.autocast(
+            self.device.type,
+            self.dtype,
+            enabled=self.dtype != torch.float32,
+            cache_enabled=not graph,
+        )
+        if graph:
+            self._record()
+
+    def _record(self) -> None:
+        """Record the loss and its gradients as CUDA graphs; a GPU is needed."""
+        if self.device.type != "cuda":
+            raise UserError("--graph needs a GPU, whose work CUDA graphs repeat")
+        first, ones = next(self.batches), torch.ones((), device=self.device)
+        self.batches = chain([first], self.batches)
+        parts = (part.to(self.device) for part in first)
+        with self.autocast:
+            self.loss_of = torch.cuda.make_graphed_callables(self.loss_of, (ones, *parts))
 
     def step(self) -> None:
         """Fetch a batch and train on it."""
@@ -91,14 +135,9 @@ class PlainLoop:
         factor = learning_rate_factor(self.steps, self.config, self.total_steps)
         for group, highest in zip(self.optimizer.param_groups, self.highest, strict=True):
             group["lr"] = highest * factor
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            with leaving_out(self.network, batch.targets):
-                hidden, logits = self.network(batch.inputs, with_hidden=True)
-            nats, count = masked_cross_entropy(logits, batch.targets, batch.target_mask)
-            loss = nats / count.clamp(min=1)
-            rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
-            for objective in self.objectives.values():
-                loss = objective(loss, TrainingStep(batch, hidden, logits, rate))
+        rate = self.optimizer.param_groups[0]["lr"] / self.config.learning_rate
+        with self.autocast:
+            loss = self.loss_of(torch.tensor(rate, device=self.device), *batch)
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip:
@@ -141,7 +180,8 @@ def measure(cli: ShakespeareCLI, arguments: argparse.Namespace) -> dict[str, Any
     needed, planned = (arguments.rounds + 1) * arguments.steps, recipe.planned_steps(cli)
     if needed > planned:
         raise UserError(f"rounds and steps make {needed} steps, but the recipe has {planned}")
-    plain, nanogpt = PlainLoop(cli, arguments.compile), nanogpt_loop(cli, arguments)
+    plain = PlainLoop(cli, arguments.compile, arguments.graph)
+    nanogpt = nanogpt_loop(cli, arguments)
     loader = cli.datamodule.train_dataloader()
     feeding = repeated(lambda: sum(1 for _ in loader), 1, 3, torch.device("cpu"), warm_up=1)
     flops = {dtype: matmul_flops(plain.device, dtype) for dtype in (plain.dtype, nanogpt.dtype)}

@@ -38,9 +38,13 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return run
 
 
-def test_train_compares_loops_that_do_the_same(benchmark: Benchmark) -> None:
-    sizes = ["--corpus=sample", "--accelerator=cpu", "--rounds=2", "--steps=2", *TINY]
-    figures = benchmark("train", *sizes)
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu --graph", marks=GPU)])
+def test_train_compares_loops_that_do_the_same(benchmark: Benchmark, device: str) -> None:
+    sizes = ["--corpus=sample", "--rounds=2", "--steps=2", *TINY]
+    figures = benchmark("train", *sizes, "--accelerator", *device.split())
     assert set(figures["loops"]) == {"plain loop", "Trainer", "nanoGPT"}
     for row in figures["loops"].values():
         assert row["characters_per_second"] > 0
@@ -95,6 +99,7 @@ def test_growth_says_with_which_power_the_step_time_grows(benchmark: Benchmark) 
     [
         ("train --config nonsense", "config is 'nonsense': expected a YAML file, or one of the"),
         ("complete --nonsense", "complete has no option --nonsense"),
+        ("train --corpus=sample --accelerator=cpu --graph", "--graph needs a GPU, whose work"),
         ("train --corpus=sample --rounds=1000", "make 20020 steps, but the recipe has 1250"),
     ],
 )

@@ -110,17 +110,12 @@ def test_the_bar_fits_into_narrow_terminals(tiny_fit, monkeypatch, width, shown)
         assert (word in frame) == (word in shown), frame
 
 
+# The first has nothing that ends it; of steps and time, what comes first ends a run.
 @pytest.mark.parametrize(
     ("planned", "step", "elapsed", "left", "share"),
-    [
-        (-1, 7, 0.0, None, None),  # nothing ends the run
-        (100, 25, 3.0, None, 0.25),
-        (-1, 7, 3.0, 9.0, 0.25),
-        (100, 50, 3.0, 9.0, 0.5),  # what comes first ends it
-        (100, 10, 3.0, 9.0, 0.25),
-        (100, 10, 12.0, 0.0, 0.999),
-    ],
-)
+    [(-1, 7, 0.0, None, None), (100, 25, 3.0, None, 0.25), (-1, 7, 3.0, 9.0, 0.25),
+     (100, 50, 3.0, 9.0, 0.5), (100, 10, 3.0, 9.0, 0.25), (100, 10, 12.0, 0.0, 0.999)],
+)  # fmt: skip
 def test_the_bar_shows_the_share_of_steps_or_time_done(planned, step, elapsed, left, share):
     timer = Timer()
     vars(timer).update(time_elapsed=lambda: elapsed, time_remaining=lambda: left)
