@@ -62,7 +62,7 @@ def test_streams_that_arrive_at_any_time_get_what_they_get_alone(
     engine: Any, completer: Completer
 ) -> None:
     # More than there are places, and some longer than two turns.
-    asked = [(VOCABULARY[: 1 + seed % 7], 5 + 4 * (seed % 80), seed) for seed in range(100)]
+    asked = [(VOCABULARY[: 1 + n % 7], 5 + n % 40 if n % 12 else 320, n) for n in range(100)]
     collected = [Collected(*one) for one in asked]
     for number, one in enumerate(collected):
         engine.submit([one.stream])
