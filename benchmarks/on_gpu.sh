@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, the most valuable first: tests; the recipe `gpu` over three seeds; a step, eager, in CUDA
 # graphs and compiled; completion; two processes on one card; a student of the three seeds, and further recipes.
-# A step that fails does not stop the next one, and each writes its own small file. Usage, in the root of the repository:
+# A step that fails does not stop the next one, and each writes its own small files. In the root of the repository:
 #
 #     bash benchmarks/on_gpu.sh RESULTS_FOLDER [STEP ...]
 #

@@ -104,8 +104,8 @@ class PlainLoop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.clip = cli.trainer.gradient_clip_val
         self.total_steps = self.config.total_steps(recipe.planned_steps(cli))
-        self.loader = cli.datamodule.train_dataloader()
-        self.batches: Iterator[Batch] = chain.from_iterable(repeat(self.loader))
+        loader = cli.datamodule.train_dataloader()
+        self.batches: Iterator[Batch] = chain.from_iterable(repeat(loader))
         self.steps = 0
         self.loss = torch.tensor(0.0)
         self.loss_of: Any = TrainingLoss(self.network, self.objectives)

@@ -53,7 +53,7 @@ class Chain:
         return f"{self.typed['name'] or 'chain'}/generation_{number}"
 
     def _options(self, number: int) -> dict[str, object]:
-        """Return what only one generation has (the first is number 1): taught ones no n-grams."""
+        """Return what only this generation has; the first is number 1. A teacher is best alone."""
         model, before = self.typed["model"], self.runs[: number - 1]
         teachers = str(before[-1].checkpoint("best")) if before else model["teachers"]
         return {
